@@ -1,0 +1,92 @@
+"""What a backbone is, as a number: sha256 over the stored checkpoint.
+
+The hash covers each tensor's name, shape, stored type and bytes, in the order of names, before any
+cast. It does not depend on how the checkpoint is cut into files. A cache keyed by path, size and
+time saves the reading of gigabytes at every start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from foreword.errors import BackboneError
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 in hex over `(name, tensor)` pairs, which come in the order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        head = f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode()
+        digest.update(head)
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def hash_module(module: nn.Module) -> str:
+    """The hash of a model that has no folder: its parameters and persistent buffers as they are."""
+    return hash_tensors(sorted(module.state_dict().items()))
+
+
+def hash_folder(folder: Path) -> str:
+    """The hash of a checkpoint folder in safetensors format."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BackboneError(
+            f"{folder}: no .safetensors file; foreword identifies a backbone by its stored tensors."
+            " Save it again with save_pretrained(), which writes safetensors"
+        )
+    key = hashlib.sha256(
+        "\n".join(
+            f"{file.resolve()} {(stat := file.stat()).st_size} {stat.st_mtime_ns}" for file in files
+        ).encode()
+    ).hexdigest()
+    known = _read_cache()
+    if key not in known:
+        known = {**known, key: hash_tensors(_stored(files))}
+        _write_cache(known)
+    return known[key]
+
+
+def _stored(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
+    where: dict[str, Path] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as handle:
+            where.update(dict.fromkeys(handle.keys(), file))
+    for name in sorted(where):
+        with safe_open(where[name], framework="pt") as handle:
+            yield name, handle.get_tensor(name)
+
+
+def _cache_file() -> Path:
+    root = os.environ.get("FOREWORD_CACHE") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "foreword"
+    )
+    return Path(root) / "backbone-hashes.json"
+
+
+def _read_cache() -> dict[str, str]:
+    try:
+        loaded = json.loads(_cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _write_cache(known: dict[str, str]) -> None:
+    file = _cache_file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
+        temporary.replace(file)
+    except OSError:
+        return  # a cache that cannot be written costs time, not correctness

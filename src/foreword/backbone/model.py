@@ -1,0 +1,198 @@
+"""A frozen decoder: logits at chosen positions, keys and values of a text, decoding.
+
+The only class through which the rest of foreword runs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from foreword.backbone import attention, families, hashing
+from foreword.backbone.attention import ARGUMENT, PromptKeyValues
+from foreword.backbone.families import Geometry
+from foreword.backbone.tokens import Tokens
+from foreword.layout import Layout
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are decoded; the names are `transformers.GenerationConfig`'s."""
+
+    max_new_tokens: int = 64
+    num_beams: int = 1
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    length_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen model with its tokenizer rule and its identity. Made by `load_backbone` or `wrap`."""
+
+    model: PreTrainedModel
+    tokens: Tokens
+    geometry: Geometry
+    name: str
+    revision: str | None
+    sha256: str
+
+    @classmethod
+    def wrap(
+        cls,
+        model: PreTrainedModel,
+        tokens: Tokens,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        sha256: str | None = None,
+    ) -> Backbone:
+        """Take a transformers model: freeze it, route its attention, check that a prefix works.
+
+        Raises:
+            BackboneError: its family cannot carry prompt keys and values.
+        """
+        families.refuse_by_name(model.config.model_type)
+        attention.register()
+        model.set_attn_implementation(attention.IMPLEMENTATION)
+        model.eval()
+        model.requires_grad_(False)
+        geometry = families.measure(model)
+        families.probe(model, geometry)
+        return cls(
+            model,
+            tokens,
+            geometry,
+            name or model.config.name_or_path or model.config.model_type,
+            revision,
+            sha256 or hashing.hash_module(model),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's first layer lies."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def dtype(self) -> str:
+        """The type its weights were loaded as, by torch's name."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def logits(
+        self, layout: Layout, prompt: PromptKeyValues | None, reading: Tensor | None = None
+    ) -> Tensor:
+        """One forward pass.
+
+        Args:
+            layout: a batch, on the model's device.
+            prompt: keys and values before every row, or none.
+            reading: flat positions `[N]` (`Layout.reading_positions`) at which the head is run.
+
+        Returns:
+            `[N, vocabulary]`, or `[B, T, vocabulary]` without `reading`.
+        """
+        extra = {} if prompt is None else {ARGUMENT: prompt}
+        with self._reading(reading):
+            logits: Tensor = self.model(
+                input_ids=layout.input_ids,
+                attention_mask=layout.attention_mask,
+                position_ids=layout.position_ids,
+                use_cache=False,
+                **extra,
+            ).logits
+        return logits
+
+    @contextmanager
+    def _reading(self, reading: Tensor | None) -> Iterator[None]:
+        """Run the head at `reading` alone; whatever the family does to its logits stays in place.
+
+        The rows are gathered into a contiguous `[N, d]`: the head on a sliced, strided tensor is
+        several times slower.
+        """
+        if reading is None:
+            yield
+            return
+
+        def gather(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (inputs[0].flatten(0, 1).index_select(0, reading), *inputs[1:])
+
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(gather)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @torch.no_grad()
+    def keys_values(self, ids: list[int]) -> tuple[Tensor, Tensor]:
+        """The model's own keys and values for a text: two `[layers, T, kv_heads, head_dim]`.
+
+        Position ids run from 0, so that they are what a prefix of this text would have had.
+        """
+        given = torch.tensor([ids], device=self.device)
+        cache = self.model(
+            input_ids=given, attention_mask=torch.ones_like(given), use_cache=True
+        ).past_key_values
+        keys = torch.stack([layer.keys[0].transpose(0, 1) for layer in cache.layers])
+        values = torch.stack([layer.values[0].transpose(0, 1) for layer in cache.layers])
+        return keys, values
+
+    @torch.no_grad()
+    def generate(
+        self, layout: Layout, prompt: PromptKeyValues | None, how: Decoding
+    ) -> list[list[int]]:
+        """Continue every row of a left-padded layout; returns the new tokens, end token left off.
+
+        The prompt lies in the cache from the start, so no step pays for it again.
+        """
+        rows, length = layout.rows, 0 if prompt is None else prompt.length
+        mask = layout.attention_mask.long()
+        extra: dict[str, Any] = {}
+        if prompt is not None:
+            extra["past_key_values"] = families.fill_cache(
+                self.model, prompt.keys, prompt.values, rows=rows * how.num_beams
+            )
+            mask = torch.cat([mask.new_ones(rows, length), mask], dim=1)
+        if how.stop:
+            extra |= {"stop_strings": list(how.stop), "tokenizer": self.tokens.tokenizer}
+        output = self.model.generate(
+            input_ids=layout.input_ids,
+            attention_mask=mask,
+            position_ids=layout.position_ids,
+            generation_config=self._generation(how),
+            **extra,
+        )
+        new = output[:, layout.input_ids.shape[1] :].tolist()
+        return [self._until_end(row) for row in new]
+
+    def _generation(self, how: Decoding) -> GenerationConfig:
+        options: dict[str, Any] = {
+            "max_new_tokens": how.max_new_tokens,
+            "num_beams": how.num_beams,
+            "do_sample": how.do_sample,
+            "repetition_penalty": how.repetition_penalty,
+            "no_repeat_ngram_size": how.no_repeat_ngram_size,
+            "eos_token_id": self.tokens.eos_id,
+            "pad_token_id": self.tokens.pad_id,
+            "bos_token_id": self.tokens.tokenizer.bos_token_id,
+        }
+        if how.do_sample:
+            options |= {"temperature": how.temperature, "top_p": how.top_p, "top_k": how.top_k}
+        if how.num_beams > 1:
+            options["length_penalty"] = how.length_penalty
+        return GenerationConfig(**options)
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        end = self.tokens.eos_id
+        return ids[: ids.index(end)] if end in ids else ids

@@ -1,0 +1,90 @@
+"""Text to tokens and back, by one rule that an artifact records.
+
+Source: the tokenizer's own beginning token (or none, or always one), then the text. Target: the
+text, then the end token, which is trained. Virtual tokens stand before all of it. Padding is known
+by the mask alone, so any id can fill it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from foreword.errors import BackboneError
+
+BosRule = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenizer and the rule by which special tokens are set."""
+
+    tokenizer: PreTrainedTokenizerBase
+    bos: BosRule = "auto"
+
+    def source(self, text: str) -> list[int]:
+        """Tokens of an input text."""
+        begin = self.tokenizer.bos_token_id
+        ids: list[int]
+        if self.bos == "auto":
+            ids = self.tokenizer(text, add_special_tokens=True)["input_ids"]
+            if ids and ids[-1] == self.eos_id and self._closes():
+                ids = ids[:-1]
+        else:
+            ids = self.plain(text)
+            if self.bos == "always":
+                if begin is None:
+                    raise BackboneError(
+                        "tokens.bos: 'always' was asked for, but the tokenizer has no beginning "
+                        "token; use 'auto' or 'never'"
+                    )
+                ids = [begin, *ids]
+        return ids
+
+    def target(self, text: str) -> list[int]:
+        """Tokens of an answer, ended by the end token."""
+        return [*self.plain(text), self.eos_id]
+
+    def plain(self, text: str) -> list[int]:
+        """Tokens of a text without any special token."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def text(self, ids: list[int]) -> str:
+        """Text of tokens, without special ones."""
+        decoded: str = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return decoded
+
+    @property
+    def eos_id(self) -> int:
+        """The end token."""
+        if self.tokenizer.eos_token_id is None:
+            raise BackboneError(
+                "the tokenizer has no end token (eos_token), which ends every answer"
+            )
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        """What fills padding columns: any id serves, since the mask tells them."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the vocabulary and the special tokens."""
+        digest = hashlib.sha256()
+        for token, index in sorted(self.tokenizer.get_vocab().items()):
+            digest.update(f"{token}\0{index}\0".encode())
+        digest.update(repr(sorted(self.tokenizer.special_tokens_map.items())).encode())
+        return digest.hexdigest()
+
+    def _closes(self) -> bool:
+        empty: list[int] = self.tokenizer("", add_special_tokens=True)["input_ids"]
+        return bool(empty) and empty[-1] == self.eos_id and len(empty) > (
+            1 if self.tokenizer.bos_token_id == self.eos_id else 0
+        )

@@ -1,0 +1,1 @@
+"""What comes in the package: the small pretrained model and the sample task."""

@@ -1,0 +1,64 @@
+"""The verbs, and how errors end: 0 done, 1 the run failed, 2 the input is wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from foreword import __version__
+from foreword.cli import catalogue, training, using
+from foreword.errors import ForewordError
+
+app = typer.Typer(
+    name="foreword",
+    help="Teach one frozen language model many tasks, each with a few kilobytes of trained prompt.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(training.train)
+app.command("generate")(using.generate)
+app.command("evaluate")(using.evaluate)
+app.command("ls")(catalogue.ls)
+app.command("show")(catalogue.show)
+app.command("recipe-schema")(catalogue.recipe_schema)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foreword {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except ForewordError as error:
+        print(f"foreword: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("foreword: stopped", file=sys.stderr)
+        sys.exit(130)
+    except MemoryError:
+        print("foreword: out of memory; try a smaller --batch-size", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,130 @@
+"""`foreword ls`, `show` and `recipe-schema`: what is here, what it is, what a recipe may say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foreword.cli import options as o
+
+
+def ls(
+    folder: Annotated[Path, typer.Argument(help="Where to look for artifacts.")] = Path("runs"),
+    as_json: o.JsonOption = False,
+) -> None:
+    """List the artifacts below a folder, and what comes with foreword."""
+    from foreword.artifact import MANIFEST, read_manifest, size_in_bytes
+    from foreword.errors import ArtifactError
+
+    found: list[dict[str, Any]] = []
+    for file in sorted(folder.glob(f"**/{MANIFEST}")):
+        entry: dict[str, Any] = {"artifact": str(file.parent), "bytes": size_in_bytes(file.parent)}
+        try:
+            manifest = read_manifest(file.parent)
+        except ArtifactError as error:
+            found.append({**entry, "error": str(error)})
+            continue
+        scores = manifest.metrics.get("all", {})
+        found.append(
+            {
+                **entry,
+                "method": manifest.method.name,
+                "length": manifest.method.length,
+                "backbone": manifest.backbone.name,
+                "scores": scores,
+            }
+        )
+    bundled = _bundled()
+    if as_json:
+        typer.echo(json.dumps({"artifacts": found, **bundled}, indent=2))
+        return
+    _print_list(folder, found, bundled)
+
+
+def _bundled() -> dict[str, list[str]]:
+    root = Path(__file__).parent.parent / "bundled"
+    return {
+        "backbones": [f"foreword/{f.parent.name}" for f in sorted(root.glob("*/config.json"))],
+        "data": [f"foreword/{f.parent.name}/{f.stem}" for f in sorted(root.glob("*/*.jsonl"))],
+    }
+
+
+def _print_list(
+    folder: Path, found: list[dict[str, Any]], bundled: dict[str, list[str]]
+) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from foreword.cli.tables import TITLES, print_table
+
+    if found:
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in ("artifact", "method", "tokens", "backbone", "scores", "kB"):
+            table.add_column(column, justify="right" if column in ("tokens", "kB") else "left")
+        for entry in found:
+            scores = ", ".join(
+                f"{TITLES.get(name, name).split(' (')[0]} {value:.1f}"
+                for name, value in entry.get("scores", {}).items()
+                if value is not None
+            )
+            table.add_row(
+                entry["artifact"],
+                entry.get("method", "damaged"),
+                str(entry.get("length", "")),
+                entry.get("backbone", ""),
+                scores,
+                f"{entry['bytes'] / 1000:.0f}",
+            )
+        print_table(table)
+    else:
+        typer.echo(f"no artifacts below {folder}")
+    for what, names in bundled.items():
+        typer.echo(f"bundled {what}: {', '.join(names)}")
+
+
+def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
+    """Say what an artifact is: method, backbone, task, data, figures."""
+    from foreword.artifact import read_manifest, size_in_bytes
+    from foreword.session import artifact_folder
+
+    folder = artifact_folder(artifact)
+    manifest = read_manifest(folder)
+    if as_json:
+        typer.echo(json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        return
+    method, backbone, task = manifest.method, manifest.backbone, manifest.task
+    lines = {
+        "name": manifest.name,
+        "method": f"{method.name}, {method.length} virtual tokens, positions {method.positions}, "
+        f"trained as {method.reparameterization.kind}",
+        "backbone": f"{backbone.name} ({backbone.family}, {backbone.dtype}), sha256 "
+        f"{backbone.sha256[:12]}…",
+        "input": repr(task.input),
+        "target": repr(task.target),
+        "decoding": ", ".join(
+            f"{k}={v}" for k, v in manifest.decoding.model_dump(exclude_defaults=True).items()
+        )
+        or "greedy",
+        "data": ", ".join(
+            f"{split} {entry.get('path')}" for split, entry in manifest.data.items()
+        ),
+        "seed": str(manifest.seed),
+        "size": f"{size_in_bytes(folder) / 1000:.0f} kB",
+        "made with": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
+    }
+    for key, value in lines.items():
+        typer.echo(f"{key:<10} {value}")
+    if manifest.metrics:
+        from foreword.cli.tables import print_table, score_table
+
+        print_table(score_table("", {method.name: manifest.metrics}))
+
+
+def recipe_schema() -> None:
+    """Print the JSON Schema of a recipe."""
+    from foreword.recipe import recipe_schema as schema
+
+    typer.echo(json.dumps(schema(), indent=2))

@@ -1,0 +1,98 @@
+"""`foreword train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from foreword.cli import options as o
+
+if TYPE_CHECKING:
+    from foreword.runs import Run
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to run.")],
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="key.path=value", help="Override a value; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option("--out", help="The run folder; runs/NAME if not given.")
+    ] = None,
+    backbone: Annotated[
+        Optional[str], typer.Option("--backbone", help="Instead of the recipe's.")
+    ] = None,
+    device: o.DeviceOption = None,
+    dtype: o.DTypeOption = None,
+    batch_size: o.BatchSizeOption = None,
+    limit: Annotated[
+        Optional[int],
+        typer.Option("--limit", min=1, help="Use N training pairs, dev and test records only."),
+    ] = None,
+    seed: o.SeedOption = None,
+    trust_remote_code: o.TrustOption = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Train the prompt that a recipe describes, measure it, and write a run folder."""
+    from foreword.recipe import load_recipe
+
+    flags = {
+        "backbone.name": backbone,
+        "backbone.dtype": dtype.value if dtype else None,
+        "training.batch_size": batch_size,
+        "task.limits.train": limit,
+        "task.limits.dev": limit,
+        "task.limits.test": limit,
+        "seed": seed,
+    }
+    overrides = [f"{key}={json.dumps(v)}" for key, v in flags.items() if v is not None]
+    checked = load_recipe(recipe, [*overrides, *(set_ or [])])
+
+    from foreword.progress import progress_for_terminal
+    from foreword.runs import train as run_recipe
+
+    progress = progress_for_terminal()
+    try:
+        run = run_recipe(
+            checked,
+            out=out,
+            device=device.value if device else None,
+            progress=progress,
+            trust_remote_code=trust_remote_code,
+        )
+    finally:
+        progress.end()
+    if run.metrics:
+        _print_json(run) if as_json else _print_run(run)
+
+
+def _print_json(run: Run) -> None:
+    typer.echo(
+        json.dumps(
+            {"folder": str(run.folder), "artifact": str(run.artifact), **run.metrics}, indent=2
+        )
+    )
+
+
+def _print_run(run: Run) -> None:
+    from foreword.cli.tables import print_table, score_table
+
+    title = f"{run.metrics['examples']} {run.metrics['split']} records"
+    names = {"backbone": "backbone alone", "prompt": run.recipe.method.name}
+    print_table(
+        score_table(title, {names[k]: run.metrics[k] for k in names if k in run.metrics})
+    )
+    for sample in run.samples:
+        typer.echo(f"  input      {sample['input']}")
+        typer.echo(f"  output     {sample['output']}")
+        typer.echo(f"  reference  {sample['reference']}\n")
+    kilobytes = run.metrics["artifact_bytes"] / 1000
+    typer.echo(f"artifact  {run.artifact}  ({kilobytes:.0f} kB)")
+    curve = run.folder / "curve.png"
+    if curve.exists():
+        typer.echo(f"curve     {curve}")
+    typer.echo(f"figures   {run.folder / 'metrics.json'}")

@@ -1,0 +1,212 @@
+"""`foreword generate` and `foreword evaluate`: an artifact at work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from foreword.cli import options as o
+from foreword.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from foreword.session import LoadedPrompt
+
+
+def generate(
+    artifact: o.ArtifactArgument,
+    text: Annotated[
+        Optional[list[str]], typer.Option("--text", help="An input text; may be repeated.")
+    ] = None,
+    input: Annotated[
+        Optional[str],
+        typer.Option("--input", metavar="FILE|-", help="Text lines or JSONL with named fields."),
+    ] = None,
+    out: o.OutOption = None,
+    max_new_tokens: Annotated[Optional[int], typer.Option(min=1)] = None,
+    num_beams: Annotated[Optional[int], typer.Option(min=1)] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Sample instead of the best.")] = False,
+    temperature: Annotated[Optional[float], typer.Option(min=0.0)] = None,
+    top_p: Annotated[Optional[float], typer.Option(min=0.0, max=1.0)] = None,
+    stop: Annotated[
+        Optional[list[str]], typer.Option("--stop", help="Stop word; may be repeated.")
+    ] = None,
+    backbone: o.BackboneOption = None,
+    other_backbone: o.OtherBackboneOption = False,
+    download: o.DownloadOption = False,
+    device: o.DeviceOption = None,
+    dtype: o.DTypeOption = None,
+    batch_size: o.BatchSizeOption = None,
+    limit: o.LimitOption = None,
+    seed: o.SeedOption = None,
+) -> None:
+    """Answer texts or JSONL rows with a trained prompt; JSONL comes out, one row for each input."""
+    rows = _inputs(text or [], input)[:limit]
+    chosen: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
+        "do_sample": sample or None,
+        "temperature": temperature,
+        "top_p": top_p,
+        "stop": tuple(stop) if stop else None,
+    }
+    prompt = _load(artifact, backbone, device, dtype, other_backbone, download)
+    if seed is not None:
+        from transformers import set_seed
+
+        set_seed(seed)
+    from foreword.progress import progress_for_terminal
+
+    progress = progress_for_terminal()
+    try:
+        progress.begin("generate", len(rows))
+        answers = prompt.generate(
+            rows,
+            batch_size=batch_size or 32,
+            advance=progress.advance,
+            **{key: value for key, value in chosen.items() if value is not None},
+        )
+    finally:
+        progress.end()
+    lines = [
+        json.dumps(
+            {**(row if isinstance(row, dict) else {"input": row}), "output": answer},
+            ensure_ascii=False,
+        )
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    _write("\n".join(lines) + "\n", out)
+
+
+def evaluate(
+    artifact: o.ArtifactArgument,
+    data: Annotated[Path, typer.Option("--data", help="Examples with references.")],
+    format: Annotated[
+        Optional[o.Format], typer.Option("--format", help="Default: as the artifact's task, or by name.")
+    ] = None,
+    references: Annotated[
+        Optional[str], typer.Option("--references", help="Column with the references.")
+    ] = None,
+    group: Annotated[
+        Optional[str], typer.Option("--group", help="Column to report results apart by.")
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option("--out", help="Write figures and answers there, as JSON.")
+    ] = None,
+    backbone: o.BackboneOption = None,
+    other_backbone: o.OtherBackboneOption = False,
+    download: o.DownloadOption = False,
+    device: o.DeviceOption = None,
+    dtype: o.DTypeOption = None,
+    batch_size: o.BatchSizeOption = None,
+    limit: o.LimitOption = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Measure a trained prompt on a data file."""
+    from foreword.artifact import read_manifest
+    from foreword.progress import progress_for_terminal
+    from foreword.session import artifact_folder
+    from foreword.tasks import read_examples
+
+    task = read_manifest(artifact_folder(artifact)).task
+    examples = read_examples(
+        data,
+        format.value if format else _format_of(data, task.format),
+        references=references or task.references,
+        group=group or task.group,
+    )[:limit]
+    prompt = _load(artifact, backbone, device, dtype, other_backbone, download)
+    progress = progress_for_terminal()
+    try:
+        progress.begin("evaluate", len(examples))
+        report = prompt.evaluate(examples, batch_size=batch_size or 32, advance=progress.advance)
+    finally:
+        progress.end()
+    figures = {"data": str(data), "examples": len(examples), "truncated": report.truncated,
+               **report.figures()}
+    if out is not None:
+        answers = [
+            {"input": source, "output": answer}
+            for source, answer in zip(report.sources, report.answers, strict=True)
+        ]
+        _write(json.dumps({**figures, "answers": answers}, indent=2, ensure_ascii=False) + "\n", out)
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2))
+        return
+    from foreword.cli.tables import print_table, score_table
+
+    title = f"{artifact} on {len(examples)} records of {data}"
+    print_table(score_table(title, {prompt.manifest.method.name: report.figures()}))
+
+
+def _load(
+    artifact: Path,
+    backbone: str | None,
+    device: o.Device | None,
+    dtype: o.DType | None,
+    other_backbone: bool,
+    download: bool,
+) -> LoadedPrompt:
+    from foreword.session import load
+
+    return load(
+        artifact,
+        backbone=backbone,
+        device=device.value if device else None,
+        dtype=dtype.value if dtype else None,
+        other_backbone=other_backbone,
+        download=download,
+    )
+
+
+def _inputs(texts: list[str], source: str | None) -> list[Any]:
+    if not texts and source is None:
+        raise UserError("give inputs with --text, or a file (or - for standard input) with --input")
+    if source is None:
+        return list(texts)
+    if source == "-":
+        content = sys.stdin.read()
+    else:
+        try:
+            content = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{source}: cannot be read as UTF-8 text: {error}") from error
+    lines = [line for line in content.split("\n") if line.strip()]
+    if not lines:
+        raise DataError(f"{source}: holds no input")
+    jsonl = source.endswith((".jsonl", ".json")) or lines[0].lstrip().startswith("{")
+    return [*texts, *(_row(source, i, line) if jsonl else line for i, line in enumerate(lines, 1))]
+
+
+def _row(source: str, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{source}, line {number}: not valid JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{source}, line {number}: expected an object with named fields")
+    return row
+
+
+def _format_of(data: Path, trained_on: str) -> str:
+    if str(data).startswith("foreword/"):
+        return "jsonl"
+    suffix = data.suffix.lower().lstrip(".")
+    if trained_on == "e2e" and suffix == "csv":
+        return "e2e"
+    known = {"jsonl": "jsonl", "json": "jsonl", "csv": "csv", "tsv": "tsv", "parquet": "parquet"}
+    if suffix not in known:
+        raise DataError(f"{data}: its format cannot be told from its name; give it with --format")
+    return known[suffix]
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    from foreword.files import write_text
+
+    write_text(out, text)

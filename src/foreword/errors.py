@@ -1,0 +1,70 @@
+"""Every exception that foreword raises on purpose.
+
+    ForewordError
+    ├── UserError            the input is wrong: exit status 2
+    │   ├── RecipeError      a recipe, or a --set, does not say a run
+    │   ├── DataError        a data file is malformed
+    │   ├── TemplateError    a template does not fit the fields
+    │   ├── BackboneError    a backbone cannot be loaded, or cannot carry the prompt
+    │   └── ArtifactError    an artifact cannot be read, or does not fit the backbone
+    └── RunError             the input was right and the run failed: exit status 1
+
+A message names the field, the value found there and what would mend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ForewordError(Exception):
+    """Base of all of foreword's own exceptions. `exit_status` is what the command line returns."""
+
+    exit_status = 1
+
+
+class UserError(ForewordError):
+    """Something the user gave is wrong; the message says what to change."""
+
+    exit_status = 2
+
+
+class RecipeError(UserError):
+    """All that is wrong with a recipe, at once: `problems` has one line for each mistake."""
+
+    def __init__(self, where: str, problems: Iterable[str]) -> None:
+        self.where = where
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = f"{where}: {count} problem{'' if count == 1 else 's'}"
+        super().__init__("\n".join([head, *(f"  - {line}" for line in self.problems)]))
+
+
+class DataError(UserError):
+    """A data file is malformed; the message has the file, the line and the field."""
+
+
+class TemplateError(UserError):
+    """A template does not parse, or names a field that the data does not have."""
+
+
+class BackboneError(UserError):
+    """A backbone cannot be found or loaded, or cannot carry the prompt that is asked for."""
+
+
+class ArtifactError(UserError):
+    """An artifact is damaged, too new, or was trained on another backbone."""
+
+
+class RunError(ForewordError):
+    """A run failed although its input was right (a loss that is not finite, a full disk)."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint that ends a message: ` (did you mean 'x'?)`, or what there is to choose from."""
+    known = list(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (known: {', '.join(sorted(known))})" if known else ""

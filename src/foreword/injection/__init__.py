@@ -1,0 +1,7 @@
+"""Where virtual tokens enter the backbone."""
+
+from foreword.injection.base import Injection
+from foreword.injection.keys_values import KeysValues
+from foreword.injection.text import Text
+
+__all__ = ["Injection", "KeysValues", "Text"]

@@ -1,0 +1,69 @@
+"""The choices on the axes, as data. No torch here: recipes are read without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Data(BaseModel):
+    """Frozen, and strict about unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Table(Data):
+    """The virtual tokens are themselves the parameters."""
+
+    kind: Literal["table"] = "table"
+    std: float = Field(0.02, gt=0, description="standard deviation of a random start")
+
+
+class MLP(Data):
+    """A smaller table through d -> hidden -> width with tanh (Li & Liang 2021, 4.3)."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: int = Field(512, ge=1, description="width of the hidden layer")
+    fit_steps: int = Field(500, ge=1, description="Adam steps that fit it to real activations")
+    fit_learning_rate: float = Field(1e-4, gt=0, description="rate of those steps")
+
+
+Reparameterization = Annotated[Table | MLP, Field(discriminator="kind")]
+
+
+class RandomInit(Data):
+    """Start from random numbers."""
+
+    kind: Literal["random"] = "random"
+
+
+class ActivationsInit(Data):
+    """Start from the backbone's own keys and values for real words (Li & Liang 2021, 7.4)."""
+
+    kind: Literal["activations"] = "activations"
+    text: str | None = Field(None, min_length=1, description="words to start from")
+    examples: int = Field(
+        0, ge=0, description="how many training examples, source and target, follow the text"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ActivationsInit:
+        if self.text is None and not self.examples:
+            raise ValueError("give `text`, or `examples` of at least 1, or both")
+        return self
+
+
+Init = RandomInit | ActivationsInit
+InitChoice = Annotated[Init, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a method stands on the axes that are not its reparameterization."""
+
+    injection: Literal["keys_values", "text"]
+    placement: Literal["prefix"]
+    readout: Literal["generation"]
+    delta: Literal["frozen"]

@@ -1,0 +1,21 @@
+"""The backbone alone: nothing is trained, and the input text is all that it gets."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from foreword.methods.axes import InitChoice, Point, RandomInit, Reparameterization, Table
+from foreword.methods.base import MethodOptions
+
+
+class BackboneAlone(MethodOptions):
+    """Options of the bare backbone: there are none."""
+
+    point: ClassVar[Point] = Point("text", "prefix", "generation", "frozen")
+    paper: ClassVar[str] = "(no training)"
+
+    name: Literal["backbone-alone"]
+    length: Literal[0] = 0
+    positions: Literal["shift", "keep"] = "shift"
+    reparameterization: Reparameterization = Table()
+    init: InitChoice = RandomInit()

@@ -1,0 +1,39 @@
+"""Prefix-Tuning (Li & Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation").
+
+Trained keys and values before every layer's own, made by an MLP while training, on a frozen
+backbone. Defaults: the paper's for table-to-text (its table 4 and the authors' code): 10 virtual
+tokens (5 for WebNLG and 10 for DART and E2E), MLP of 512, AdamW, rate 8e-5 for E2E, linear decay
+without warm-up, batches of 10, 5 epochs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from foreword.methods.axes import MLP, InitChoice, Point, RandomInit, Reparameterization
+from foreword.methods.base import MethodOptions
+
+
+class PrefixTuning(MethodOptions):
+    """Options of prefix-tuning."""
+
+    point: ClassVar[Point] = Point("keys_values", "prefix", "generation", "frozen")
+    paper: ClassVar[str] = "Li & Liang 2021"
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 5,
+        "batch_size": 10,
+        "learning_rate": 8e-5,
+        "schedule": "linear",
+        "warmup": 0,
+        "weight_decay": 0.0,
+    }
+
+    name: Literal["prefix-tuning"]
+    length: int = Field(10, ge=1, le=4096, description="virtual tokens")
+    positions: Literal["shift", "keep"] = Field(
+        "shift", description="shift: real text starts at position `length`; keep: at 0"
+    )
+    reparameterization: Reparameterization = MLP()
+    init: InitChoice = RandomInit()

@@ -1,0 +1,58 @@
+"""Prefix-Tuning's reparameterization (Li & Liang 2021, section 4.3).
+
+`P[i] = MLP(P'[i])` with a smaller table P': width d -> hidden -> width, tanh between.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from foreword.reparam.base import Reparameterization
+
+
+class MLP(Reparameterization):
+    """A table `[P, d]` through `Linear(d, hidden)`, tanh, `Linear(hidden, width)`.
+
+    Args:
+        length: P.
+        width: numbers per virtual token, as the injection says.
+        d: width of the small table; the paper takes the backbone's.
+        hidden: the paper's 512 for table-to-text (800 for summarization).
+        fit_steps, fit_learning_rate: how `fit` trains; the defaults are the authors' code's.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        width: int,
+        d: int,
+        hidden: int = 512,
+        *,
+        fit_steps: int = 500,
+        fit_learning_rate: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.table = nn.Embedding(length, d)
+        self.transform = nn.Sequential(nn.Linear(d, hidden), nn.Tanh(), nn.Linear(hidden, width))
+        self.fit_steps = fit_steps
+        self.fit_learning_rate = fit_learning_rate
+
+    def forward(self) -> Tensor:
+        """The virtual tokens: `[P, width]`."""
+        rows: Tensor = self.transform(self.table.weight)
+        return rows
+
+    def fit(self, rows: Tensor) -> float:
+        """Train table and MLP towards `rows` by Adam on the squared error."""
+        rows = rows.detach()
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.fit_learning_rate)
+        with torch.enable_grad():
+            for _ in range(self.fit_steps):
+                optimizer.zero_grad()
+                loss = nn.functional.mse_loss(self(), rows)
+                loss.backward()
+                optimizer.step()
+        with torch.no_grad():
+            self.zero_grad(set_to_none=True)
+            return nn.functional.mse_loss(self(), rows).item()

@@ -1,0 +1,101 @@
+"""Where a training runs, through Accelerate: device, precision, processes, trackers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from foreword.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Hardware:
+    """An accelerator and the few things that the loop asks of it."""
+
+    accelerator: Any
+
+    @classmethod
+    def of(
+        cls,
+        device: str,
+        precision: str = "float32",
+        *,
+        tracker: str = "none",
+        folder: str | None = None,
+        name: str = "foreword",
+        config: dict[str, Any] | None = None,
+    ) -> Hardware:
+        """Set up a device ("cpu", "cuda", "mps") and, if wished, a tracker.
+
+        Raises:
+            UserError: the device is not there, or the tracker is not installed.
+        """
+        available = {
+            "cpu": True,
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+        }
+        if not available.get(device, False):
+            there = ", ".join(name for name, is_there in available.items() if is_there)
+            raise UserError(f"device '{device}' is not available here; there is: {there}")
+        # Accelerate keeps its settings for the whole process and refuses other ones later.
+        AcceleratorState._reset_state()
+        try:
+            accelerator = Accelerator(
+                cpu=device == "cpu",
+                mixed_precision="bf16" if precision == "bfloat16" else "no",
+                log_with=None if tracker == "none" else tracker,
+                project_dir=folder,
+            )
+            if tracker != "none":
+                accelerator.init_trackers(name, config=config)
+        except (ValueError, ImportError) as error:
+            raise UserError(
+                f"training.tracker '{tracker}' or precision '{precision}' cannot be used: {error}"
+            ) from error
+        return cls(accelerator)
+
+    @property
+    def device(self) -> torch.device:
+        """This process's device."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return bool(self.accelerator.is_main_process)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """A number summed over all processes."""
+        if self.processes == 1:
+            return value
+        total: Tensor = self.accelerator.reduce(value, reduction="sum")
+        return total
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Tell the tracker."""
+        self.accelerator.log(values, step=step)
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Finish the trackers."""
+        self.accelerator.end_training()
