@@ -84,6 +84,7 @@ class Bar:
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            TaskID,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
@@ -99,7 +100,7 @@ class Bar:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self.task = None
+        self.task: TaskID | None = None
         self.progress.start()
 
     def begin(self, title: str, total: int) -> None:
@@ -109,7 +110,9 @@ class Bar:
     def advance(self, count: int = 1, note: str = "") -> None:
         """Move the bar."""
         if self.task is not None:
-            self.progress.update(self.task, advance=count, **({"note": note} if note else {}))
+            self.progress.advance(self.task, count)
+            if note:
+                self.progress.update(self.task, note=note)
 
     def say(self, text: str) -> None:
         """Print above the bars."""

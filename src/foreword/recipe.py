@@ -319,7 +319,9 @@ def _explain(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if kind == "literal_error" and isinstance(value, str):
-        names = [name.strip(" '") for name in error["ctx"]["expected"].replace(" or ", ",").split(",")]
+        names = [
+            name.strip(" '") for name in error["ctx"]["expected"].replace(" or ", ",").split(",")
+        ]
         return f"{path}: '{value}' is not known{did_you_mean(value, names)}"
     shown = "" if isinstance(value, (Mapping, BaseModel)) else f"{_show(value)}: "
     return f"{path}: {shown}{message}"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import set_seed
+
 from foreword.artifact import Manifest, load_model
 from foreword.backbone import Backbone, Decoding
 from foreword.errors import DataError
@@ -35,6 +37,7 @@ class LoadedPrompt:
         inputs: Sequence[Input],
         *,
         batch_size: int = 32,
+        seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
         **decoding: Any,
     ) -> list[str]:
@@ -43,6 +46,7 @@ class LoadedPrompt:
         Args:
             inputs: texts or fields; a batch may mix lengths.
             batch_size: rows decoded together; it never changes a greedy answer beyond ties.
+            seed: for sampling.
             advance: called with the number of rows after each batch.
             decoding: overrides of the artifact's decoding, named as in a recipe.
 
@@ -54,6 +58,8 @@ class LoadedPrompt:
         room = self.model.placement.room(self.model.backbone.geometry.context)
         tokens = self.model.backbone.tokens
         fitted = self.task.fit(tokens, examples, room, reserve=how.max_new_tokens)
+        if seed is not None:
+            set_seed(seed)
         return decode(self.model, fitted.sources, how, batch_size=batch_size, advance=advance)
 
     def evaluate(

@@ -55,7 +55,9 @@ class TextTask:
         try:
             return self.input.render(example.fields)
         except TemplateError as error:
-            raise TemplateError(f"{example.where}: {error}" if example.where else str(error)) from error
+            raise TemplateError(
+                f"{example.where}: {error}" if example.where else str(error)
+            ) from error
 
     def answer(self, example: Example, reference: str) -> str:
         """The rendered target."""
@@ -109,9 +111,7 @@ class TextTask:
         keep = len(ids)
         while keep > 0:
             keep = max(0, keep - max(1, length - room))
-            fields: Mapping[str, Field] = {
-                **example.fields, self.truncate: tokens.text(ids[:keep])
-            }
+            fields: Mapping[str, Field] = {**example.fields, self.truncate: tokens.text(ids[:keep])}
             source = self.input.render(fields)
             length = len(tokens.source(source))
             if length <= room:

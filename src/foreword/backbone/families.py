@@ -85,15 +85,21 @@ def probe(model: PreTrainedModel, geometry: Geometry) -> None:
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
     positions = torch.arange(2, device=model.device)[None] + prompt.length
     cache = fill_cache(model, prompt.keys, prompt.values, rows=1)
+    seen = torch.ones(1, prompt.length + 2, dtype=torch.long, device=model.device)
     common: dict[str, Any] = {"input_ids": ids, "position_ids": positions}
     try:
         with torch.no_grad():
-            ours = model(**common, use_cache=False, **{ARGUMENT: prompt}).logits
-            cached = model(**common, use_cache=True, past_key_values=cache).logits
+            ours = model(
+                **common,
+                attention_mask=seen[:, prompt.length :],
+                use_cache=False,
+                **{ARGUMENT: prompt},
+            ).logits
+            cached = model(
+                **common, attention_mask=seen, use_cache=True, past_key_values=cache
+            ).logits
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise BackboneError(
-            f"backbone family '{family}' cannot carry a prefix: {error}"
-        ) from error
+        raise BackboneError(f"backbone family '{family}' cannot carry a prefix: {error}") from error
     missing = set(range(geometry.layers)) - prompt.reached
     if missing:
         raise BackboneError(

@@ -25,8 +25,10 @@ BUNDLED = Path(__file__).parent.parent / "bundled"
 
 def bundled_backbones() -> dict[str, Path]:
     """The backbones in the package, by name."""
-    return {f"foreword/{config.parent.name}": config.parent for config in
-            sorted(BUNDLED.glob("*/config.json"))}
+    return {
+        f"foreword/{config.parent.name}": config.parent
+        for config in sorted(BUNDLED.glob("*/config.json"))
+    }
 
 
 def load_backbone(

@@ -39,7 +39,7 @@ class Decoding:
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A frozen model with its tokenizer rule and its identity. Made by `load_backbone` or `wrap`."""
+    """A frozen model with its token rule and its identity; see `load_backbone` and `wrap`."""
 
     model: PreTrainedModel
     tokens: Tokens

@@ -85,6 +85,8 @@ class Tokens:
 
     def _closes(self) -> bool:
         empty: list[int] = self.tokenizer("", add_special_tokens=True)["input_ids"]
-        return bool(empty) and empty[-1] == self.eos_id and len(empty) > (
-            1 if self.tokenizer.bos_token_id == self.eos_id else 0
+        return (
+            bool(empty)
+            and empty[-1] == self.eos_id
+            and len(empty) > (1 if self.tokenizer.bos_token_id == self.eos_id else 0)
         )

@@ -52,9 +52,7 @@ def _bundled() -> dict[str, list[str]]:
     }
 
 
-def _print_list(
-    folder: Path, found: list[dict[str, Any]], bundled: dict[str, list[str]]
-) -> None:
+def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, list[str]]) -> None:
     from rich import box
     from rich.table import Table
 
@@ -108,9 +106,7 @@ def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
             f"{k}={v}" for k, v in manifest.decoding.model_dump(exclude_defaults=True).items()
         )
         or "greedy",
-        "data": ", ".join(
-            f"{split} {entry.get('path')}" for split, entry in manifest.data.items()
-        ),
+        "data": ", ".join(f"{split} {entry.get('path')}" for split, entry in manifest.data.items()),
         "seed": str(manifest.seed),
         "size": f"{size_in_bytes(folder) / 1000:.0f} kB",
         "made with": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),

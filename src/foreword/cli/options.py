@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     """Where a model runs."""
 
     cpu = "cpu"
@@ -17,7 +17,7 @@ class Device(str, Enum):
     mps = "mps"
 
 
-class DType(str, Enum):
+class DType(StrEnum):
     """What a backbone is cast to."""
 
     float32 = "float32"
@@ -25,7 +25,7 @@ class DType(str, Enum):
     float16 = "float16"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """Format of a data file."""
 
     jsonl = "jsonl"
@@ -39,26 +39,26 @@ ArtifactArgument = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or a run folder.")
 ]
 BackboneOption = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--backbone", help="Where the backbone lies, instead of the recorded name."),
 ]
 DeviceOption = Annotated[
-    Optional[Device], typer.Option("--device", help="Default: cuda, else mps, else cpu.")
+    Device | None, typer.Option("--device", help="Default: cuda, else mps, else cpu.")
 ]
 DTypeOption = Annotated[
-    Optional[DType], typer.Option("--dtype", help="Cast the backbone to this type.")
+    DType | None, typer.Option("--dtype", help="Cast the backbone to this type.")
 ]
 BatchSizeOption = Annotated[
-    Optional[int], typer.Option("--batch-size", min=1, help="Rows processed together.")
+    int | None, typer.Option("--batch-size", min=1, help="Rows processed together.")
 ]
 LimitOption = Annotated[
-    Optional[int], typer.Option("--limit", min=1, help="Use the first N examples only.")
+    int | None, typer.Option("--limit", min=1, help="Use the first N examples only.")
 ]
 SeedOption = Annotated[
-    Optional[int], typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")
+    int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-OutOption = Annotated[Optional[Path], typer.Option("--out", help="Write there.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Write there.")]
 OtherBackboneOption = Annotated[
     bool,
     typer.Option("--other-backbone", help="Take a backbone whose weights differ all the same."),

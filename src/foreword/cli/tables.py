@@ -22,7 +22,9 @@ def score_table(
         subjects: subject -> group ("all" first) -> metric -> value.
     """
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    metrics = list(dict.fromkeys(m for groups in subjects.values() for s in groups.values() for m in s))
+    metrics = list(
+        dict.fromkeys(m for groups in subjects.values() for s in groups.values() for m in s)
+    )
     table.add_column("")
     table.add_column("examples")
     for metric in metrics:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to run.")],
     set_: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--set", metavar="key.path=value", help="Override a value; may be repeated."),
     ] = None,
     out: Annotated[
-        Optional[Path], typer.Option("--out", help="The run folder; runs/NAME if not given.")
+        Path | None, typer.Option("--out", help="The run folder; runs/NAME if not given.")
     ] = None,
     backbone: Annotated[
-        Optional[str], typer.Option("--backbone", help="Instead of the recipe's.")
+        str | None, typer.Option("--backbone", help="Instead of the recipe's.")
     ] = None,
     device: o.DeviceOption = None,
     dtype: o.DTypeOption = None,
     batch_size: o.BatchSizeOption = None,
     limit: Annotated[
-        Optional[int],
+        int | None,
         typer.Option("--limit", min=1, help="Use N training pairs, dev and test records only."),
     ] = None,
     seed: o.SeedOption = None,
@@ -83,9 +83,7 @@ def _print_run(run: Run) -> None:
 
     title = f"{run.metrics['examples']} {run.metrics['split']} records"
     names = {"backbone": "backbone alone", "prompt": run.recipe.method.name}
-    print_table(
-        score_table(title, {names[k]: run.metrics[k] for k in names if k in run.metrics})
-    )
+    print_table(score_table(title, {names[k]: run.metrics[k] for k in names if k in run.metrics}))
     for sample in run.samples:
         typer.echo(f"  input      {sample['input']}")
         typer.echo(f"  output     {sample['output']}")

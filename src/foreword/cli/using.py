@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 def generate(
     artifact: o.ArtifactArgument,
     text: Annotated[
-        Optional[list[str]], typer.Option("--text", help="An input text; may be repeated.")
+        list[str] | None, typer.Option("--text", help="An input text; may be repeated.")
     ] = None,
     input: Annotated[
-        Optional[str],
+        str | None,
         typer.Option("--input", metavar="FILE|-", help="Text lines or JSONL with named fields."),
     ] = None,
     out: o.OutOption = None,
-    max_new_tokens: Annotated[Optional[int], typer.Option(min=1)] = None,
-    num_beams: Annotated[Optional[int], typer.Option(min=1)] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    num_beams: Annotated[int | None, typer.Option(min=1)] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Sample instead of the best.")] = False,
-    temperature: Annotated[Optional[float], typer.Option(min=0.0)] = None,
-    top_p: Annotated[Optional[float], typer.Option(min=0.0, max=1.0)] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0)] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     stop: Annotated[
-        Optional[list[str]], typer.Option("--stop", help="Stop word; may be repeated.")
+        list[str] | None, typer.Option("--stop", help="Stop word; may be repeated.")
     ] = None,
     backbone: o.BackboneOption = None,
     other_backbone: o.OtherBackboneOption = False,
@@ -54,10 +54,6 @@ def generate(
         "stop": tuple(stop) if stop else None,
     }
     prompt = _load(artifact, backbone, device, dtype, other_backbone, download)
-    if seed is not None:
-        from transformers import set_seed
-
-        set_seed(seed)
     from foreword.progress import progress_for_terminal
 
     progress = progress_for_terminal()
@@ -66,6 +62,7 @@ def generate(
         answers = prompt.generate(
             rows,
             batch_size=batch_size or 32,
+            seed=seed,
             advance=progress.advance,
             **{key: value for key, value in chosen.items() if value is not None},
         )
@@ -85,16 +82,17 @@ def evaluate(
     artifact: o.ArtifactArgument,
     data: Annotated[Path, typer.Option("--data", help="Examples with references.")],
     format: Annotated[
-        Optional[o.Format], typer.Option("--format", help="Default: as the artifact's task, or by name.")
+        o.Format | None,
+        typer.Option("--format", help="Default: as the artifact's task, or by name."),
     ] = None,
     references: Annotated[
-        Optional[str], typer.Option("--references", help="Column with the references.")
+        str | None, typer.Option("--references", help="Column with the references.")
     ] = None,
     group: Annotated[
-        Optional[str], typer.Option("--group", help="Column to report results apart by.")
+        str | None, typer.Option("--group", help="Column to report results apart by.")
     ] = None,
     out: Annotated[
-        Optional[Path], typer.Option("--out", help="Write figures and answers there, as JSON.")
+        Path | None, typer.Option("--out", help="Write figures and answers there, as JSON.")
     ] = None,
     backbone: o.BackboneOption = None,
     other_backbone: o.OtherBackboneOption = False,
@@ -125,14 +123,20 @@ def evaluate(
         report = prompt.evaluate(examples, batch_size=batch_size or 32, advance=progress.advance)
     finally:
         progress.end()
-    figures = {"data": str(data), "examples": len(examples), "truncated": report.truncated,
-               **report.figures()}
+    figures = {
+        "data": str(data),
+        "examples": len(examples),
+        "truncated": report.truncated,
+        **report.figures(),
+    }
     if out is not None:
         answers = [
             {"input": source, "output": answer}
             for source, answer in zip(report.sources, report.answers, strict=True)
         ]
-        _write(json.dumps({**figures, "answers": answers}, indent=2, ensure_ascii=False) + "\n", out)
+        _write(
+            json.dumps({**figures, "answers": answers}, indent=2, ensure_ascii=False) + "\n", out
+        )
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
         return

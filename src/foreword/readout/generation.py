@@ -18,8 +18,11 @@ class Generation:
             logits: `[N, vocabulary]`, at `layout.reading_positions()`.
             layout: the batch.
         """
-        return nn.functional.cross_entropy(logits.float() if logits.element_size() < 4 else logits,
-                                           layout.target_ids(), reduction="none")
+        return nn.functional.cross_entropy(
+            logits.float() if logits.element_size() < 4 else logits,
+            layout.target_ids(),
+            reduction="none",
+        )
 
     def answers(
         self, backbone: Backbone, layout: Layout, prompt: PromptKeyValues | None, how: Decoding

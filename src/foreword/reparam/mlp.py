@@ -51,7 +51,7 @@ class MLP(Reparameterization):
             for _ in range(self.fit_steps):
                 optimizer.zero_grad()
                 loss = nn.functional.mse_loss(self(), rows)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         with torch.no_grad():
             self.zero_grad(set_to_none=True)

@@ -117,9 +117,7 @@ def train(
     progress.say(_plan(recipe, model, data))
     timing = {}
     started = time.monotonic()
-    fit = initialise(
-        model, recipe.method.init, [pair.source + pair.target for pair in data.pairs]
-    )
+    fit = initialise(model, recipe.method.init, [pair.source + pair.target for pair in data.pairs])
     timing["initialise"] = time.monotonic() - started
     with _Log(folder / "log.jsonl", hardware.main) as log:
         history = _train(model, task, recipe, data, how, hardware, progress, log)

@@ -59,9 +59,7 @@ def data_file(path: str | Path) -> Path:
     name = str(path)
     if not name.startswith("foreword/"):
         return Path(path)
-    known = {
-        f"foreword/{file.parent.name}/{file.stem}": file for file in BUNDLED.glob("*/*.jsonl")
-    }
+    known = {f"foreword/{file.parent.name}/{file.stem}": file for file in BUNDLED.glob("*/*.jsonl")}
     if name not in known:
         raise DataError(f"'{name}': no such bundled data{did_you_mean(name, known)}")
     return known[name]
@@ -216,12 +214,12 @@ def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _table(delimiter: str, columns: tuple[str, ...] = ()) -> Any:
     def read(file: Path) -> Iterator[Row]:
-        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+        plain = delimiter == "\t"
         reader = csv.reader(
             (line for _, line in _lines(file)),
             delimiter=delimiter,
-            quoting=quoting,
-            strict=quoting != csv.QUOTE_NONE,
+            quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+            strict=not plain,
         )
         header: list[str] = []
         start = 1

@@ -1,0 +1,38 @@
+# On a machine with only Python >= 3.11: `make demo` and `make test` set up everything they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-fast check bench soak results clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)  ## train a prefix on the sample task, measure it, show it
+	$(BIN)/foreword train recipes/quickstart.yaml
+
+test: $(READY)  ## all tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak"
+
+test-fast: $(READY)  ## quick feedback
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow"
+
+check: $(READY)  ## style, types, structure, recipes, README commands
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_recipes.py
+	$(BIN)/python scripts/check_readme.py
+
+bench: $(READY)  ## time against the floor and against PEFT
+	$(BIN)/python bench/training.py
+
+soak: $(READY)  ## long tests
+	$(BIN)/pytest -m soak
+
+clean:
+	rm -rf $(VENV) build dist

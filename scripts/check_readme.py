@@ -1,0 +1,68 @@
+"""Every `foreword ...` and `make ...` command in README.md and docs/ names real verbs and options.
+
+Commands are read from fenced code blocks; nothing is run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import typer.main
+
+from foreword.cli.app import app
+
+MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(encoding="utf-8"), re.M))
+
+
+def commands(file: Path) -> Iterator[str]:
+    """The shell lines of a Markdown file's fenced blocks, continuations joined."""
+    text = file.read_text(encoding="utf-8")
+    for block in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, re.M | re.S):
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+            command = line.removeprefix("$ ").strip()
+            if re.match(r"(?:\S*/)?(foreword|make)\s", command):
+                yield command
+
+
+def problem(command: str) -> str | None:
+    """What is wrong with a command line, if anything."""
+    words = shlex.split(command, comments=True)
+    words = words[: next((i for i, w in enumerate(words) if w in ("|", ">", "&&", ";")), None)]
+    if words[0] == "make":
+        unknown = [w for w in words[1:] if "=" not in w and w not in MAKE_TARGETS]
+        return f"no such make target: {unknown[0]}" if unknown else None
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    if words[1].startswith("-"):
+        return None
+    if words[1] not in verbs:
+        return f"no such verb: {words[1]}"
+    try:
+        verbs[words[1]].make_context(words[1], words[2:])
+    except click.exceptions.Exit:
+        return None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def main() -> int:
+    """Print each command that does not parse; 1 if there is one."""
+    wrong = count = 0
+    for file in [Path("README.md"), *sorted(Path("docs").glob("**/*.md"))]:
+        for command in commands(file):
+            count += 1
+            found = problem(command)
+            if found:
+                wrong += 1
+                print(f"{file}: {command}: {found}", file=sys.stderr)
+    print(f"{count - wrong} of {count} documented commands parse")
+    return 1 if wrong or not count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
