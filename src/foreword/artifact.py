@@ -10,12 +10,9 @@ Nothing in it is executed, and nothing in it starts a download.
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,66 +20,22 @@ from torch import Tensor
 from foreword import files
 from foreword.backbone import Backbone, load_backbone
 from foreword.errors import ArtifactError, BackboneError
-from foreword.methods import METHODS, MethodChoice
+from foreword.manifest import (
+    CARD,
+    FORMAT,
+    MANIFEST,
+    TENSORS,
+    BackboneId,
+    Manifest,
+    TaskId,
+    TokensId,
+    card,
+    read_manifest,
+    versions,
+)
+from foreword.methods import MethodChoice
 from foreword.recipe import DecodingSpec
 from foreword.tuned import TunedModel, compose
-
-FORMAT = "1.0"
-MANIFEST, TENSORS, CARD = "foreword.json", "prompt.safetensors", "README.md"
-
-
-class _Part(BaseModel):
-    """Frozen; names that a later minor version added are passed over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class BackboneId(_Part):
-    """Which backbone a prompt was trained on."""
-
-    name: str
-    revision: str | None = None
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    dtype: Literal["float32", "bfloat16", "float16", "float64"]
-    family: str
-
-
-class TokensId(_Part):
-    """By which rule text became tokens."""
-
-    bos: Literal["auto", "always", "never"]
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-
-class TaskId(_Part):
-    """How an example becomes input, and how data of this task is read and measured."""
-
-    input: str
-    target: str
-    truncate: str | None = None
-    format: Literal["jsonl", "csv", "tsv", "parquet", "e2e"] = "jsonl"
-    references: str = "references"
-    group: str | None = None
-    metrics: tuple[Literal["bleu", "chrf", "ter", "slot_coverage"], ...] = ()
-
-
-class Manifest(_Part):
-    """The content of `foreword.json`."""
-
-    format: str = Field(pattern=r"^\d+\.\d+$")
-    name: str
-    method: MethodChoice
-    axes: dict[str, Any]
-    task: TaskId
-    decoding: DecodingSpec
-    tokens: TokensId
-    backbone: BackboneId
-    data: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}
-    seed: int = 0
-    metrics: dict[str, Any] = {}
-    versions: dict[str, str] = {}
-    prompt_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 def axes_of(model: TunedModel, trained_as: str) -> dict[str, Any]:
@@ -150,37 +103,6 @@ def save_artifact(
         files.write_text(temporary / MANIFEST, text + "\n")
         files.write_text(temporary / CARD, card(manifest))
     return manifest
-
-
-def read_manifest(folder: Path | str) -> Manifest:
-    """Read `foreword.json` alone.
-
-    Raises:
-        ArtifactError: it is missing, damaged, or of a later major version.
-    """
-    file = Path(folder) / MANIFEST
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{folder}: is no artifact, it has no {MANIFEST}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{file}: cannot be read as JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise ArtifactError(f"{file}: expected an object, found {type(raw).__name__}")
-    stated = raw.get("format")
-    if isinstance(stated, str) and stated.split(".")[0] != FORMAT.split(".")[0]:
-        raise ArtifactError(
-            f"{file}: format {stated!r} is not known, this foreword reads {FORMAT.split('.')[0]}.x;"
-            " use the foreword that wrote it"
-        )
-    try:
-        return Manifest.model_validate(raw)
-    except ValidationError as error:
-        lines = [
-            f"  - {'.'.join(map(str, item['loc']))}: {item['msg'][0].lower()}{item['msg'][1:]}"
-            for item in error.errors()
-        ]
-        raise ArtifactError("\n".join([f"{file}: is damaged:", *lines])) from error
 
 
 def load_model(
@@ -258,46 +180,3 @@ def _read_tensors(file: Path, manifest: Manifest) -> dict[str, Tensor]:
         return load_file(file)
     except (OSError, SafetensorError, ValueError, KeyError, OverflowError) as error:
         raise ArtifactError(f"{file}: cannot be read: {error}") from error
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in ("foreword", "torch", "transformers", "accelerate", "tokenizers", "safetensors"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
-
-
-def size_in_bytes(folder: Path | str) -> int:
-    """What an artifact's files take."""
-    return sum(file.stat().st_size for file in Path(folder).iterdir() if file.is_file())
-
-
-def card(manifest: Manifest) -> str:
-    """The model card."""
-    scores = manifest.metrics.get("all", {})
-    measured = "\n".join(
-        f"| {name} | {value:.2f} |" for name, value in scores.items() if value is not None
-    )
-    table = f"| metric | value |\n|---|---|\n{measured}\n" if measured else "Not measured.\n"
-    method = manifest.method
-    return f"""# {manifest.name}
-
-A prompt for the frozen backbone `{manifest.backbone.name}` ({manifest.backbone.family}), trained
-with {method.name} ({METHODS[method.name].paper}): {method.length} virtual tokens.
-
-- Input: `{manifest.task.input!r}`
-- Backbone sha256: `{manifest.backbone.sha256}`
-- Seed: {manifest.seed}
-
-```
-foreword generate {manifest.name} --text "..."
-```
-
-{table}
-Made by foreword {manifest.versions.get("foreword", "unknown")}. The backbone's licence applies to
-it; the licence of the training data may apply to this prompt.
-"""

@@ -9,11 +9,12 @@ from typing import Any
 
 from transformers import set_seed
 
-from foreword.artifact import Manifest, load_model
+from foreword.artifact import load_model
 from foreword.backbone import Backbone, Decoding
 from foreword.errors import DataError
 from foreword.evaluation import Report, evaluate
 from foreword.evaluation.evaluate import decode
+from foreword.manifest import Manifest, artifact_folder
 from foreword.recipe import DecodingSpec
 from foreword.tasks import Example
 from foreword.tasks.readers import fields_of
@@ -136,10 +137,3 @@ def load(
     )
     task = manifest.task
     return LoadedPrompt(manifest, model, TextTask.of(task.input, task.target, task.truncate))
-
-
-def artifact_folder(folder: Path | str) -> Path:
-    """A run folder stands for the artifact inside it."""
-    folder = Path(folder)
-    inside = folder / "artifact"
-    return inside if not (folder / "foreword.json").exists() and inside.is_dir() else folder

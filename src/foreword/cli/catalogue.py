@@ -16,8 +16,8 @@ def ls(
     as_json: o.JsonOption = False,
 ) -> None:
     """List the artifacts below a folder, and what comes with foreword."""
-    from foreword.artifact import MANIFEST, read_manifest, size_in_bytes
     from foreword.errors import ArtifactError
+    from foreword.manifest import MANIFEST, read_manifest, size_in_bytes
 
     found: list[dict[str, Any]] = []
     for file in sorted(folder.glob(f"**/{MANIFEST}")):
@@ -85,8 +85,7 @@ def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, li
 
 def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
     """Say what an artifact is: method, backbone, task, data, figures."""
-    from foreword.artifact import read_manifest, size_in_bytes
-    from foreword.session import artifact_folder
+    from foreword.manifest import artifact_folder, read_manifest, size_in_bytes
 
     folder = artifact_folder(artifact)
     manifest = read_manifest(folder)

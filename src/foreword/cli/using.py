@@ -104,9 +104,8 @@ def evaluate(
     as_json: o.JsonOption = False,
 ) -> None:
     """Measure a trained prompt on a data file."""
-    from foreword.artifact import read_manifest
+    from foreword.manifest import artifact_folder, read_manifest
     from foreword.progress import progress_for_terminal
-    from foreword.session import artifact_folder
     from foreword.tasks import read_examples
 
     task = read_manifest(artifact_folder(artifact)).task

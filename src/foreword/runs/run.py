@@ -19,10 +19,11 @@ from typing import Any
 from transformers import set_seed
 
 from foreword import files
-from foreword.artifact import TaskId, save_artifact, size_in_bytes
+from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.evaluation import Report, evaluate
+from foreword.manifest import TaskId, size_in_bytes
 from foreword.progress import Progress, Silent
 from foreword.recipe import Recipe, load_recipe, parse_recipe
 from foreword.runs.curve import draw_curve
