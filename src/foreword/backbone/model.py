@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from foreword.backbone import attention, families, hashing
+from foreword.backbone.activations import fuse_activations
 from foreword.backbone.attention import ARGUMENT, PromptKeyValues
 from foreword.backbone.families import Geometry
 from foreword.backbone.tokens import Tokens
@@ -68,6 +69,7 @@ class Backbone:
         model.set_attn_implementation(attention.IMPLEMENTATION)
         model.eval()
         model.requires_grad_(False)
+        fuse_activations(model)
         geometry = families.measure(model)
         families.probe(model, geometry)
         return cls(
