@@ -34,6 +34,7 @@ from foreword.manifest import (
     versions,
 )
 from foreword.methods import MethodChoice
+from foreword.methods.axes import Table
 from foreword.recipe import DecodingSpec
 from foreword.tuned import TunedModel, compose
 
@@ -150,7 +151,8 @@ def load_model(
             ) from error
     if not other_backbone:
         _check_backbone(folder, manifest, backbone)
-    model = compose(backbone, manifest.method)
+    # The stored tokens are folded: what made them in training is not built again.
+    model = compose(backbone, manifest.method.model_copy(update={"reparameterization": Table()}))
     rows = model.injection.rows(tensors, manifest.method.length)
     return manifest, model.with_rows(rows.to(backbone.device))
 
@@ -177,6 +179,13 @@ def _read_tensors(file: Path, manifest: Manifest) -> dict[str, Tensor]:
                 f"{file}: is damaged: its sha256 is {found[:12]}…, {MANIFEST} says "
                 f"{manifest.prompt_sha256[:12]}…"
             )
-        return load_file(file)
+        tensors = load_file(file)
     except (OSError, SafetensorError, ValueError, KeyError, OverflowError) as error:
         raise ArtifactError(f"{file}: cannot be read: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.element_size() < 2:
+            raise ArtifactError(
+                f"{file}: {name} is stored as {tensor.dtype}; expected float16, bfloat16, float32 "
+                "or float64"
+            )
+    return tensors

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from foreword.errors import ArtifactError
 from foreword.methods import METHODS, MethodChoice
 from foreword.recipe import DecodingSpec
+from foreword.recipe.problems import explain
 
 FORMAT = "1.0"
 MANIFEST, TENSORS, CARD = "foreword.json", "prompt.safetensors", "README.md"
@@ -64,10 +65,10 @@ class Manifest(_Part):
     decoding: DecodingSpec
     tokens: TokensId
     backbone: BackboneId
-    data: dict[str, Any] = {}
+    data: dict[str, dict[str, Any]] = {}
     recipe: dict[str, Any] = {}
     seed: int = 0
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, dict[str, float | None]] = {}
     versions: dict[str, str] = {}
     prompt_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
@@ -96,10 +97,7 @@ def read_manifest(folder: Path | str) -> Manifest:
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
-        lines = [
-            f"  - {'.'.join(map(str, item['loc']))}: {item['msg'][0].lower()}{item['msg'][1:]}"
-            for item in error.errors()
-        ]
+        lines = [f"  - {line}" for line in explain(error, Manifest, root=MANIFEST)]
         raise ArtifactError("\n".join([f"{file}: is damaged:", *lines])) from error
 
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from transformers import set_seed
 
 from foreword.artifact import load_model
 from foreword.backbone import Backbone, Decoding
-from foreword.errors import DataError
+from foreword.errors import DataError, UserError
 from foreword.evaluation import Report, evaluate
 from foreword.evaluation.evaluate import decode
 from foreword.manifest import Manifest, artifact_folder
 from foreword.recipe import DecodingSpec
+from foreword.recipe.problems import explain
 from foreword.tasks import Example
 from foreword.tasks.readers import fields_of
 from foreword.text import TextTask
@@ -23,6 +25,14 @@ from foreword.tuned import TunedModel
 
 Input = str | Mapping[str, Any]
 """What an artifact is asked: the fields of its template, or a text for its only field."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A decoded text, and whether its input had to be cut to fit the backbone's context."""
+
+    text: str
+    truncated: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +52,19 @@ class LoadedPrompt:
         advance: Callable[[int], None] = lambda _: None,
         **decoding: Any,
     ) -> list[str]:
+        """Answer each input; the arguments are those of `answer`."""
+        answers = self.answer(inputs, batch_size=batch_size, seed=seed, advance=advance, **decoding)
+        return [answer.text for answer in answers]
+
+    def answer(
+        self,
+        inputs: Sequence[Input],
+        *,
+        batch_size: int = 32,
+        seed: int | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+        **decoding: Any,
+    ) -> list[Answer]:
         """Answer each input.
 
         Args:
@@ -61,7 +84,8 @@ class LoadedPrompt:
         fitted = self.task.fit(tokens, examples, room, reserve=how.max_new_tokens)
         if seed is not None:
             set_seed(seed)
-        return decode(self.model, fitted.sources, how, batch_size=batch_size, advance=advance)
+        texts = decode(self.model, fitted.sources, how, batch_size=batch_size, advance=advance)
+        return [Answer(text, i in fitted.truncated) for i, text in enumerate(texts)]
 
     def evaluate(
         self,
@@ -96,8 +120,17 @@ class LoadedPrompt:
         return Example({slots[0]: given}, where=where)
 
     def decoding(self, **overrides: Any) -> Decoding:
-        """The artifact's decoding with overrides."""
-        spec = DecodingSpec.model_validate({**self.manifest.decoding.model_dump(), **overrides})
+        """The artifact's decoding with overrides.
+
+        Raises:
+            UserError: a name or a value that there is not.
+        """
+        given = {**self.manifest.decoding.model_dump(), **overrides}
+        try:
+            spec = DecodingSpec.model_validate(given)
+        except ValidationError as error:
+            lines = explain(error, DecodingSpec, root="decoding")
+            raise UserError("\n".join(f"decoding.{line}" for line in lines)) from error
         return Decoding(**spec.model_dump())
 
 

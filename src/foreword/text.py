@@ -13,10 +13,10 @@ from foreword.tasks import Example, Field, Template, linearise
 
 @dataclass(frozen=True)
 class Fitted:
-    """Rendered inputs, and how many had to be cut."""
+    """Rendered inputs, and the indices of those that had to be cut."""
 
     sources: list[str]
-    truncated: int
+    truncated: list[int]
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,13 @@ class TextTask:
         Raises:
             DataError: one is too long and `truncate` names no field.
         """
-        sources, truncated = [], 0
+        sources: list[str] = []
+        truncated: list[int] = []
         for example in examples:
             source = self.source(example)
             if room is not None and len(tokens.source(source)) + reserve > room:
                 source = self._cut(tokens, example, room - reserve)
-                truncated += 1
+                truncated.append(len(sources))
             sources.append(source)
         return Fitted(sources, truncated)
 

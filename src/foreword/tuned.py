@@ -146,14 +146,16 @@ def initialise(model: TunedModel, init: axes.Init, examples: Sequence[list[int]]
 def init_tokens(
     backbone: Backbone, init: axes.ActivationsInit, examples: Sequence[list[int]], length: int
 ) -> list[int]:
-    """The real tokens a prefix of `length` starts from: the text, then whole examples, repeated."""
+    """The real tokens a prefix of `length` starts from: the text, then whole examples, repeated.
+
+    They begin with the beginning token where the tokenizer has one, as a document does.
+    """
     text = [] if init.text is None else backbone.tokens.plain(init.text)
     chosen = [token for example in examples[: init.examples] for token in example]
+    begin = backbone.tokens.tokenizer.bos_token_id
     ids = text + chosen
-    if not ids:
-        ids = [backbone.tokens.eos_id]
     repeats = -(-length // len(ids))
-    return (ids * repeats)[:length]
+    return [*([] if begin is None else [begin]), *(ids * repeats)][:length]
 
 
 def _reparam(options: MethodOptions, width: int, d: int) -> Reparameterization:

@@ -11,6 +11,7 @@ import typer
 
 from foreword.cli import options as o
 from foreword.errors import DataError, UserError
+from foreword.tasks.readers import json_row
 
 if TYPE_CHECKING:
     from foreword.session import LoadedPrompt
@@ -59,7 +60,7 @@ def generate(
     progress = progress_for_terminal()
     try:
         progress.begin("generate", len(rows))
-        answers = prompt.generate(
+        answers = prompt.answer(
             rows,
             batch_size=batch_size or 32,
             seed=seed,
@@ -70,7 +71,11 @@ def generate(
         progress.end()
     lines = [
         json.dumps(
-            {**(row if isinstance(row, dict) else {"input": row}), "output": answer},
+            {
+                **(row if isinstance(row, dict) else {"input": row}),
+                "output": answer.text,
+                **({"truncated": True} if answer.truncated else {}),
+            },
             ensure_ascii=False,
         )
         for row, answer in zip(rows, answers, strict=True)
@@ -170,28 +175,21 @@ def _inputs(texts: list[str], source: str | None) -> list[Any]:
         raise UserError("give inputs with --text, or a file (or - for standard input) with --input")
     if source is None:
         return list(texts)
-    if source == "-":
-        content = sys.stdin.read()
-    else:
-        try:
-            content = Path(source).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{source}: cannot be read as UTF-8 text: {error}") from error
-    lines = [line for line in content.split("\n") if line.strip()]
-    if not lines:
-        raise DataError(f"{source}: holds no input")
-    jsonl = source.endswith((".jsonl", ".json")) or lines[0].lstrip().startswith("{")
-    return [*texts, *(_row(source, i, line) if jsonl else line for i, line in enumerate(lines, 1))]
-
-
-def _row(source: str, number: int, line: str) -> dict[str, Any]:
+    name = "standard input" if source == "-" else source
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{source}, line {number}: not valid JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{source}, line {number}: expected an object with named fields")
-    return row
+        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        content = raw.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name}: cannot be read as UTF-8 text: {error}") from error
+    lines = [
+        (f"{name}, line {number}", line)
+        for number, line in enumerate(content.replace("\r\n", "\n").split("\n"), start=1)
+        if line.strip()
+    ]
+    if not lines:
+        raise DataError(f"{name}: holds no input")
+    jsonl = source.endswith((".jsonl", ".json")) or lines[0][1].lstrip().startswith("{")
+    return [*texts, *(json_row(where, line) if jsonl else line for where, line in lines)]
 
 
 def _format_of(data: Path, trained_on: str) -> str:

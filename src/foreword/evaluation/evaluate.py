@@ -88,7 +88,7 @@ def evaluate(
         answers,
         _scores(metrics, answers, examples),
         _by_group(metrics, answers, examples),
-        fitted.truncated,
+        len(fitted.truncated),
     )
 
 

@@ -98,11 +98,9 @@ def train(
         device or (backbone.device.type if backbone else default_device()),
         recipe.training.precision,
         tracker=recipe.training.tracker,
-        folder=str(out or "runs"),
-        name=recipe.name,
-        config={"recipe": recipe.to_yaml()},
     )
     folder = _claim(recipe, Path(out) if out is not None else None, hardware)
+    hardware.track(folder, recipe.name, {"recipe": recipe.to_yaml()})
     set_seed(recipe.seed)
     backbone = backbone or load_backbone(
         recipe.backbone.name,
@@ -132,6 +130,7 @@ def train(
     metrics = {
         "split": data.test_split,
         "examples": len(data.test),
+        "truncated": reports["prompt"].truncated,
         **{name: report.figures() for name, report in reports.items()},
         "training": {
             "steps": len(history.steps),

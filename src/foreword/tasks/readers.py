@@ -189,18 +189,32 @@ def _jsonl(file: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         where = f"{file}, line {number}"
-        try:
-            row = json.loads(line, object_pairs_hook=_no_twice)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{where}, column {error.colno}: not valid JSON ({error.msg}); expected one "
-                "object a line"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not valid JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: expected an object with named fields, found {_show(row)}")
-        yield where, row
+        yield where, json_row(where, line)
+
+
+def json_row(where: str, line: str) -> dict[str, Any]:
+    """One line of JSONL: named values.
+
+    Raises:
+        DataError: it is not a JSON object, or holds half a character.
+    """
+    try:
+        row = json.loads(line, object_pairs_hook=_no_twice)
+        json.dumps(row, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}, column {error.colno}: not valid JSON ({error.msg}); expected one object a "
+            "line"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: holds half of a surrogate pair ({error.object[error.start]!r})"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object with named fields, found {_show(row)}")
+    return row
 
 
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -232,8 +246,8 @@ def _table(delimiter: str, columns: tuple[str, ...] = ()) -> Any:
                 elif cells:
                     if len(cells) != len(header):
                         raise DataError(
-                            f"{where}: expected {len(header)} fields ({', '.join(header)}), found "
-                            f"{len(cells)}"
+                            f"{where}: expected {len(header)} fields "
+                            f"({', '.join(map(_short, header))}), found {len(cells)}"
                         )
                     yield where, dict(zip(header, cells, strict=True))
         except csv.Error as error:
@@ -245,11 +259,13 @@ def _table(delimiter: str, columns: tuple[str, ...] = ()) -> Any:
 def _header(where: str, cells: list[str], columns: tuple[str, ...]) -> list[str]:
     names = [cell.strip() for cell in cells]
     if not all(names) or len(set(names)) < len(names):
-        raise DataError(f"{where}: expected a header of distinct column names, found {names}")
+        shown = [_short(name) for name in names]
+        raise DataError(f"{where}: expected a header of distinct column names, found {shown}")
     for column in columns:
         if column not in names:
             raise DataError(
-                f"{where}: expected the columns {', '.join(columns)}, found {', '.join(names)}"
+                f"{where}: expected the columns {', '.join(columns)}, found "
+                f"{', '.join(map(_short, names))}"
             )
     return names
 
@@ -279,12 +295,15 @@ _READERS = {
 
 
 def _missing(where: str, name: str, row: dict[str, Any], expected: str) -> str:
-    known = [column for column in row if column != name]
+    known = [_short(column) for column in row if column != name]
     state = "is empty" if name in row else "is missing"
     hint = "" if name in row else did_you_mean(name, known)
     return f"{where}: field '{name}' {state}; expected {expected}{hint}"
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

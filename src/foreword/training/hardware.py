@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +27,8 @@ class Hardware:
         precision: str = "float32",
         *,
         tracker: str = "none",
-        folder: str | None = None,
-        name: str = "foreword",
-        config: dict[str, Any] | None = None,
     ) -> Hardware:
-        """Set up a device ("cpu", "cuda", "mps") and, if wished, a tracker.
+        """Set up a device ("cpu", "cuda", "mps") and, if wished, a tracker for `track` to start.
 
         Raises:
             UserError: the device is not there, or the tracker is not installed.
@@ -50,15 +48,18 @@ class Hardware:
                 cpu=device == "cpu",
                 mixed_precision="bf16" if precision == "bfloat16" else "no",
                 log_with=None if tracker == "none" else tracker,
-                project_dir=folder,
             )
-            if tracker != "none":
-                accelerator.init_trackers(name, config=config)
         except (ValueError, ImportError) as error:
             raise UserError(
                 f"training.tracker '{tracker}' or precision '{precision}' cannot be used: {error}"
             ) from error
         return cls(accelerator)
+
+    def track(self, folder: Path, name: str, config: dict[str, str]) -> None:
+        """Start the tracker, if there is one; what it writes goes below `folder`."""
+        if self.accelerator.log_with:
+            self.accelerator.project_configuration.set_directories(str(folder))
+            self.accelerator.init_trackers(name, config=config)
 
     @property
     def device(self) -> torch.device:

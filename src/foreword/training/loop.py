@@ -88,7 +88,10 @@ def train(
         weight_decay=spec.weight_decay,
     )
     scheduler = get_scheduler(
-        spec.schedule, optimizer, num_warmup_steps=_warmup(spec, total), num_training_steps=total
+        "constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
+        optimizer,
+        num_warmup_steps=_warmup(spec, total),
+        num_training_steps=total,
     )
     wrapped, optimizer = hardware.accelerator.prepare(model, optimizer)
     history, best = History(), _Best(model, spec)
@@ -116,6 +119,7 @@ def train(
             if spec.patience is not None and best.waited >= spec.patience:
                 history.stopped_early = True
                 break
+    hardware.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     best.restore()
     history.best_step = best.step
     history.seconds = time.monotonic() - started

@@ -1,0 +1,205 @@
+"""From a YAML file and `--set` overrides to a recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from foreword.errors import RecipeError
+from foreword.methods import METHODS
+from foreword.recipe.problems import explain, kind
+from foreword.recipe.spec import PLAIN, VERSION, Recipe, training_rules
+
+
+def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe from YAML.
+
+    Args:
+        file: the YAML file.
+        overrides: `key.path=value` strings, whose values are read as YAML.
+
+    Raises:
+        RecipeError: everything that is wrong with it.
+    """
+    file = Path(file)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise RecipeError(str(file), ["no such file; give the path of a YAML recipe"]) from error
+    except (OSError, ValueError) as error:
+        raise RecipeError(str(file), [f"cannot be read as UTF-8 text: {error}"]) from error
+    try:
+        raw = _parse_yaml(text)
+    except ValueError as error:
+        raise RecipeError(str(file), [f"is not valid YAML: {error}"]) from error
+    return parse_recipe(raw, overrides, where=str(file), folder=file.parent)
+
+
+def parse_recipe(
+    raw: Any, overrides: Iterable[str] = (), *, where: str = "recipe", folder: Path | None = None
+) -> Recipe:
+    """Check a recipe given as plain data; the arguments are those of `load_recipe`."""
+    if not isinstance(raw, Mapping):
+        raise RecipeError(where, [f"must be a mapping of sections, found {kind(raw)}"])
+    data = _copy(raw)
+    problems = [line for item in overrides if (line := _override(data, item))]
+    given = data.get("version")
+    if isinstance(given, int) and given != VERSION:
+        found = f"{given} is not known here" if abs(given) < 1000 else "is not known here"
+        line = f"version: {found}, this foreword reads version {VERSION}"
+        raise RecipeError(where, [*problems, line])
+    _apply_defaults(data)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        lines = explain(error, Recipe)
+        # pydantic leaves these out where a field of the section is wrong by itself.
+        lines += [f"training: {rule}" for rule in training_rules(data.get("training"))]
+        raise RecipeError(where, dict.fromkeys([*problems, *lines])) from error
+    if problems:
+        raise RecipeError(where, problems)
+    return recipe if folder is None else _resolve(recipe, folder)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON Schema of a recipe."""
+    return Recipe.model_json_schema()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without duplicate keys, and with 1e-3 as the number that it is.
+
+    An alias may stand for a text or a number alone: a few lines of nested ones would otherwise say
+    more than a memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        aliased = self.check_event(yaml.AliasEvent)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if aliased and not isinstance(node, yaml.ScalarNode):
+            raise yaml.composer.ComposerError(
+                None, None, "an alias (*name) may stand for a text or a number alone", mark
+            )
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, "merging with << is not supported", key_node.start_mark
+                )
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is not a text", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _parse_yaml(text: str) -> Any:
+    """Plain data from YAML; ValueError with the line and column where it is wrong."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{where}{error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        # What PyYAML's own constructors let through for values such as `!!int ""` or 2020-99-99.
+        raise ValueError(f"a value does not fit its type ({error})") from error
+
+
+def _override(data: dict[str, Any], item: str) -> str | None:
+    path, equals, text = item.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        return f"--set {item}: expected key.path=value, such as training.steps=100"
+    try:
+        value = _parse_yaml(text)
+    except ValueError:
+        return f"--set {item}: the value is not valid YAML"
+    here = data
+    for depth, key in enumerate(keys[:-1], start=1):
+        inner = here.get(key)
+        plain = PLAIN.get(".".join(keys[:depth]))
+        if isinstance(inner, str) and plain is not None:
+            inner = {plain: inner}
+        if inner is None:
+            inner = {}
+        if not isinstance(inner, dict):
+            return f"--set {item}: '{key}' is {kind(inner)}, so it has nothing named below it"
+        here[key] = inner
+        here = inner
+    here[keys[-1]] = value
+    if path in ("training.steps", "training.epochs"):
+        here.pop("epochs" if keys[-1] == "steps" else "steps", None)
+    return None
+
+
+def _apply_defaults(data: dict[str, Any]) -> None:
+    method = data.get("method")
+    name = method.get("name") if isinstance(method, dict) else method
+    options = METHODS.get(name) if isinstance(name, str) else None
+    training = data.get("training", {})
+    if options is None or not isinstance(training, dict):
+        return
+    defaults = dict(options.training_defaults)
+    if training.get("steps") is not None:
+        defaults.pop("epochs", None)
+    data["training"] = {**defaults, **training}
+    if not data["training"]:
+        del data["training"]
+
+
+def _resolve(recipe: Recipe, folder: Path) -> Recipe:
+    data = recipe.task.data
+    paths = {
+        split: _resolve_path(path, folder)
+        for split in ("train", "dev", "test")
+        if (path := getattr(data, split)) is not None
+    }
+    name = recipe.backbone.name
+    if name.startswith((".", "~")):
+        backbone = recipe.backbone.model_copy(update={"name": _resolve_path(name, folder)})
+        recipe = recipe.model_copy(update={"backbone": backbone})
+    task = recipe.task.model_copy(update={"data": data.model_copy(update=paths)})
+    return recipe.model_copy(update={"task": task})
+
+
+def _resolve_path(path: str, folder: Path) -> str:
+    if path.startswith("foreword/"):
+        return path
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError:  # `~name` where there is no such user
+        expanded = Path(path)
+    return str((folder / expanded).resolve())
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
