@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from foreword.errors import RunError, UserError
@@ -24,7 +24,8 @@ def write_text(file: Path, text: str) -> None:
             os.fsync(handle.fileno())
         temporary.replace(file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
 
 

@@ -52,16 +52,20 @@ class TextTask:
 
     def source(self, example: Example) -> str:
         """The rendered input."""
+        return self._render(self.input, example, example.fields)
+
+    def answer(self, example: Example, reference: str) -> str:
+        """The rendered target."""
+        return self._render(self.target, example, {**example.fields, "reference": reference})
+
+    @staticmethod
+    def _render(template: Template, example: Example, fields: Mapping[str, Field]) -> str:
         try:
-            return self.input.render(example.fields)
+            return template.render(fields)
         except TemplateError as error:
             raise TemplateError(
                 f"{example.where}: {error}" if example.where else str(error)
             ) from error
-
-    def answer(self, example: Example, reference: str) -> str:
-        """The rendered target."""
-        return self.target.render({**example.fields, "reference": reference})
 
     def as_json(self) -> dict[str, Any]:
         """What an artifact keeps."""
@@ -77,13 +81,14 @@ class TextTask:
         """Render inputs, each with `reserve` tokens left of `room` for its answer.
 
         Raises:
-            DataError: one is too long and `truncate` names no field.
+            DataError: one is empty, or too long and `truncate` names no field.
         """
         sources: list[str] = []
         truncated: list[int] = []
         for example in examples:
             source = self.source(example)
-            if room is not None and len(tokens.source(source)) + reserve > room:
+            length = len(self._tokens(tokens, example, source))
+            if room is not None and length + reserve > room:
                 source = self._cut(tokens, example, room - reserve)
                 truncated.append(len(sources))
             sources.append(source)
@@ -93,11 +98,20 @@ class TextTask:
         self, tokens: Tokens, example: Example, reference: str, room: int | None
     ) -> tuple[list[int], list[int], bool]:
         """Source tokens, target tokens, and whether the source was cut to fit `room`."""
-        source = tokens.source(self.source(example))
+        source = self._tokens(tokens, example, self.source(example))
         target = tokens.target(self.answer(example, reference))
         if room is None or len(source) + len(target) <= room:
             return source, target, False
         return tokens.source(self._cut(tokens, example, room - len(target))), target, True
+
+    @staticmethod
+    def _tokens(tokens: Tokens, example: Example, source: str) -> list[int]:
+        """Tokens of a rendered input; without any there is nothing to read an answer from."""
+        ids = tokens.source(source)
+        if not ids:
+            where = f"{example.where}: " if example.where else ""
+            raise DataError(f"{where}the input is empty; it needs at least one token")
+        return ids
 
     def _cut(self, tokens: Tokens, example: Example, room: int) -> str:
         where = f"{example.where}: " if example.where else ""
@@ -115,7 +129,7 @@ class TextTask:
             fields: Mapping[str, Field] = {**example.fields, self.truncate: tokens.text(ids[:keep])}
             source = self.input.render(fields)
             length = len(tokens.source(source))
-            if length <= room:
+            if 0 < length <= room:
                 return source
         raise DataError(
             f"{where}too long even without the field '{self.truncate}': {length} tokens where "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from foreword.backbone import Backbone, Decoding, PromptKeyValues
 from foreword.deltas import Frozen
+from foreword.errors import UserError
 from foreword.injection import Injection, KeysValues, Text
 from foreword.layout import Layout
 from foreword.methods import MethodOptions, axes
@@ -79,8 +80,8 @@ class TunedModel(nn.Module):
 
     def with_rows(self, rows: Tensor) -> TunedModel:
         """The same axes around given virtual tokens `[P, width]`."""
-        table = Table(*rows.shape)
-        table.fit(rows.to(torch.float32))
+        table = Table(*rows.shape).to(torch.promote_types(rows.dtype, torch.float32))
+        table.fit(rows)
         table.requires_grad_(False)
         return TunedModel(
             self.backbone,
@@ -151,9 +152,18 @@ def init_tokens(
     They begin with the beginning token where the tokenizer has one, as a document does.
     """
     text = [] if init.text is None else backbone.tokens.plain(init.text)
-    chosen = [token for example in examples[: init.examples] for token in example]
     begin = backbone.tokens.tokenizer.bos_token_id
+    chosen = [
+        token
+        for example in examples[: init.examples]
+        for i, token in enumerate(example)
+        if i > 0 or token != begin
+    ]
     ids = text + chosen
+    if not ids:
+        raise UserError(
+            f"method.init: neither the text {init.text!r} nor the training examples have a token"
+        )
     repeats = -(-length // len(ids))
     return [*([] if begin is None else [begin]), *(ids * repeats)][:length]
 

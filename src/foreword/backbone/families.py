@@ -68,6 +68,14 @@ def measure(model: PreTrainedModel) -> Geometry:
             f"cache keys and values of one shape (found {sorted(set(shapes))} in {len(shapes)} of "
             f"{config.num_hidden_layers} layers)"
         )
+    windows = [
+        layer.sliding_window for layer in cache.layers if getattr(layer, "is_sliding", False)
+    ]
+    if windows and min(windows) < (getattr(config, "max_position_embeddings", None) or 2**62):
+        raise BackboneError(
+            f"backbone family '{config.model_type}' cannot carry a prefix: it attends through a "
+            f"sliding window of {min(windows)} positions, out of which the prefix would slide"
+        )
     return Geometry(
         layers=len(shapes),
         kv_heads=shapes[0][1],

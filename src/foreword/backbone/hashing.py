@@ -38,7 +38,7 @@ def hash_module(module: nn.Module) -> str:
 
 def hash_folder(folder: Path) -> str:
     """The hash of a checkpoint folder in safetensors format."""
-    files = sorted(folder.glob("*.safetensors"))
+    files = _checkpoint_files(folder)
     if not files:
         raise BackboneError(
             f"{folder}: no .safetensors file; foreword identifies a backbone by its stored tensors."
@@ -54,6 +54,20 @@ def hash_folder(folder: Path) -> str:
         known = {**known, key: hash_tensors(_stored(files))}
         _write_cache(known)
     return known[key]
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+    """The files that transformers would load: those of the index, else the single one."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if single.exists():
+        return [single]
+    if not index.exists():
+        return sorted(folder.glob("*.safetensors"))
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BackboneError(f"{index}: cannot be read: {error!r}") from error
+    return sorted(folder / Path(name).name for name in names)
 
 
 def _stored(files: list[Path]) -> Iterator[tuple[str, Tensor]]:

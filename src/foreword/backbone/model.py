@@ -12,30 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from foreword.backbone import attention, families, hashing
 from foreword.backbone.activations import fuse_activations
 from foreword.backbone.attention import ARGUMENT, PromptKeyValues
+from foreword.backbone.decoding import Decoding, generation_config, watch
 from foreword.backbone.families import Geometry
 from foreword.backbone.tokens import Tokens
+from foreword.errors import BackboneError
 from foreword.layout import Layout
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are decoded; the names are `transformers.GenerationConfig`'s."""
-
-    max_new_tokens: int = 64
-    num_beams: int = 1
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    length_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +52,12 @@ class Backbone:
         """
         families.refuse_by_name(model.config.model_type)
         attention.register()
-        model.set_attn_implementation(attention.IMPLEMENTATION)
+        try:
+            model.set_attn_implementation(attention.IMPLEMENTATION)
+        except ValueError as error:
+            raise BackboneError(
+                f"backbone family '{model.config.model_type}' cannot carry a prefix: {error}"
+            ) from error
         model.eval()
         model.requires_grad_(False)
         fuse_activations(model)
@@ -166,34 +157,16 @@ class Backbone:
                 self.model, prompt.keys, prompt.values, rows=rows * how.num_beams
             )
             mask = torch.cat([mask.new_ones(rows, length), mask], dim=1)
-        if how.stop:
-            extra |= {"stop_strings": list(how.stop), "tokenizer": self.tokens.tokenizer}
+        extra |= watch(self.tokens, layout, how)
         output = self.model.generate(
             input_ids=layout.input_ids,
             attention_mask=mask,
             position_ids=layout.position_ids,
-            generation_config=self._generation(how),
+            generation_config=generation_config(self.tokens, how),
             **extra,
         )
         new = output[:, layout.input_ids.shape[1] :].tolist()
         return [self._until_end(row) for row in new]
-
-    def _generation(self, how: Decoding) -> GenerationConfig:
-        options: dict[str, Any] = {
-            "max_new_tokens": how.max_new_tokens,
-            "num_beams": how.num_beams,
-            "do_sample": how.do_sample,
-            "repetition_penalty": how.repetition_penalty,
-            "no_repeat_ngram_size": how.no_repeat_ngram_size,
-            "eos_token_id": self.tokens.eos_id,
-            "pad_token_id": self.tokens.pad_id,
-            "bos_token_id": self.tokens.tokenizer.bos_token_id,
-        }
-        if how.do_sample:
-            options |= {"temperature": how.temperature, "top_p": how.top_p, "top_k": how.top_k}
-        if how.num_beams > 1:
-            options["length_penalty"] = how.length_penalty
-        return GenerationConfig(**options)
 
     def _until_end(self, ids: list[int]) -> list[int]:
         end = self.tokens.eos_id

@@ -101,8 +101,10 @@ def _line(error: Any, schema: dict[str, Any], root: str) -> str:
     if type_ == "string_pattern_mismatch":
         expected = node.get("description", f"a text that matches {context['pattern']}")
         return f"{where}: expected {expected}, found {found(value)}"
-    message = _EXPECTED.get(type_, error["msg"][0].lower() + error["msg"][1:])
-    return f"{where}: {message.format(**context)}, found {found(value)}"
+    if type_ in _EXPECTED:
+        bounds = {k: f"{v:.15g}" if isinstance(v, float) else v for k, v in context.items()}
+        return f"{where}: {_EXPECTED[type_].format(**bounds)}, found {found(value)}"
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, found {found(value)}"
 
 
 def _choices(listed: str) -> list[str]:

@@ -21,7 +21,8 @@ def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
 
     Args:
         file: the YAML file.
-        overrides: `key.path=value` strings, whose values are read as YAML.
+        overrides: `key.path=value` strings, whose values are read as YAML; paths among them are
+            relative to the working folder, those of the file to the file's.
 
     Raises:
         RecipeError: everything that is wrong with it.
@@ -153,10 +154,20 @@ def _override(data: dict[str, Any], item: str) -> str | None:
             return f"--set {item}: '{key}' is {kind(inner)}, so it has nothing named below it"
         here[key] = inner
         here = inner
-    here[keys[-1]] = value
+    here[keys[-1]] = _from_here(path, value)
     if path in ("training.steps", "training.epochs"):
         here.pop("epochs" if keys[-1] == "steps" else "steps", None)
     return None
+
+
+def _from_here(path: str, value: Any) -> Any:
+    """A path given on the command line is relative to where the command is given."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return value  # refused later, with its field's name
+    if path in ("backbone", "backbone.name"):
+        return _resolve_backbone(value, Path.cwd())
+    files = ("task.data.train", "task.data.dev", "task.data.test")
+    return _resolve_path(value, Path.cwd()) if path in files else value
 
 
 def _apply_defaults(data: dict[str, Any]) -> None:
@@ -181,12 +192,19 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
         for split in ("train", "dev", "test")
         if (path := getattr(data, split)) is not None
     }
-    name = recipe.backbone.name
-    if name.startswith((".", "~")):
-        backbone = recipe.backbone.model_copy(update={"name": _resolve_path(name, folder)})
-        recipe = recipe.model_copy(update={"backbone": backbone})
+    name = _resolve_backbone(recipe.backbone.name, folder)
+    backbone = recipe.backbone.model_copy(update={"name": name})
     task = recipe.task.model_copy(update={"data": data.model_copy(update=paths)})
-    return recipe.model_copy(update={"task": task})
+    return recipe.model_copy(update={"backbone": backbone, "task": task})
+
+
+def _resolve_backbone(name: str, folder: Path) -> str:
+    """A folder's path if it is written as one or there is one; else `a/b` is a hub name."""
+    try:
+        is_path = name.startswith((".", "~", "/")) or (folder / name).is_dir()
+    except OSError:  # too long for a file's name
+        is_path = False
+    return _resolve_path(name, folder) if is_path else name
 
 
 def _resolve_path(path: str, folder: Path) -> str:

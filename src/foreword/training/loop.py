@@ -151,20 +151,20 @@ def _one_step(
     whole = (
         sum(len(pairs[i].target) for i in rows) if spec.loss == "token_mean" else float(len(rows))
     )
-    loss = torch.zeros((), device=model.backbone.device)
+    parts: list[Tensor] = []
     for last, share in _shares(step, hardware):
         nll = wrapped(_layout(model, pairs, share.rows))
         part = nll.sum() * (share.weight / whole)
         sync = nullcontext() if last else hardware.accelerator.no_sync(wrapped)
         with sync:
             hardware.accelerator.backward(part * hardware.processes)
-        loss += part.detach()
+        parts.append(part.detach())
     norm = hardware.accelerator.clip_grad_norm_(
         model.parameters(), math.inf if spec.clip is None else spec.clip
     )
     optimizer.step()
     optimizer.zero_grad()
-    return hardware.sum(loss).item(), float(norm)
+    return hardware.sum(torch.stack(parts).sum()).item(), float(norm)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,171 @@
+"""Which families carry a prefix, and that those which do not are refused by name."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import DebertaV2Config, DebertaV2Model
+
+from conftest import (
+    FAMILIES,
+    LLAMA_LIKE,
+    assert_close,
+    cached_logits,
+    make_backbone,
+    mini_tokens,
+    random_ids,
+    random_rows,
+    row_logits,
+    tiny_model,
+)
+from foreword.backbone import Backbone, load_backbone
+from foreword.errors import BackboneError
+from foreword.injection import KeysValues
+from foreword.layout import Layout
+from foreword.placement import Prefix
+
+UNGROUPED = {key: value for key, value in LLAMA_LIKE.items() if key != "num_key_value_heads"}
+ACCEPTED: dict[str, dict[str, Any]] = {
+    **{family: {} for family in FAMILIES},
+    "gemma": {**LLAMA_LIKE, "head_dim": 16},
+    "gpt_bigcode": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "gpt_neox": UNGROUPED,
+    "granite": LLAMA_LIKE,
+    "mistral": {**LLAMA_LIKE, "sliding_window": None},
+    "mixtral": {**LLAMA_LIKE, "num_local_experts": 2},
+    "olmo": LLAMA_LIKE,
+    "olmo2": LLAMA_LIKE,
+    "phi": UNGROUPED,
+    "phi3": LLAMA_LIKE,
+    "qwen2": LLAMA_LIKE,
+    "starcoder2": LLAMA_LIKE,
+}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "alibi"),
+    "mpt": ({"d_model": 32, "n_layers": 2, "n_heads": 4}, "alibi"),
+    "gemma2": ({**LLAMA_LIKE, "head_dim": 16}, "soft cap"),
+    "mamba": ({"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, "no attention"),
+    "falcon": (
+        {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": False},
+        "attention interface",
+    ),
+    "gptj": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}, "attention interface"),
+    "stablelm": (LLAMA_LIKE, "attention interface"),
+}
+
+
+@pytest.mark.parametrize("family", ACCEPTED)
+def test_accepted_and_equal_to_the_cache(tiny_backbone, family) -> None:
+    backbone = tiny_backbone(family, **ACCEPTED[family])
+    prompt = KeysValues(backbone.geometry).prompt(random_rows(backbone, 4))
+    ids = random_ids([14, 5])
+    for positions in ("shift", "keep"):
+        for side in ("left", "right"):
+            layout = Layout.of(ids, virtual=4, positions=positions, side=side)
+            with torch.no_grad():
+                logits = backbone.logits(layout, prompt)
+            for row, alone in enumerate(ids):
+                reference = cached_logits(backbone, alone, prompt, positions)
+                assert_close(row_logits(logits, layout, row), reference)
+
+
+@pytest.mark.parametrize("family", ACCEPTED)
+def test_without_prompt_as_the_familys_own_eager_attention(tiny_backbone, family) -> None:
+    """Nothing that a family does inside its attention is lost on the way through ours."""
+    backbone = tiny_backbone(family, **ACCEPTED[family])
+    eager = tiny_model(family, **ACCEPTED[family])
+    eager.set_attn_implementation("eager")
+    layout = Layout.of(random_ids([9, 5]))
+    with torch.no_grad():
+        found = backbone.logits(layout, None)
+        expected = eager(
+            input_ids=layout.input_ids,
+            attention_mask=layout.attention_mask.long(),
+            position_ids=layout.position_ids,
+        ).logits
+    for row in range(2):
+        assert_close(row_logits(found, layout, row), row_logits(expected, layout, row))
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_refused_by_name_with_the_reason(family) -> None:
+    config, reason = REFUSED[family]
+    model = tiny_model(family, **config)
+    with pytest.raises(BackboneError, match=f"'{family}'.*{reason}"):
+        Backbone.wrap(model, mini_tokens())
+
+
+def test_deberta_is_refused() -> None:
+    config = DebertaV2Config(
+        vocab_size=100,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=32,
+    )
+    with pytest.raises(BackboneError, match="'deberta-v2'"):
+        Backbone.wrap(DebertaV2Model(config), mini_tokens())
+
+
+@pytest.mark.parametrize(
+    ("family", "extra"),
+    [("gpt_oss", {"num_local_experts": 2, "num_experts_per_tok": 1}), ("vaultgemma", {})],
+)
+def test_a_family_without_sdpa_is_refused_as_ours(family, extra) -> None:
+    """One has attention sinks, the other a soft cap; transformers itself refuses sdpa for them."""
+    model = tiny_model(family, **LLAMA_LIKE, head_dim=16, **extra)
+    with pytest.raises(BackboneError, match=f"'{family}'"):
+        Backbone.wrap(model, mini_tokens())
+
+
+@pytest.mark.parametrize("positions", ["shift", "keep"])
+@pytest.mark.parametrize("family", ["mistral", "starcoder2", "gemma3_text"])
+def test_a_sliding_window_is_the_same_in_training_and_decoding(family, positions) -> None:
+    """Either such a model is refused, or it is used only where both routes see the same prefix.
+
+    In the cache, with which answers are decoded, the prefix slides out of the window.
+    """
+    window = 8
+    extra = {"head_dim": 16} if family == "gemma3_text" else {}
+    model = tiny_model(family, **{**LLAMA_LIKE, **extra, "sliding_window": window})
+    try:
+        backbone = Backbone.wrap(model, mini_tokens())
+    except BackboneError:
+        return
+    prompt = KeysValues(backbone.geometry).prompt(random_rows(backbone, 4))
+    room = Prefix(4, positions).room(backbone.geometry.context)
+    assert room is not None
+    (ids,) = random_ids([min(room, 16)])
+    with torch.no_grad():
+        logits = backbone.logits(Layout.of([ids], virtual=4, positions=positions), prompt)[0]
+    assert_close(logits, cached_logits(backbone, ids, prompt, positions))
+
+
+def test_geometry(tiny_backbone) -> None:
+    geometry = tiny_backbone("qwen3").geometry
+    assert (geometry.layers, geometry.kv_heads, geometry.head_dim) == (3, 2, 16)
+    assert (geometry.width, geometry.context, geometry.vocabulary) == (32, 256, 8192)
+
+
+def test_wrapping_freezes() -> None:
+    model = tiny_model("gpt2").train()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    backbone = Backbone.wrap(model, mini_tokens())
+    assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
+    assert not backbone.model.training
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_accepted(dtype) -> None:
+    backbone = make_backbone("llama", dtype)
+    assert backbone.dtype == str(dtype).removeprefix("torch.")
+
+
+def test_encoder_decoders_and_unknown_names_are_refused(tmp_path) -> None:
+    with pytest.raises(BackboneError, match="did you mean 'foreword/mini'"):
+        load_backbone("foreword/mimi")
+    with pytest.raises(BackboneError, match="cannot be loaded"):
+        load_backbone(str(tmp_path), local_files_only=True)
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(BackboneError, match="encoder-decoder"):
+        load_backbone(str(tmp_path))

@@ -1,0 +1,191 @@
+"""What all tests share: tiny random backbones, the bundled one, and the shared data folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from foreword.backbone import Backbone, PromptKeyValues, Tokens, bundled_backbones, load_backbone
+from foreword.layout import Layout, PositionRule
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+VOCABULARY = 8192
+
+LLAMA_LIKE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+"""Grouped heads: two query heads share a key and a value."""
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "n_embd": 32,
+        "n_layer": 3,
+        "n_head": 4,
+        "n_positions": 256,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+    },
+    "llama": LLAMA_LIKE,
+    "qwen3": {**LLAMA_LIKE, "head_dim": 16, "num_hidden_layers": 3},
+    "opt": {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "dropout": 0.0,
+    },
+}
+FAMILIES = tuple(CONFIGS)
+
+
+def tiny_model(
+    family: str, dtype: torch.dtype = torch.float32, *, seed: int = 0, **overrides: Any
+) -> PreTrainedModel:
+    """A random model; its weights are large enough that a wrong position or mask shows."""
+    settings = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = CONFIG_MAPPING[family](**(settings | CONFIGS.get(family, {}) | overrides))
+    generator = torch.Generator().manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, 0.2, generator=generator)
+    return model.to(dtype).eval()
+
+
+_tokenizers: list[Any] = []
+
+
+def mini_tokens() -> Tokens:
+    """The bundled backbone's tokenizer, loaded once."""
+    if not _tokenizers:
+        _tokenizers.append(AutoTokenizer.from_pretrained(bundled_backbones()["foreword/mini"]))
+    return Tokens(_tokenizers[0])
+
+
+def make_backbone(
+    family: str, dtype: torch.dtype = torch.float32, *, seed: int = 0, **overrides: Any
+) -> Backbone:
+    """A tiny random backbone; `overrides` go into its config."""
+    return Backbone.wrap(tiny_model(family, dtype, seed=seed, **overrides), mini_tokens())
+
+
+def random_rows(backbone: Backbone, length: int, *, seed: int = 0) -> torch.Tensor:
+    """Virtual tokens `[P, width]` for keys and values, in the backbone's own type."""
+    g = backbone.geometry
+    generator = torch.Generator().manual_seed(seed)
+    shape = (length, 2 * g.layers * g.kv_heads * g.head_dim)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(backbone.model.dtype)
+
+
+def random_ids(lengths: list[int], *, seed: int = 0) -> list[list[int]]:
+    """Token lists of given lengths, without the end token."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(1, VOCABULARY, (n,), generator=generator).tolist() for n in lengths]
+
+
+def cached_logits(
+    backbone: Backbone,
+    ids: list[int],
+    prompt: PromptKeyValues | None,
+    positions: PositionRule = "shift",
+) -> torch.Tensor:
+    """The reference: one row alone, the prompt in the model's own cache: `[T, vocabulary]`.
+
+    Written without foreword's attention function, layout or cache filling.
+    """
+    given = torch.tensor([ids])
+    length = 0 if prompt is None else prompt.length
+    cache = DynamicCache(config=backbone.model.config)
+    if prompt is not None:
+        for layer in range(prompt.keys.shape[0]):
+            keys = prompt.keys[layer].permute(1, 0, 2)[None].clone()
+            values = prompt.values[layer].permute(1, 0, 2)[None].clone()
+            cache.update(keys, values, layer)
+    first = length if positions == "shift" else 0
+    with torch.no_grad():
+        return backbone.model(
+            input_ids=given,
+            attention_mask=torch.ones(1, length + len(ids), dtype=torch.long),
+            position_ids=first + torch.arange(len(ids))[None],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[0]
+
+
+def row_logits(logits: torch.Tensor, layout: Layout, row: int) -> torch.Tensor:
+    """A row's logits at its real tokens, in their order: `[length of the row, vocabulary]`."""
+    return logits[row][layout.attention_mask[row]]
+
+
+def tolerance(reference: torch.Tensor) -> float:
+    """How far floats may part: 1e-9 in float64, 1e-5 of the largest number in float32."""
+    scale = max(1.0, reference.abs().max().item())
+    return 1e-9 if reference.dtype == torch.float64 else 1e-5 * scale
+
+
+def assert_close(found: torch.Tensor, reference: torch.Tensor) -> None:
+    """Equal as far as floats can be; tells the gap."""
+    assert found.shape == reference.shape
+    gap = (found - reference).abs().max().item()
+    assert gap <= tolerance(reference), f"differ by {gap:.3g}"
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Hashes are cached away from the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOREWORD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def mini() -> Backbone:
+    """The bundled backbone; frozen, so that tests may share it."""
+    return load_backbone("foreword/mini")
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> Callable[..., Backbone]:
+    """`tiny_backbone(family, dtype)`: a tiny random backbone, made once per choice."""
+    made: dict[tuple[Any, ...], Backbone] = {}
+
+    def make(family: str, dtype: torch.dtype = torch.float32, **overrides: Any) -> Backbone:
+        key = (family, dtype, *sorted(overrides.items()))
+        if key not in made:
+            made[key] = make_backbone(family, dtype, **overrides)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """`shared(path)`: a file of the shared folder beside the repository, or the test is skipped."""
+
+    def find(path: str) -> Path:
+        found = SHARED / path
+        if not found.exists():
+            pytest.skip(f"needs shared/{path} beside the repository, which is not here")
+        return found
+
+    return find

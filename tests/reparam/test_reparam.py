@@ -1,0 +1,78 @@
+"""How virtual tokens are made: shapes, sizes, and how near they come to given ones."""
+
+import pytest
+import torch
+
+from foreword.reparam import MLP, Table
+
+LENGTH, WIDTH, D, HIDDEN = 5, 24, 8, 16
+
+
+def test_table_is_its_own_rows() -> None:
+    table = Table(LENGTH, WIDTH)
+    assert table().shape == (LENGTH, WIDTH)
+    assert table() is table.rows
+    assert [name for name, _ in table.named_parameters()] == ["rows"]
+
+
+def test_table_starts_as_wide_as_told() -> None:
+    for std in (0.02, 0.5):
+        rows = Table(200, 100, std)().detach()
+        assert abs(rows.std().item() / std - 1) < 0.05
+        assert abs(rows.mean().item()) < 0.05 * std
+
+
+def test_table_takes_given_rows_exactly() -> None:
+    table, rows = Table(LENGTH, WIDTH), torch.randn(LENGTH, WIDTH)
+    assert table.fit(rows) == 0.0
+    assert torch.equal(table(), rows)
+    rows.zero_()
+    assert not torch.equal(table(), rows), "the table must not share its memory"
+    assert table().requires_grad
+
+
+def test_mlp_is_the_papers() -> None:
+    mlp = MLP(LENGTH, WIDTH, D, HIDDEN)
+    first, _, second = mlp.transform
+    expected = torch.tanh(mlp.table.weight @ first.weight.T + first.bias) @ second.weight.T
+    torch.testing.assert_close(mlp(), expected + second.bias)
+    assert mlp().shape == (LENGTH, WIDTH)
+    count = LENGTH * D + (D + 1) * HIDDEN + (HIDDEN + 1) * WIDTH
+    assert sum(p.numel() for p in mlp.parameters()) == count
+
+
+def test_mlp_computes_rows_independently() -> None:
+    """P[i] depends on the table's row i alone."""
+    mlp = MLP(LENGTH, WIDTH, D, HIDDEN)
+    before = mlp().detach().clone()
+    with torch.no_grad():
+        mlp.table.weight[2] += 1.0
+    moved = (mlp() != before).any(dim=1).tolist()
+    assert moved == [False, False, True, False, False]
+
+
+def test_mlp_fit_lowers_the_error() -> None:
+    rows = torch.randn(LENGTH, WIDTH)
+    errors = []
+    for steps in (1, 50, 500):
+        torch.manual_seed(0)
+        mlp = MLP(LENGTH, WIDTH, D, HIDDEN, fit_steps=steps, fit_learning_rate=1e-2)
+        errors.append(mlp.fit(rows))
+        assert errors[-1] == pytest.approx((mlp() - rows).square().mean().item())
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    assert errors[2] < 1e-3
+
+
+def test_mlp_fit_leaves_it_ready_to_train() -> None:
+    mlp = MLP(LENGTH, WIDTH, D, HIDDEN, fit_steps=2)
+    with torch.no_grad():
+        mlp.fit(torch.zeros(LENGTH, WIDTH, requires_grad=True))
+    assert all(p.grad is None and p.requires_grad for p in mlp.parameters())
+
+
+@pytest.mark.parametrize("reparam", [Table(LENGTH, WIDTH), MLP(LENGTH, WIDTH, D, HIDDEN)])
+def test_every_parameter_gets_a_gradient(reparam) -> None:
+    (reparam() * torch.randn(LENGTH, WIDTH)).sum().backward()
+    for name, parameter in reparam.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
