@@ -181,7 +181,7 @@ def _read_tensors(file: Path, manifest: Manifest) -> dict[str, Tensor]:
             )
         tensors = load_file(file)
     except (OSError, SafetensorError, ValueError, KeyError, OverflowError) as error:
-        raise ArtifactError(f"{file}: cannot be read: {error}") from error
+        raise ArtifactError(f"{file}: cannot be read: {str(error)[:300]}") from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.element_size() < 2:
             raise ArtifactError(

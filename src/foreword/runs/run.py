@@ -210,10 +210,12 @@ def _claim(recipe: Recipe, out: Path | None, hardware: Hardware) -> Path:
 def _read(recipe: Recipe, task: TextTask, model: TunedModel) -> _Data:
     spec, limits = recipe.task.data, recipe.task.limits
 
-    def read(path: str | None) -> list[Example]:
+    def read(path: str | None, merge: bool = True) -> list[Example]:
         if path is None:
             return []
-        return read_examples(path, spec.format, references=spec.references, group=spec.group)
+        return read_examples(
+            path, spec.format, references=spec.references, group=spec.group, merge=merge
+        )
 
     trains = bool(model.trained_parameters)
     if trains and spec.train is None:
@@ -225,7 +227,7 @@ def _read(recipe: Recipe, task: TextTask, model: TunedModel) -> _Data:
         raise RecipeError("recipe", ["task.data: names neither `dev` nor `test` to measure on"])
     if recipe.training.patience is not None and not dev:
         raise RecipeError("recipe", ["training.patience: needs task.data.dev to watch"])
-    examples = read(spec.train) if trains else []
+    examples = read(spec.train, merge=False) if trains else []
     pairs, truncated = _pairs(task, model, examples, limits.train)
     return _Data(pairs, dev, test, split, truncated)
 

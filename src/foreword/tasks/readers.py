@@ -28,8 +28,9 @@ def read_examples(
     references: str = "references",
     group: str | None = None,
     need_references: bool = True,
+    merge: bool = True,
 ) -> list[Example]:
-    """Read a data file; rows that ask the same become one example with all their references.
+    """Read a data file.
 
     Args:
         path: the file; `foreword/<task>/<split>` is a bundled one.
@@ -37,6 +38,8 @@ def read_examples(
         references: column that holds the answer, or a list of answers.
         group: column to report results apart by.
         need_references: False to read input alone.
+        merge: make rows that ask the same one example with all their references, as metrics want
+            it; False keeps the file's rows and their order, as training wants it.
 
     Raises:
         DataError: the file, the line and the field, what was found and what was expected.
@@ -51,7 +54,7 @@ def read_examples(
     ]
     if not examples:
         raise DataError(f"{file}: no examples in it")
-    return _merge(examples)
+    return _merge(examples) if merge else examples
 
 
 def data_file(path: str | Path) -> Path:
@@ -247,7 +250,7 @@ def _table(delimiter: str, columns: tuple[str, ...] = ()) -> Any:
                     if len(cells) != len(header):
                         raise DataError(
                             f"{where}: expected {len(header)} fields "
-                            f"({', '.join(map(_short, header))}), found {len(cells)}"
+                            f"({_listed(header)}), found {len(cells)}"
                         )
                     yield where, dict(zip(header, cells, strict=True))
         except csv.Error as error:
@@ -259,13 +262,13 @@ def _table(delimiter: str, columns: tuple[str, ...] = ()) -> Any:
 def _header(where: str, cells: list[str], columns: tuple[str, ...]) -> list[str]:
     names = [cell.strip() for cell in cells]
     if not all(names) or len(set(names)) < len(names):
-        shown = [_short(name) for name in names]
-        raise DataError(f"{where}: expected a header of distinct column names, found {shown}")
+        raise DataError(
+            f"{where}: expected a header of distinct column names, found {_listed(names)}"
+        )
     for column in columns:
         if column not in names:
             raise DataError(
-                f"{where}: expected the columns {', '.join(columns)}, found "
-                f"{', '.join(map(_short, names))}"
+                f"{where}: expected the columns {', '.join(columns)}, found {_listed(names)}"
             )
     return names
 
@@ -303,6 +306,11 @@ def _missing(where: str, name: str, row: dict[str, Any], expected: str) -> str:
 
 def _show(value: Any) -> str:
     return _short(repr(value))
+
+
+def _listed(names: list[str]) -> str:
+    """The first names of a header."""
+    return ", ".join([*map(_short, names[:10]), *(["..."] if len(names) > 10 else [])])
 
 
 def _short(text: str) -> str:

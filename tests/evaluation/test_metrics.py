@@ -1,0 +1,114 @@
+"""Metrics equal the tools they stand for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+from sacrebleu.metrics import CHRF, TER
+
+from foreword.evaluation import METRICS
+from foreword.tasks import Example
+
+ANSWERS = ["The cat sat on the mat.", "A grey bird sings loudly.", "nothing"]
+REFERENCES = [
+    ["The cat sat on a mat.", "On the mat there sat a cat.", "A cat sat."],
+    ["A grey bird is singing."],
+    ["Nothing at all.", "There is nothing."],
+]
+
+
+def examples(references: list[list[str]]) -> list[Example]:
+    return [Example({}, tuple(texts)) for texts in references]
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "references"),
+    [
+        ("small", "baseline-output.txt", "devel-conc.txt"),
+        ("dev-human", "outputs.txt", "refs.txt"),
+    ],
+)
+def test_bleu_is_the_e2e_tools(name: str, outputs: str, references: str, shared: Any) -> None:
+    folder: Path = shared("data/e2e-metrics")
+    official = json.loads((folder / "scores.json").read_text(encoding="utf-8"))[name]["BLEU"]
+    answers = (folder / name / outputs).read_text(encoding="utf-8").splitlines()
+    blocks = (folder / name / references).read_text(encoding="utf-8").strip().split("\n\n")
+    found = METRICS["bleu"].score(answers, examples([block.splitlines() for block in blocks]))
+    assert found is not None
+    assert abs(found / 100 - official) <= 5e-5
+
+
+def streams() -> list[list[str | None]]:
+    """What sacrebleu takes: the first reference of each, then the second, ..."""
+    return [[refs[i] if i < len(refs) else None for refs in REFERENCES] for i in range(3)]
+
+
+def test_chrf_and_ter_are_sacrebleus() -> None:
+    given = examples(REFERENCES)
+    assert METRICS["chrf"].score(ANSWERS, given) == CHRF().corpus_score(ANSWERS, streams()).score
+    assert METRICS["ter"].score(ANSWERS, given) == TER().corpus_score(ANSWERS, streams()).score
+    equal = [refs[:1] for refs in REFERENCES]
+    flat = [[refs[0] for refs in equal]]
+    assert METRICS["chrf"].score(ANSWERS, examples(equal)) == pytest.approx(
+        sacrebleu.corpus_chrf(ANSWERS, flat).score, abs=0
+    )
+    assert METRICS["ter"].score(ANSWERS, examples(equal)) == pytest.approx(
+        sacrebleu.corpus_ter(ANSWERS, flat).score, abs=0
+    )
+
+
+def test_bleu_with_different_numbers_of_references() -> None:
+    """A missing reference is none: neither an empty text nor a copy of another one."""
+    found = METRICS["bleu"].score(ANSWERS, examples(REFERENCES))
+    repeated = METRICS["bleu"].score(ANSWERS, examples([(r * 3)[:3] for r in REFERENCES]))
+    assert found == pytest.approx(repeated)
+    lower = [[refs[i].lower() if i < len(refs) else None for refs in REFERENCES] for i in range(3)]
+    direct = sacrebleu.BLEU().corpus_score([a.lower() for a in ANSWERS], lower).score
+    assert found == pytest.approx(direct)
+
+
+def test_perfect_and_hopeless_answers() -> None:
+    perfect = examples([[answer, "another one entirely"] for answer in ANSWERS])
+    assert METRICS["bleu"].score(ANSWERS, perfect) == pytest.approx(100)
+    assert METRICS["chrf"].score(ANSWERS, perfect) == pytest.approx(100)
+    assert METRICS["ter"].score(ANSWERS, perfect) == 0
+    assert METRICS["bleu"].score(["", "", ""], examples(REFERENCES)) == 0
+    assert METRICS["ter"].score(["", "", ""], examples([["a b c d"]] * 3)) == 100
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "ter"])
+def test_no_references_no_figure(name: str) -> None:
+    assert METRICS[name].score(ANSWERS, examples([["a"], [], ["b"]])) is None
+    assert METRICS[name].score([], []) is None
+
+
+def coverage(answer: str, record: dict[str, str]) -> float | None:
+    return METRICS["slot_coverage"].score([answer], [Example({"record": record})])
+
+
+def test_slot_coverage_by_hand() -> None:
+    record = {"name": "Silver Piper", "type": "bird", "edible": "no", "colour": "grey"}
+    assert coverage("The SILVER PIPER is a grey bird.", record) == 100
+    assert coverage("The silver piper is green.", record) == pytest.approx(100 / 3)
+    assert coverage("No.", record) == 0
+    assert coverage("STRASSE", {"street": "Straße"}) == 100
+    assert coverage("x", {"edible": "Yes"}) is None
+    assert METRICS["slot_coverage"].score(["x"], [Example({"text": "x"})]) is None
+
+
+def test_slot_coverage_counts_values_not_examples() -> None:
+    given = [Example({"r": {"a": "x"}}), Example({"r": {"a": "y", "b": "z", "c": "w"}})]
+    assert METRICS["slot_coverage"].score(["x", "y z"], given) == 75
+
+
+def test_every_metric_says_which_way_is_better() -> None:
+    assert {name: metric.better for name, metric in METRICS.items()} == {
+        "bleu": "high",
+        "chrf": "high",
+        "ter": "low",
+        "slot_coverage": "high",
+    }

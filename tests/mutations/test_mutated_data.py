@@ -1,0 +1,171 @@
+"""200 damaged data files end in a clear DataError or in examples, never in a traceback."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from mutators import JUNK, damaged_bytes, damaged_tree
+from pyarrow import parquet
+
+from foreword.errors import DataError, UserError
+from foreword.tasks import linearise, read_examples
+
+ROWS = [
+    {
+        "id": f"row-{i}",
+        "seen": i % 2 == 0,
+        "weight": i / 2,
+        "record": {"name": f"Silver {i}", "type": "bird", "colour": "grey"},
+        "references": [f"Silver {i} is a grey bird.", f'The "grey" bird, Silver {i}.'],
+    }
+    for i in range(6)
+]
+CSV = "".join(
+    ["input,references,seen\n"]
+    + [f'name {i},"It is called ""{i}"",\nthe {i}.",{i % 2}\n' for i in range(6)]
+)
+TSV = "input\treferences\tseen\n" + "".join(f'a "{i}\tb {i}\t{i % 2}\n' for i in range(6))
+E2E = "mr,ref\n" + "".join(
+    f'"name[The Vaults {i}], eatType[pub], area[riverside]","It is, a pub {i}."\n' for i in range(6)
+)
+JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+TEXTS = {"jsonl": JSONL, "csv": CSV, "tsv": TSV, "e2e": E2E}
+
+
+def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+def storable(value: Any) -> bool:
+    """Whether Parquet has such a value."""
+    try:
+        as_parquet([{"column": value}])
+    except (pa.ArrowException, OverflowError):
+        return False
+    return True
+
+
+def verdict(file: Path, format: str) -> bool:
+    """Whether the file was refused; fails unless that was done clearly."""
+    try:
+        examples = read_examples(file, format, group=None if format == "e2e" else "seen")
+    except DataError as error:
+        said = str(error)
+        assert said.startswith(str(file))
+        assert len(said) < 1000
+        assert re.search(
+            r", line \d+|, row \d+|no examples in it|not a Parquet file that can be read", said
+        ), said
+        return True
+    assert examples
+    for example in examples:
+        assert example.references
+        assert all(reference.strip() for reference in example.references)
+        text = "".join(linearise(field) for field in example.fields.values())
+        "".join([text, *example.references, example.group or ""]).encode()
+    return False
+
+
+@pytest.mark.parametrize("format", TEXTS)
+@pytest.mark.parametrize("seed", range(30))
+def test_bytes_of_text(format: str, seed: int, tmp_path: Path) -> None:
+    file = tmp_path / "data.txt"
+    file.write_bytes(damaged_bytes(seed, TEXTS[format].encode()))
+    verdict(file, format)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_values_of_jsonl(seed: int, tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    rows = damaged_tree(seed, ROWS)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    verdict(file, "jsonl")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bytes_of_parquet(seed: int, tmp_path: Path) -> None:
+    file = tmp_path / "data.parquet"
+    file.write_bytes(damaged_bytes(seed, as_parquet(ROWS)))
+    verdict(file, "parquet")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_values_of_parquet(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    column = rng.choice(list(ROWS[0]))
+    value = rng.choice(
+        [v for v in (*JUNK, b"\xff\x00", [b"x"], {"a": [1]}, [{"a": 1}]) if storable(v)]
+    )
+    rows = [{**row, column: value} for row in ROWS]
+    file = tmp_path / "data.parquet"
+    file.write_bytes(as_parquet(rows))
+    verdict(file, "parquet")
+
+
+REFUSED = {
+    "empty": ("jsonl", b"", "no examples"),
+    "blank lines": ("jsonl", b"\n \n\n", "no examples"),
+    "empty table": ("csv", b"", "no examples"),
+    "header alone": ("csv", b"input,references,seen\n", "no examples"),
+    "unknown columns": ("csv", b"in,out,seen\na,b,c\n", "line 2: field 'references' is missing"),
+    "no e2e header": ("e2e", b"name[x],text\n", "line 1: expected the columns mr, ref"),
+    "a column twice": ("csv", b"seen,seen\n", "line 1: expected a header of distinct"),
+    "a column too many": ("csv", b"references,seen\na,b,c\n", "line 2: expected 2 fields"),
+    "unbalanced quote": ("csv", b'references,seen\n"a,b\n', "line 2: not valid CSV"),
+    "text after a quote": ("csv", b'references,seen\n"a"x,b\n', "line 2: not valid CSV"),
+    "carriage returns": ("csv", b"references,seen\ra,b\r", "line 1: not valid CSV"),
+    "a huge cell": ("csv", b"references,seen\n" + b"x" * 200_000 + b",1\n", "line 2: not valid"),
+    "latin-1": ("jsonl", b'\n{"a": "\xe9"}\n', "line 2: not UTF-8 text (byte 8"),
+    "UTF-16": ("csv", "references,seen\n".encode("utf-16"), "line 1: not UTF-8 text"),
+    "NUL": ("tsv", b"references\tseen\n\0\tb\n", "line 2: holds a NUL"),
+    "a list": ("jsonl", b"[1]\n", "line 1: expected an object"),
+    "deep": ("jsonl", b"[" * 100_000 + b"\n", "line 1: not valid JSON"),
+    "a long number": ("jsonl", b'{"a": ' + b"9" * 6000 + b"}\n", "line 1: not valid JSON"),
+    "half a pair": ("jsonl", rb'{"a": "\ud83d"}' + b"\n", "line 1: holds half of a surrogate"),
+    "a name twice": ("jsonl", b'{"a": 1, "a": 2}\n', "the name 'a' stands twice"),
+    "no references": ("jsonl", b'{"seen": 1, "references": []}\n', "field 'references' is empty"),
+    "blank reference": ("jsonl", b'{"seen": 1, "references": " "}\n', "a text that is not empty"),
+    "nested": ("jsonl", b'{"seen": 1, "references": "a", "x": {"y": [1]}}\n', "field 'x.y'"),
+    "not Parquet": ("parquet", b"PAR1 no PAR1", "not a Parquet file"),
+    "empty Parquet": ("parquet", b"", "not a Parquet file"),
+    "meaning": ("e2e", b"mr,ref\nname[x,It is.\n", "line 2, field 'mr': expected slot[value]"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_hand(name: str, tmp_path: Path) -> None:
+    format, raw, expected = REFUSED[name]
+    file = tmp_path / "data"
+    file.write_bytes(raw)
+    with pytest.raises(DataError) as caught:
+        read_examples(file, format, group=None if format == "e2e" else "seen")
+    assert str(caught.value).startswith(str(file))
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("format", [*TEXTS, "parquet"])
+def test_file_that_cannot_be_opened(format: str, tmp_path: Path) -> None:
+    for file in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(UserError, match=re.escape(str(file))):
+            read_examples(file, format)
+
+
+@pytest.mark.parametrize("format", TEXTS)
+def test_windows_files_read_the_same(format: str, tmp_path: Path) -> None:
+    plain, windows = tmp_path / "plain", tmp_path / "windows"
+    text = TEXTS[format] if format != "csv" else CSV.replace(",\nthe", ", the")
+    plain.write_bytes(text.encode())
+    windows.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    read = [read_examples(file, format) for file in (plain, windows)]
+    assert [(e.fields, e.references) for e in read[0]] == [
+        (e.fields, e.references) for e in read[1]
+    ]

@@ -1,0 +1,145 @@
+"""An artifact holds the folded prompt and all that is needed to use it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foreword.artifact import load_model, save_artifact
+from foreword.backbone import Backbone, Decoding
+from foreword.errors import ArtifactError, UserError
+from foreword.manifest import Manifest, TaskId, artifact_folder, read_manifest, size_in_bytes
+from foreword.methods import BackboneAlone, MethodChoice, PrefixTuning
+from foreword.methods.axes import MLP, Table
+from foreword.recipe import DecodingSpec
+from foreword.session import load
+from foreword.tuned import TunedModel, compose
+
+TASK = TaskId(input="{text}\n", target="{reference}", metrics=("bleu",))
+METHODS: dict[str, MethodChoice] = {
+    "table": PrefixTuning(
+        name="prefix-tuning", length=3, positions="keep", reparameterization=Table(std=0.5)
+    ),
+    "mlp": PrefixTuning(name="prefix-tuning", length=2, reparameterization=MLP(hidden=8)),
+    "alone": BackboneAlone(name="backbone-alone"),
+}
+
+
+@pytest.fixture
+def backbone(tiny_backbone: Callable[..., Backbone]) -> Backbone:
+    return tiny_backbone("gpt2")
+
+
+def save(folder: Path, model: TunedModel, method: MethodChoice) -> Manifest:
+    return save_artifact(
+        folder,
+        model,
+        name="it",
+        method=method,
+        task=TASK,
+        decoding=DecodingSpec(max_new_tokens=5, stop=("\n",)),
+        metrics={"all": {"bleu": 12.345, "slot_coverage": None}},
+        seed=7,
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_saved_and_loaded_are_the_same(name: str, backbone: Backbone, tmp_path: Path) -> None:
+    method = METHODS[name]
+    model = compose(backbone, method)
+    written = save(tmp_path / "it", model, method)
+    manifest, loaded = load_model(tmp_path / "it", backbone=backbone)
+    assert manifest == written == read_manifest(tmp_path / "it")
+    assert torch.equal(loaded.reparam(), model.reparam())
+    assert loaded.placement == model.placement
+    assert loaded.trained_parameters == 0
+    how = Decoding(max_new_tokens=5)
+    answers = [m.answers(m.layout(["a bird", "x"], decode=True), how) for m in (model, loaded)]
+    assert answers[0] == answers[1]
+
+
+def test_what_is_written(backbone: Backbone, tmp_path: Path) -> None:
+    save(tmp_path / "it", compose(backbone, METHODS["mlp"]), METHODS["mlp"])
+    assert {file.name for file in (tmp_path / "it").iterdir()} == {
+        "foreword.json",
+        "prompt.safetensors",
+        "README.md",
+    }
+    g = backbone.geometry
+    tensors = load_file(tmp_path / "it" / "prompt.safetensors")
+    assert {name: list(tensor.shape) for name, tensor in tensors.items()} == {
+        "decoder.keys": [g.layers, 2, g.kv_heads, g.head_dim],
+        "decoder.values": [g.layers, 2, g.kv_heads, g.head_dim],
+        "decoder.layers": [g.layers],
+    }
+    raw = json.loads((tmp_path / "it" / "foreword.json").read_text(encoding="utf-8"))
+    assert raw["format"] == "1.0"
+    assert raw["axes"]["length"] == 2
+    assert raw["decoding"]["stop"] == ["\n"]
+    card = (tmp_path / "it" / "README.md").read_text(encoding="utf-8")
+    for part in ("# it", "2 virtual tokens", "Li & Liang 2021", "| bleu | 12.35 |", "Seed: 7"):
+        assert part in card
+    assert size_in_bytes(tmp_path / "it") == sum(
+        file.stat().st_size for file in (tmp_path / "it").iterdir()
+    )
+
+
+def test_loading_does_not_build_what_made_the_tokens(backbone: Backbone, tmp_path: Path) -> None:
+    """A hidden width that no memory holds: it belongs to the training alone."""
+    save(tmp_path / "it", compose(backbone, METHODS["mlp"]), METHODS["mlp"])
+    file = tmp_path / "it" / "foreword.json"
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw["method"]["reparameterization"]["hidden"] = 10**15
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    load_model(tmp_path / "it", backbone=backbone)
+
+
+def test_an_artifact_is_never_overwritten(backbone: Backbone, tmp_path: Path) -> None:
+    model = compose(backbone, METHODS["table"])
+    save(tmp_path / "it", model, METHODS["table"])
+    before = (tmp_path / "it" / "foreword.json").read_bytes()
+    with pytest.raises(UserError, match="is not empty"):
+        save(tmp_path / "it", model, METHODS["table"])
+    assert (tmp_path / "it" / "foreword.json").read_bytes() == before
+
+
+def test_a_backbone_of_another_shape(
+    backbone: Backbone, tiny_backbone: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    save(tmp_path / "it", compose(backbone, METHODS["table"]), METHODS["table"])
+    other = tiny_backbone("llama")
+    with pytest.raises(ArtifactError, match="whose weights have sha256"):
+        load_model(tmp_path / "it", backbone=other)
+    with pytest.raises(ArtifactError, match=r"decoder\.keys has shape .* need"):
+        load_model(tmp_path / "it", backbone=other, other_backbone=True)
+
+
+def test_a_run_folder_stands_for_its_artifact(backbone: Backbone, tmp_path: Path) -> None:
+    save(tmp_path / "run" / "artifact", compose(backbone, METHODS["table"]), METHODS["table"])
+    assert artifact_folder(tmp_path / "run") == tmp_path / "run" / "artifact"
+    assert artifact_folder(tmp_path / "run" / "artifact") == tmp_path / "run" / "artifact"
+    assert artifact_folder(tmp_path) == tmp_path
+
+
+def test_a_session_answers_texts_and_fields(backbone: Backbone, tmp_path: Path) -> None:
+    save(tmp_path / "it", compose(backbone, METHODS["table"]), METHODS["table"])
+    prompt = load(tmp_path / "it", backbone=backbone)
+    by_text = prompt.generate(["a bird", "x"])
+    assert by_text == prompt.generate([{"text": "a bird"}, {"text": "x", "more": 1}])
+    assert by_text == [prompt.generate([text])[0] for text in ("a bird", "x")]
+    assert prompt.generate([]) == []
+    assert prompt.decoding(num_beams=2).max_new_tokens == 5
+    for wrong, said in (
+        ({"num_beam": 2}, "decoding.num_beam: no such name .*num_beams"),
+        ({"num_beams": 0}, "decoding.num_beams: must be at least 1, found 0"),
+        ({"stop": "x"}, "decoding.stop: expected a list"),
+    ):
+        with pytest.raises(UserError, match=said):
+            prompt.generate(["x"], **wrong)
+    with pytest.raises(UserError, match="the data has no field 'text'"):
+        prompt.generate([{"txt": "x"}])
