@@ -189,7 +189,6 @@ def test_what_a_run_refuses(
     assert not (tmp_path / "out" / "artifact").exists()
 
 
-@pytest.mark.xfail(reason="the run folder is claimed before data is read", strict=False)
 def test_a_refused_run_leaves_nothing_behind(mini: Backbone, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         start(mini, tmp_path / "out", "task.data.train=none.jsonl")

@@ -25,7 +25,7 @@ class MLP(Data):
     """A smaller table through d -> hidden -> width with tanh (Li & Liang 2021, 4.3)."""
 
     kind: Literal["mlp"] = "mlp"
-    hidden: int = Field(512, ge=1, description="width of the hidden layer")
+    hidden: int = Field(512, ge=1, le=65536, description="width of the hidden layer")
     fit_steps: int = Field(500, ge=1, description="Adam steps that fit it to real activations")
     fit_learning_rate: float = Field(1e-4, gt=0, description="rate of those steps")
 

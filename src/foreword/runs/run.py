@@ -21,16 +21,15 @@ from transformers import set_seed
 from foreword import files
 from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
-from foreword.errors import RecipeError, RunError, UserError
 from foreword.evaluation import Report, evaluate
 from foreword.manifest import TaskId, size_in_bytes
 from foreword.progress import Progress, Silent
 from foreword.recipe import Recipe, load_recipe, parse_recipe
 from foreword.runs.curve import draw_curve
-from foreword.tasks import Example, read_examples
-from foreword.tasks.readers import data_file
+from foreword.runs.data import RunData, data_hashes, read_data, training_pairs
+from foreword.runs.folder import Log, choose_folder, make_folder, write_answers
 from foreword.text import TextTask
-from foreword.training import History, Pair
+from foreword.training import History
 from foreword.training import train as train_model
 from foreword.training.hardware import Hardware
 from foreword.tuned import TunedModel, compose, initialise
@@ -53,17 +52,6 @@ class Run:
     recipe: Recipe
     metrics: dict[str, Any]
     samples: list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What was read: training pairs as tokens, and examples to measure on."""
-
-    pairs: list[Pair]
-    dev: list[Example]
-    test: list[Example]
-    test_split: str
-    truncated: int
 
 
 def train(
@@ -99,8 +87,7 @@ def train(
         recipe.training.precision,
         tracker=recipe.training.tracker,
     )
-    folder = _claim(recipe, Path(out) if out is not None else None, hardware)
-    hardware.track(folder, recipe.name, {"recipe": recipe.to_yaml()})
+    folder = choose_folder(recipe.name, Path(out) if out is not None else None, hardware)
     set_seed(recipe.seed)
     backbone = backbone or load_backbone(
         recipe.backbone.name,
@@ -111,14 +98,16 @@ def train(
         trust_remote_code=trust_remote_code,
     )
     model = compose(backbone, recipe.method)
-    data = _read(recipe, task, model)
+    data = read_data(recipe, task, model)
+    make_folder(folder, recipe, hardware)
+    hardware.track(folder, recipe.name, {"recipe": recipe.to_yaml()})
     how = Decoding(**recipe.decoding.model_dump())
     progress.say(_plan(recipe, model, data))
     timing = {}
     started = time.monotonic()
     fit = initialise(model, recipe.method.init, [pair.source + pair.target for pair in data.pairs])
     timing["initialise"] = time.monotonic() - started
-    with _Log(folder / "log.jsonl", hardware.main) as log:
+    with Log(folder / "log.jsonl", hardware.main) as log:
         history = _train(model, task, recipe, data, how, hardware, progress, log)
     timing["train"] = history.seconds
     folded = model.fold()
@@ -160,13 +149,13 @@ def train(
             metrics=recipe.task.metrics,
         ),
         decoding=recipe.decoding,
-        data=_data_hashes(recipe),
+        data=data_hashes(recipe),
         recipe=recipe.model_dump(mode="json"),
         seed=recipe.seed,
         metrics=reports["prompt"].figures(),
     )
     metrics["artifact_bytes"] = size_in_bytes(artifact)
-    samples = _write_answers(folder, data.test, reports["prompt"], recipe.evaluation.samples)
+    samples = write_answers(folder, data.test, reports["prompt"], recipe.evaluation.samples)
     files.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     draw_curve(folder / "curve.png", recipe.name, history)
     hardware.close()
@@ -184,75 +173,11 @@ def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence
     return parse_recipe(recipe, overrides, folder=Path.cwd())
 
 
-def _claim(recipe: Recipe, out: Path | None, hardware: Hardware) -> Path:
-    """Make the run folder, and let every process know its name."""
-    if out is None:
-        from accelerate.utils import broadcast_object_list
-
-        base, number, out = Path("runs") / recipe.name, 1, Path("runs") / recipe.name
-        while out.exists() and any(out.iterdir()):
-            number += 1
-            out = base.with_name(f"{recipe.name}-{number}")
-        out = Path(broadcast_object_list([str(out)])[0]) if hardware.processes > 1 else out
-    elif hardware.main:
-        files.refuse_occupied(out)
-    hardware.wait()
-    if hardware.main:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from error
-        files.write_text(out / "recipe.yaml", recipe.to_yaml())
-    hardware.wait()
-    return out
-
-
-def _read(recipe: Recipe, task: TextTask, model: TunedModel) -> _Data:
-    spec, limits = recipe.task.data, recipe.task.limits
-
-    def read(path: str | None, merge: bool = True) -> list[Example]:
-        if path is None:
-            return []
-        return read_examples(
-            path, spec.format, references=spec.references, group=spec.group, merge=merge
-        )
-
-    trains = bool(model.trained_parameters)
-    if trains and spec.train is None:
-        raise RecipeError("recipe", ["task.data.train: is missing; name the training file"])
-    dev = read(spec.dev)[: limits.dev]
-    test, split = (read(spec.test), "test") if spec.test else (dev, "dev")
-    test = test[: limits.test] if split == "test" else test
-    if not test:
-        raise RecipeError("recipe", ["task.data: names neither `dev` nor `test` to measure on"])
-    if recipe.training.patience is not None and not dev:
-        raise RecipeError("recipe", ["training.patience: needs task.data.dev to watch"])
-    examples = read(spec.train, merge=False) if trains else []
-    pairs, truncated = _pairs(task, model, examples, limits.train)
-    return _Data(pairs, dev, test, split, truncated)
-
-
-def _pairs(
-    task: TextTask, model: TunedModel, examples: Sequence[Example], limit: int | None
-) -> tuple[list[Pair], int]:
-    room = model.placement.room(model.backbone.geometry.context)
-    pairs: list[Pair] = []
-    truncated = 0
-    for example in examples:
-        for reference in example.references:
-            if limit is not None and len(pairs) >= limit:
-                return pairs, truncated
-            source, target, cut = task.pair(model.backbone.tokens, example, reference, room)
-            pairs.append(Pair(source, target))
-            truncated += cut
-    return pairs, truncated
-
-
 def _train(
     model: TunedModel,
     task: TextTask,
     recipe: Recipe,
-    data: _Data,
+    data: RunData,
     how: Decoding,
     hardware: Hardware,
     progress: Progress,
@@ -260,7 +185,7 @@ def _train(
 ) -> History:
     if not model.trained_parameters:
         return History()
-    dev_pairs, _ = _pairs(task, model, data.dev, None)
+    dev_pairs, _ = training_pairs(task, model, data.dev, None)
 
     def score(current: TunedModel) -> float:
         report = evaluate(current, task, data.dev, how, metrics=["bleu"])
@@ -286,7 +211,7 @@ def _measure(
     model: TunedModel,
     task: TextTask,
     recipe: Recipe,
-    data: _Data,
+    data: RunData,
     how: Decoding,
     progress: Progress,
 ) -> dict[str, Report]:
@@ -310,41 +235,7 @@ def _measure(
     return reports
 
 
-def _write_answers(
-    folder: Path, examples: Sequence[Example], report: Report, count: int
-) -> list[dict[str, str]]:
-    rows = [
-        {
-            "input": source,
-            "output": answer,
-            "references": list(example.references),
-            **({"group": example.group} if example.group else {}),
-        }
-        for source, answer, example in zip(report.sources, report.answers, examples, strict=True)
-    ]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    files.write_text(folder / "answers.jsonl", text)
-    spread = [i * len(rows) // max(1, count) for i in range(min(count, len(rows)))]
-    return [
-        {
-            "input": str(rows[i]["input"]).strip(),
-            "output": str(rows[i]["output"]),
-            "reference": examples[i].references[0],
-        }
-        for i in spread
-    ]
-
-
-def _data_hashes(recipe: Recipe) -> dict[str, Any]:
-    data = recipe.task.data
-    return {
-        split: {"path": path, "sha256": files.sha256(data_file(path))}
-        for split in ("train", "dev", "test")
-        if (path := getattr(data, split)) is not None
-    }
-
-
-def _plan(recipe: Recipe, model: TunedModel, data: _Data) -> str:
+def _plan(recipe: Recipe, model: TunedModel, data: RunData) -> str:
     geometry = model.backbone.geometry
     cut = f", {data.truncated} of them cut to fit" if data.truncated else ""
     return (
@@ -358,27 +249,3 @@ def _plan(recipe: Recipe, model: TunedModel, data: _Data) -> str:
 def _recent_loss(history: History) -> float | None:
     recent = [step["loss"] for step in history.steps[-50:]]
     return sum(recent) / len(recent) if recent else None
-
-
-class _Log:
-    """Appends entries to `log.jsonl` as they come."""
-
-    def __init__(self, file: Path, writes: bool) -> None:
-        self.file, self.writes = file, writes
-
-    def __enter__(self) -> Callable[[dict[str, Any]], None]:
-        if not self.writes:
-            return lambda _: None
-        try:
-            self.handle = self.file.open("w", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise RunError(f"{self.file}: cannot be written: {error.strerror}") from error
-        return self._write
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        self.handle.write(json.dumps(entry) + "\n")
-        self.handle.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self.writes:
-            self.handle.close()

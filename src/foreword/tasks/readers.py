@@ -80,7 +80,9 @@ def _example(
         raise DataError(_missing(where, group, row, "the group this row is reported under"))
     columns = {name: value for name, value in row.items() if name != references}
     fields = {"record": _meaning(where, columns)} if e2e else fields_of(where, columns)
-    return Example(fields, answers, None if group is None else _group(group, row[group]), where)
+    return Example(
+        fields, answers, None if group is None else _group(where, group, row[group]), where
+    )
 
 
 def fields_of(where: str, columns: Mapping[str, Any]) -> dict[str, Field]:
@@ -94,7 +96,12 @@ def fields_of(where: str, columns: Mapping[str, Any]) -> dict[str, Field]:
     }
 
 
-def _group(name: str, value: Any) -> str:
+def _group(where: str, name: str, value: Any) -> str:
+    if value == "all":
+        raise DataError(
+            f"{where}, field '{name}': the group 'all' is what all examples together are called; "
+            "rename it"
+        )
     if isinstance(value, bool):
         return name if value else f"not {name}"
     return str(value)

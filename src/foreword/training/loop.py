@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import get_scheduler
 
-from foreword.errors import RunError
+from foreword.errors import RunError, UserError
 from foreword.layout import Layout
 from foreword.progress import Progress, Silent
 from foreword.recipe import TrainingSpec
@@ -75,10 +75,13 @@ def train(
         on_step: called with each entry of `History.steps`.
 
     Raises:
-        RunError: the loss is not finite.
+        UserError: there are no pairs.
+        RunError: a loss is not finite.
     """
     hardware = hardware or Hardware.of(model.backbone.device.type, spec.precision)
     progress = progress or Silent()
+    if not pairs:
+        raise UserError("there is nothing to train on: no training pairs")
     batches = LengthBatches([p.length for p in pairs], spec.batch_size, spec.accumulation, seed)
     total = spec.steps or max(1, round((spec.epochs or 1) * batches.steps_per_epoch))
     optimizer = torch.optim.AdamW(
@@ -100,11 +103,7 @@ def train(
     for number, step in enumerate(islice(batches.steps(), total), start=1):
         rate = scheduler.get_last_lr()[0]
         loss, norm = _one_step(wrapped, model, pairs, step, spec, hardware, optimizer)
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the loss became {loss} at step {number}; try a lower training.learning_rate "
-                f"(now {spec.learning_rate}) or training.warmup"
-            )
+        _finite("loss", loss, number, spec)
         scheduler.step()
         entry = {"step": number, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
         history.steps.append(entry)
@@ -113,6 +112,7 @@ def train(
         progress.advance(1, f"loss {loss:.3f}")
         if number == total or (spec.evaluate_every and number % spec.evaluate_every == 0):
             evaluation = _evaluation(model, dev, score, spec, hardware, number)
+            _finite("development loss", evaluation.get("loss", 0.0), number, spec)
             history.evaluations += [evaluation] if len(evaluation) > 1 else []
             hardware.log({f"dev/{k}": v for k, v in evaluation.items() if k != "step"}, number)
             best.see(evaluation)
@@ -124,6 +124,14 @@ def train(
     history.best_step = best.step
     history.seconds = time.monotonic() - started
     return history
+
+
+def _finite(what: str, value: float, step: int, spec: TrainingSpec) -> None:
+    if not math.isfinite(value):
+        raise RunError(
+            f"the {what} became {value} at step {step}; try a lower training.learning_rate "
+            f"(now {spec.learning_rate}), or training.warmup"
+        )
 
 
 def dev_loss(model: TunedModel, pairs: Sequence[Pair], batch_size: int = 64) -> float:

@@ -1,0 +1,123 @@
+"""The benchmark runs and reports everything; its floor computes what it says. No timing here."""
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from transformers.utils import logging
+
+from foreword.layout import Layout
+from foreword.methods import PrefixTuning
+from foreword.tuned import compose
+
+BENCH = Path(__file__).parent.parent.parent / "bench"
+VARIANTS = {
+    "floor",
+    "floor, again",
+    "floor, one GELU kernel",
+    "foreword, MLP",
+    "foreword, MLP, bfloat16",
+    "foreword, MLP, shuffled",
+    "foreword, table",
+    "PEFT, MLP",
+    "PEFT, MLP, sorted",
+    "PEFT, table",
+}
+
+
+@pytest.fixture
+def floor(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module bench/floor.py, found as bench/training.py finds it."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    yield import_module("floor")
+    sys.modules.pop("floor")
+
+
+@pytest.fixture
+def training(floor: ModuleType) -> Iterator[ModuleType]:
+    """The module bench/training.py; what running it sets for the whole process is set back."""
+    threads, verbosity = torch.get_num_threads(), logging.get_verbosity()
+    yield import_module("training")
+    sys.modules.pop("training")
+    torch.set_num_threads(threads)
+    logging.set_verbosity(verbosity)
+    AcceleratorState._reset_state()
+
+
+def layout_of(vocabulary: int, *, virtual: int = 0) -> Layout:
+    dice = torch.Generator().manual_seed(1)
+
+    def rows(lengths: list[int]) -> list[list[int]]:
+        return [torch.randint(vocabulary, (n,), generator=dice).tolist() for n in lengths]
+
+    return Layout.of(rows([5, 9, 7]), rows([4, 2, 6]), virtual=virtual)
+
+
+def test_all_variants_are_reported_without_any_time(
+    training: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("peft")
+    options = "--shape tiny --rounds 1 --steps 1 --lengths synthetic --threads 1"
+    assert training.main([*options.split(), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "round 1/1" in printed.err
+    report = json.loads((tmp_path / "training-cpu.json").read_text("utf-8"))
+    assert set(report["variants"]) == VARIANTS
+    for found in report["variants"].values():
+        assert len(found["ratios"]) == 1
+        assert found["min"] == found["median"] == found["max"] > 0
+    assert report["variants"]["floor"]["median"] == 1.0
+    assert report["command"] == f"python bench/training.py {options}"
+    assert str(tmp_path) not in json.dumps(report)
+    assert not any("second" in key for key in report)
+    table = (tmp_path / "training-cpu.md").read_text("utf-8")
+    assert table == printed.out
+    assert all(f"| {name} |" in table for name in VARIANTS)
+
+
+def test_the_floor_computes_the_bare_models_loss(floor: ModuleType) -> None:
+    model = floor.random_gpt2("tiny")
+    layout = layout_of(floor.SHAPES["tiny"]["vocab_size"])
+    loss, gradient = floor.floor_loss(model, layout)
+    bare = compose(wrap(model), PrefixTuning(name="prefix-tuning", length=3)).bare()
+    assert loss.item() == pytest.approx(bare(layout).mean().item(), abs=1e-5)
+    one_kernel, _ = floor.floor_loss(floor.with_one_gelu_kernel(model), layout)
+    assert one_kernel.item() == pytest.approx(loss.item(), abs=1e-5)
+    assert gradient.shape == (*layout.input_ids.shape, 32)
+    assert gradient[layout.attention_mask].abs().sum() > 0
+    assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
+
+
+def test_the_floors_gradient_is_that_of_the_whole_model(floor: ModuleType) -> None:
+    """Reading at target positions only changes nothing but what is computed in vain."""
+    model = floor.random_gpt2("tiny")
+    layout = layout_of(floor.SHAPES["tiny"]["vocab_size"])
+    _, gradient = floor.floor_loss(model, layout)
+    embeddings = model.get_input_embeddings()(layout.input_ids).requires_grad_()
+    labels = layout.input_ids.masked_fill(~layout.target_mask, -100)
+    logits = model(
+        inputs_embeds=embeddings,
+        attention_mask=layout.attention_mask,
+        position_ids=layout.position_ids,
+    ).logits
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    (whole,) = torch.autograd.grad(loss, embeddings)
+    torch.testing.assert_close(gradient, whole, atol=1e-6, rtol=1e-4)
+
+
+def wrap(model: torch.nn.Module) -> object:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    from foreword.backbone import Backbone, Tokens
+
+    words = Tokenizer(WordLevel({"<end>": 0}, unk_token="<end>"))
+    tokens = Tokens(PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>"))
+    return Backbone.wrap(model, tokens)
