@@ -189,13 +189,14 @@ def test_init_tokens_repeat_what_there_is(mini, examples, take, length) -> None:
     found = init_tokens(mini, ActivationsInit(examples=take), examples, length)
     source = [t for example in examples[:take] for t in example]
     begin = mini.tokens.tokenizer.bos_token_id
-    assert found == [begin, *(source[i % len(source)] for i in range(length - 1))]
+    repeated = [source[i % len(source)] for i in range(-(length - 1), 0)]
+    assert found == [begin, *repeated]
 
 
-def test_init_tokens_begin_once(mini) -> None:
+def test_init_tokens_begin_once_and_end_where_an_example_ends(mini) -> None:
     begin = mini.tokens.tokenizer.bos_token_id
     examples = [[begin, 5, 6], [begin, 7]]
-    assert init_tokens(mini, ActivationsInit(examples=2), examples, 6) == [begin, 5, 6, 7, 5, 6]
+    assert init_tokens(mini, ActivationsInit(examples=2), examples, 6) == [begin, 6, 7, 5, 6, 7]
     with pytest.raises(UserError, match=r"method\.init"):
         init_tokens(mini, ActivationsInit(examples=1), [[begin]], 6)
 

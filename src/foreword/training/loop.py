@@ -89,6 +89,7 @@ def train(
         lr=spec.learning_rate,
         betas=spec.betas,
         weight_decay=spec.weight_decay,
+        fused=True,
     )
     scheduler = get_scheduler(
         "constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
