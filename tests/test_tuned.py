@@ -163,7 +163,7 @@ def test_starting_from_real_words(mini) -> None:
     words = "The robin sings in the garden"
     init = ActivationsInit(text=words)
     ids = init_tokens(mini, init, [], LENGTH)
-    assert ids == [mini.tokens.tokenizer.bos_token_id, *mini.tokens.plain(words)][:LENGTH]
+    assert ids == [mini.tokens.tokenizer.bos_token_id, *mini.tokens.plain(words)[1 - LENGTH :]]
     table = prefix(mini, "table")
     rows = table.injection.real_rows(mini, ids)
     assert initialise(table, init, []) == 0.0
