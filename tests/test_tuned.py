@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from conftest import FAMILIES, assert_close, make_backbone, random_ids
 from foreword.backbone import Backbone, Decoding, hashing
 from foreword.errors import UserError
+from foreword.initial import init_tokens, initialise
 from foreword.layout import Layout
 from foreword.methods import BackboneAlone, PrefixTuning
 from foreword.methods.axes import MLP, ActivationsInit, RandomInit, Table
@@ -15,7 +16,7 @@ from foreword.recipe import TrainingSpec
 from foreword.tasks import Example
 from foreword.text import TextTask
 from foreword.training import Pair, train
-from foreword.tuned import TunedModel, compose, init_tokens, initialise
+from foreword.tuned import TunedModel, compose
 
 LENGTH = 4
 KINDS = {"table": Table(std=0.5), "mlp": MLP(hidden=16)}

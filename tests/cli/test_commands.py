@@ -164,7 +164,8 @@ def test_a_failed_run_ends_with_status_1(foreword: Command) -> None:
     )
     assert done.status == 1
     assert done.out == ""
-    assert re.search(r"^foreword: the (development )?loss became (nan|inf) at step [12]", done.err, re.M)
+    message = r"^foreword: the (development )?loss became (nan|inf) at step [12]"
+    assert re.search(message, done.err, re.M)
 
 
 def test_generate_from_texts(foreword: Command, run: Run) -> None:

@@ -113,7 +113,7 @@ def train_with_peft(model: Any, training: Training) -> list[float]:
         )
         # transformers casts logits to float32 for its own loss, which is too coarse in float64.
         loss = nn.functional.cross_entropy(
-            output.logits[:, :-1].flatten(0, 1), torch.tensor(labels)[:, 1:].flatten()
+            output.logits[:, -width:-1].flatten(0, 1), torch.tensor(labels)[:, 1:].flatten()
         )
         assert abs(output.loss.item() - loss.item()) < 1e-5
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from foreword.backbone import attention, families, hashing
 from foreword.backbone.activations import fuse_activations
@@ -137,9 +137,26 @@ class Backbone:
         cache = self.model(
             input_ids=given, attention_mask=torch.ones_like(given), use_cache=True
         ).past_key_values
-        keys = torch.stack([layer.keys[0].transpose(0, 1) for layer in cache.layers])
-        values = torch.stack([layer.values[0].transpose(0, 1) for layer in cache.layers])
-        return keys, values
+        return _read_cache(cache)
+
+    def embeddings(self, ids: list[int]) -> Tensor:
+        """The model's own input embeddings of tokens: `[T, width]`, detached."""
+        table = self.model.get_input_embeddings()
+        found: Tensor = table(torch.tensor(ids, dtype=torch.long, device=self.device))
+        return found.detach()
+
+    def read_embeddings(self, rows: Tensor) -> PromptKeyValues:
+        """Keys and values of P embeddings `[P, width]` at positions 0 to P - 1, with gradient."""
+        length = rows.shape[0]
+        positions = torch.arange(length, device=self.device)[None]
+        cache = self.model(
+            inputs_embeds=rows[None].to(self.device, self.model.dtype),
+            attention_mask=torch.ones_like(positions),
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+        ).past_key_values
+        return PromptKeyValues(*_read_cache(cache))
 
     @torch.no_grad()
     def generate(
@@ -171,3 +188,10 @@ class Backbone:
     def _until_end(self, ids: list[int]) -> list[int]:
         end = self.tokens.eos_id
         return ids[: ids.index(end)] if end in ids else ids
+
+
+def _read_cache(cache: Cache) -> tuple[Tensor, Tensor]:
+    """Keys and values of a cache's first row: two `[layers, T, kv_heads, head_dim]`."""
+    keys = torch.stack([layer.keys[0].transpose(0, 1) for layer in cache.layers])
+    values = torch.stack([layer.values[0].transpose(0, 1) for layer in cache.layers])
+    return keys, values

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from foreword.backbone import Backbone, PromptKeyValues
+from foreword.errors import ArtifactError
 
 
 class Injection(ABC):
@@ -35,3 +36,18 @@ class Injection(ABC):
     @abstractmethod
     def real_rows(self, backbone: Backbone, ids: list[int]) -> Tensor:
         """What the virtual tokens would be if they were this text: `[len(ids), width]`."""
+
+
+def expect_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ArtifactError unless there are just these tensors, of these shapes."""
+    if set(tensors) != set(expected):
+        raise ArtifactError(
+            f"prompt.safetensors: expected tensors {sorted(expected)}, found "
+            f"{str(sorted(tensors))[:200]}"
+        )
+    for name, want in expected.items():
+        if tuple(tensors[name].shape) != want:
+            raise ArtifactError(
+                f"prompt.safetensors: {name} has shape {list(tensors[name].shape)}, but this "
+                f"backbone and length need {list(want)}"
+            )

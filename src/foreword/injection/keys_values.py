@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foreword.backbone import Backbone, Geometry, PromptKeyValues
 from foreword.errors import ArtifactError
-from foreword.injection.base import Injection
+from foreword.injection.base import Injection, expect_shapes
 
 
 class KeysValues(Injection):
@@ -43,16 +43,7 @@ class KeysValues(Injection):
         g = self.geometry
         shape = (g.layers, length, g.kv_heads, g.head_dim)
         expected = {"decoder.keys": shape, "decoder.values": shape, "decoder.layers": (g.layers,)}
-        if set(tensors) != set(expected):
-            raise ArtifactError(
-                f"prompt.safetensors: expected tensors {sorted(expected)}, found {sorted(tensors)}"
-            )
-        for name, want in expected.items():
-            if tuple(tensors[name].shape) != want:
-                raise ArtifactError(
-                    f"prompt.safetensors: {name} has shape {list(tensors[name].shape)}, but this "
-                    f"backbone and length need {list(want)}"
-                )
+        expect_shapes(tensors, expected)
         if tensors["decoder.layers"].tolist() != list(range(g.layers)):
             raise ArtifactError(
                 f"prompt.safetensors: decoder.layers is {tensors['decoder.layers'].tolist()}, "

@@ -12,12 +12,21 @@ from pydantic import Field
 from foreword.methods.backbone_alone import BackboneAlone
 from foreword.methods.base import MethodOptions
 from foreword.methods.prefix_tuning import PrefixTuning
+from foreword.methods.prompt_tuning import PromptTuning
 
 METHODS: dict[str, type[MethodOptions]] = {
     "prefix-tuning": PrefixTuning,
+    "prompt-tuning": PromptTuning,
     "backbone-alone": BackboneAlone,
 }
 
-MethodChoice = Annotated[PrefixTuning | BackboneAlone, Field(discriminator="name")]
+MethodChoice = Annotated[PrefixTuning | PromptTuning | BackboneAlone, Field(discriminator="name")]
 
-__all__ = ["METHODS", "BackboneAlone", "MethodChoice", "MethodOptions", "PrefixTuning"]
+__all__ = [
+    "METHODS",
+    "BackboneAlone",
+    "MethodChoice",
+    "MethodOptions",
+    "PrefixTuning",
+    "PromptTuning",
+]

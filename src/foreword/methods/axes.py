@@ -55,15 +55,54 @@ class ActivationsInit(Data):
         return self
 
 
-Init = RandomInit | ActivationsInit
-InitChoice = Annotated[Init, Field(discriminator="kind")]
+class UniformInit(Data):
+    """Start from uniform numbers (Lester et al. 2021, 3.1: from -0.5 to 0.5)."""
+
+    kind: Literal["uniform"] = "uniform"
+    range: float = Field(0.5, gt=0, description="from -range to range")
+
+
+class VocabularyInit(Data):
+    """Start from the embeddings of common words, drawn at random (Lester et al. 2021, 3.1)."""
+
+    kind: Literal["vocabulary"] = "vocabulary"
+    most_common: int = Field(
+        5000,
+        ge=1,
+        description="how many entries to draw from; a vocabulary is ordered by frequency",
+    )
+
+
+class TextInit(Data):
+    """Start from the embeddings of a text, repeated or cut at its end to the prompt's length."""
+
+    kind: Literal["text"] = "text"
+    text: str = Field(min_length=1, description="words to start from")
+
+
+class LabelsInit(Data):
+    """Start from the embeddings of class labels, the rest from common words (Lester et al. 2021).
+
+    A label of several tokens gives the mean of their embeddings.
+    """
+
+    kind: Literal["labels"] = "labels"
+    labels: tuple[str, ...] = Field(min_length=1, description="the words of the classes")
+    most_common: int = Field(5000, ge=1, description="for the positions after the labels")
+
+
+Init = RandomInit | ActivationsInit | UniformInit | VocabularyInit | TextInit | LabelsInit
+KeysValuesInit = Annotated[RandomInit | ActivationsInit, Field(discriminator="kind")]
+EmbeddingsInit = Annotated[
+    UniformInit | VocabularyInit | TextInit | LabelsInit, Field(discriminator="kind")
+]
 
 
 @dataclass(frozen=True)
 class Point:
     """Where a method stands on the axes that are not its reparameterization."""
 
-    injection: Literal["keys_values", "text"]
+    injection: Literal["keys_values", "embeddings", "text"]
     placement: Literal["prefix"]
     readout: Literal["generation"]
     delta: Literal["frozen"]

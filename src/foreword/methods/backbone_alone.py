@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from foreword.methods.axes import InitChoice, Point, RandomInit, Reparameterization, Table
+from foreword.methods.axes import Point, RandomInit, Reparameterization, Table
 from foreword.methods.base import MethodOptions
 
 
@@ -18,4 +18,4 @@ class BackboneAlone(MethodOptions):
     length: Literal[0] = 0
     positions: Literal["shift", "keep"] = "shift"
     reparameterization: Reparameterization = Table()
-    init: InitChoice = RandomInit()
+    init: RandomInit = RandomInit()

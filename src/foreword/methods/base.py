@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import Data, InitChoice, Point, Reparameterization
+from foreword.methods.axes import Data, Init, Point, Reparameterization
 
 
 class MethodOptions(Data):
@@ -22,4 +22,4 @@ class MethodOptions(Data):
     length: int
     positions: Literal["shift", "keep"]
     reparameterization: Reparameterization
-    init: InitChoice
+    init: Init

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from foreword.methods.axes import MLP, InitChoice, Point, RandomInit, Reparameterization
+from foreword.methods.axes import MLP, KeysValuesInit, Point, RandomInit, Reparameterization
 from foreword.methods.base import MethodOptions
 
 
@@ -36,4 +36,4 @@ class PrefixTuning(MethodOptions):
         "shift", description="shift: real text starts at position `length`; keep: at 0"
     )
     reparameterization: Reparameterization = MLP()
-    init: InitChoice = RandomInit()
+    init: KeysValuesInit = RandomInit()

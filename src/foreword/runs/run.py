@@ -22,6 +22,7 @@ from foreword import files
 from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
 from foreword.evaluation import Report, evaluate
+from foreword.initial import initialise
 from foreword.manifest import TaskId, size_in_bytes
 from foreword.progress import Progress, Silent
 from foreword.recipe import Recipe, load_recipe, parse_recipe
@@ -32,7 +33,7 @@ from foreword.text import TextTask
 from foreword.training import History
 from foreword.training import train as train_model
 from foreword.training.hardware import Hardware
-from foreword.tuned import TunedModel, compose, initialise
+from foreword.tuned import TunedModel, compose
 
 
 @dataclass(frozen=True)
