@@ -35,9 +35,8 @@ def main() -> None:
     model: TunedModel = compose(backbone, PrefixTuning(name="prefix-tuning"))
     examples = read_examples("foreword/fieldguide/train", "jsonl")[:ROWS]
     task = TextTask.of("{record}\n")
-    layout = model.layout(
-        [task.source(example) for example in examples], [e.references[0] for e in examples]
-    )
+    pairs = [task.pair(backbone.tokens, e, e.references[0], None) for e in examples]
+    layout = model.arrange([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
     def step() -> float:
         start = time.process_time()

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from foreword.errors import UserError
-from foreword.recipe import load_recipe
-from foreword.tasks import Template
+from foreword.recipe import load_recipe, written_input
+from foreword.tasks import Template, parse_input
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     for file in files:
         try:
             recipe = load_recipe(file)
-            Template.parse(recipe.task.input)
+            parse_input(written_input(recipe.task.input))
             Template.parse(recipe.task.target)
         except UserError as error:
             wrong += 1

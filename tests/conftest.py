@@ -13,6 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from foreword.backbone import Backbone, PromptKeyValues, Tokens, bundled_backbones, load_backbone
 from foreword.layout import Layout, PositionRule
+from foreword.tuned import TunedModel
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VOCABULARY = 8192
@@ -130,6 +131,15 @@ def cached_logits(
 def row_logits(logits: torch.Tensor, layout: Layout, row: int) -> torch.Tensor:
     """A row's logits at its real tokens, in their order: `[length of the row, vocabulary]`."""
     return logits[row][layout.attention_mask[row]]
+
+
+def arranged(
+    model: TunedModel, texts: list[str], answers: list[str] | None = None, *, side: str = "right"
+) -> Layout:
+    """Texts as a batch of a model."""
+    tokens = model.backbone.tokens
+    targets = None if answers is None else [tokens.target(answer) for answer in answers]
+    return model.arrange([tokens.source(text) for text in texts], targets, side=side)
 
 
 def tolerance(reference: torch.Tensor) -> float:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import arranged
 from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Decoding
 from foreword.errors import ArtifactError, UserError
@@ -59,7 +60,7 @@ def test_saved_and_loaded_are_the_same(name: str, backbone: Backbone, tmp_path: 
     assert loaded.placement == model.placement
     assert loaded.trained_parameters == 0
     how = Decoding(max_new_tokens=5)
-    answers = [m.answers(m.layout(["a bird", "x"], decode=True), how) for m in (model, loaded)]
+    answers = [m.answers(arranged(m, ["a bird", "x"], side="left"), how) for m in (model, loaded)]
     assert answers[0] == answers[1]
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import FAMILIES, assert_close, make_backbone, random_ids
+from conftest import FAMILIES, arranged, assert_close, make_backbone, random_ids
 from foreword.backbone import Backbone, Decoding, hashing
 from foreword.errors import UserError
 from foreword.initial import init_tokens, initialise
@@ -80,9 +80,9 @@ def test_folded_in_double_precision_is_bit_equal(tiny_backbone, kind) -> None:
 def test_folded_on_the_bundled_backbone(mini, positions) -> None:
     model = louder(prefix(mini, positions=positions))
     folded = model.fold()
-    layout = model.layout(TEXTS, decode=True)
+    layout = arranged(model, TEXTS, side="left")
     assert model.answers(layout, HOW) == folded.answers(layout, HOW)
-    assert model.answers(layout, HOW) != model.bare().answers(model.bare().layout(TEXTS), HOW)
+    assert model.answers(layout, HOW) != model.bare().answers(arranged(model.bare(), TEXTS), HOW)
 
 
 def test_folding_is_a_copy(tiny_backbone) -> None:
@@ -148,8 +148,8 @@ def test_loss_is_that_of_each_target_token(tiny_backbone) -> None:
 
 def test_texts_are_laid_out_by_the_token_rule(mini) -> None:
     model, tokens = prefix(mini), mini.tokens
-    trained = model.layout(TEXTS, ["one", "two words", "x"])
-    decoded = model.layout(TEXTS, decode=True)
+    trained = arranged(model, TEXTS, ["one", "two words", "x"])
+    decoded = arranged(model, TEXTS, side="left")
     assert trained.attention_mask[:, 0].all()
     assert decoded.attention_mask[:, -1].all()
     assert trained.virtual == decoded.virtual == LENGTH

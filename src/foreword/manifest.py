@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from foreword.errors import ArtifactError
 from foreword.methods import METHODS, MethodChoice
-from foreword.recipe import DecodingSpec
+from foreword.recipe import DecodingSpec, InputSpec, written_input
 from foreword.recipe.problems import explain
 
 FORMAT = "1.0"
@@ -45,7 +45,7 @@ class TokensId(_Part):
 class TaskId(_Part):
     """How an example becomes input, and how data of this task is read and measured."""
 
-    input: str
+    input: InputSpec
     target: str
     truncate: str | None = None
     format: Literal["jsonl", "csv", "tsv", "parquet", "e2e"] = "jsonl"
@@ -130,7 +130,7 @@ def card(manifest: Manifest) -> str:
 A prompt for the frozen backbone `{manifest.backbone.name}` ({manifest.backbone.family}), trained
 with {method.name} ({METHODS[method.name].paper}): {method.length} virtual tokens.
 
-- Input: `{manifest.task.input!r}`
+- Input: `{written_input(manifest.task.input)!r}`
 - Backbone sha256: `{manifest.backbone.sha256}`
 - Seed: {manifest.seed}
 

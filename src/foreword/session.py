@@ -16,7 +16,7 @@ from foreword.errors import DataError, UserError
 from foreword.evaluation import Report, evaluate
 from foreword.evaluation.evaluate import decode
 from foreword.manifest import Manifest, artifact_folder
-from foreword.recipe import DecodingSpec
+from foreword.recipe import DecodingSpec, written_input
 from foreword.recipe.problems import explain
 from foreword.tasks import Example
 from foreword.tasks.readers import fields_of
@@ -169,4 +169,6 @@ def load(
         download=download,
     )
     task = manifest.task
-    return LoadedPrompt(manifest, model, TextTask.of(task.input, task.target, task.truncate))
+    return LoadedPrompt(
+        manifest, model, TextTask.of(written_input(task.input), task.target, task.truncate)
+    )

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from foreword.backbone import Tokens
 from foreword.errors import DataError, TemplateError, did_you_mean
-from foreword.tasks import Example, Field, Template, linearise
+from foreword.tasks import Chat, Example, Field, Template, linearise, parse_input
+
+Written = str | Sequence[Mapping[str, str]]
+"""A template as a recipe has it: a text with slots, or messages of such texts."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Rendered inputs, and the indices of those that had to be cut."""
+    """Rendered inputs, their tokens, and the indices of those that had to be cut."""
 
-    sources: list[str]
+    texts: list[str]
+    sources: list[list[int]]
     truncated: list[int]
 
 
@@ -24,23 +29,25 @@ class TextTask:
     """Templates of a task and what gives way where an example is too long.
 
     Attributes:
-        input: template of the source.
+        input: template of the source, or messages that the tokenizer's chat template renders.
         target: template of the answer, with the slot `{reference}`.
         truncate: the field that is cut; None refuses.
     """
 
-    input: Template
+    input: Template | Chat
     target: Template
     truncate: str | None = None
 
     @classmethod
-    def of(cls, input: str, target: str = "{reference}", truncate: str | None = None) -> TextTask:
+    def of(
+        cls, input: Written, target: str = "{reference}", truncate: str | None = None
+    ) -> TextTask:
         """Parse the templates.
 
         Raises:
             TemplateError: they do not parse, or do not go together.
         """
-        task = cls(Template.parse(input), Template.parse(target), truncate)
+        task = cls(parse_input(input), Template.parse(target), truncate)
         if "reference" not in task.target.slots:
             raise TemplateError(f"template {target!r}: the target needs the slot {{reference}}")
         if truncate is not None and truncate not in task.input.slots:
@@ -50,23 +57,6 @@ class TextTask:
             )
         return task
 
-    def source(self, example: Example) -> str:
-        """The rendered input."""
-        return self._render(self.input, example, example.fields)
-
-    def answer(self, example: Example, reference: str) -> str:
-        """The rendered target."""
-        return self._render(self.target, example, {**example.fields, "reference": reference})
-
-    @staticmethod
-    def _render(template: Template, example: Example, fields: Mapping[str, Field]) -> str:
-        try:
-            return template.render(fields)
-        except TemplateError as error:
-            raise TemplateError(
-                f"{example.where}: {error}" if example.where else str(error)
-            ) from error
-
     def as_json(self) -> dict[str, Any]:
         """What an artifact keeps."""
         return {
@@ -74,6 +64,27 @@ class TextTask:
             "target": self.target.source,
             "truncate": self.truncate,
         }
+
+    def source(self, tokens: Tokens, example: Example) -> tuple[str, list[int]]:
+        """The rendered input and its tokens.
+
+        Raises:
+            TemplateError: the example lacks a field.
+            DataError: there is not one token to read an answer from.
+        """
+        with _at(example):
+            text, ids = self._source(tokens, example.fields)
+            if not ids:
+                raise DataError("the input is empty; it needs at least one token")
+            return text, ids
+
+    def answer(self, tokens: Tokens, example: Example, reference: str) -> list[int]:
+        """Tokens of the target, which for messages is the assistant's turn."""
+        with _at(example):
+            text = self.target.render({**example.fields, "reference": reference})
+            if isinstance(self.input, Chat):
+                return tokens.turn(self.input.render(example.fields), text)
+            return tokens.target(text)
 
     def fit(
         self, tokens: Tokens, examples: Sequence[Example], room: int | None, *, reserve: int
@@ -83,55 +94,64 @@ class TextTask:
         Raises:
             DataError: one is empty, or too long and `truncate` names no field.
         """
-        sources: list[str] = []
-        truncated: list[int] = []
+        fitted = Fitted([], [], [])
         for example in examples:
-            source = self.source(example)
-            length = len(self._tokens(tokens, example, source))
-            if room is not None and length + reserve > room:
-                source = self._cut(tokens, example, room - reserve)
-                truncated.append(len(sources))
-            sources.append(source)
-        return Fitted(sources, truncated)
+            text, ids = self.source(tokens, example)
+            if room is not None and len(ids) + reserve > room:
+                text, ids = self._cut(tokens, example, len(ids), room - reserve)
+                fitted.truncated.append(len(fitted.texts))
+            fitted.texts.append(text)
+            fitted.sources.append(ids)
+        return fitted
 
     def pair(
         self, tokens: Tokens, example: Example, reference: str, room: int | None
     ) -> tuple[list[int], list[int], bool]:
         """Source tokens, target tokens, and whether the source was cut to fit `room`."""
-        source = self._tokens(tokens, example, self.source(example))
-        target = tokens.target(self.answer(example, reference))
+        _, source = self.source(tokens, example)
+        target = self.answer(tokens, example, reference)
         if room is None or len(source) + len(target) <= room:
             return source, target, False
-        return tokens.source(self._cut(tokens, example, room - len(target))), target, True
+        _, source = self._cut(tokens, example, len(source), room - len(target))
+        return source, target, True
 
-    @staticmethod
-    def _tokens(tokens: Tokens, example: Example, source: str) -> list[int]:
-        """Tokens of a rendered input; without any there is nothing to read an answer from."""
-        ids = tokens.source(source)
-        if not ids:
-            where = f"{example.where}: " if example.where else ""
-            raise DataError(f"{where}the input is empty; it needs at least one token")
-        return ids
+    def _source(self, tokens: Tokens, fields: Mapping[str, Field]) -> tuple[str, list[int]]:
+        if isinstance(self.input, Chat):
+            # The chat template has set the special tokens already.
+            text = tokens.chat(self.input.render(fields))
+            return text, tokens.plain(text)
+        text = self.input.render(fields)
+        return text, tokens.source(text)
 
-    def _cut(self, tokens: Tokens, example: Example, room: int) -> str:
-        where = f"{example.where}: " if example.where else ""
-        length = len(tokens.source(self.source(example)))
-        if self.truncate is None:
+    def _cut(
+        self, tokens: Tokens, example: Example, length: int, room: int
+    ) -> tuple[str, list[int]]:
+        with _at(example):
+            if self.truncate is None:
+                raise DataError(
+                    f"the input has {length} tokens, but the backbone's context leaves {room} for "
+                    "it after prompt and answer; shorten it, or name the field to cut in "
+                    "`task.truncate`"
+                )
+            field = tokens.plain(linearise(example.fields[self.truncate]))
+            keep = len(field)
+            while keep > 0:
+                keep = max(0, keep - max(1, length - room))
+                shorter = {**example.fields, self.truncate: tokens.text(field[:keep])}
+                text, ids = self._source(tokens, shorter)
+                length = len(ids)
+                if 0 < length <= room:
+                    return text, ids
             raise DataError(
-                f"{where}the input has {length} tokens, but the backbone's context leaves {room} "
-                "for it after prompt and answer; shorten it, or name the field to cut in "
-                "`task.truncate`"
+                f"too long even without the field '{self.truncate}': {length} tokens where {room} "
+                "are left"
             )
-        ids = tokens.plain(linearise(example.fields[self.truncate]))
-        keep = len(ids)
-        while keep > 0:
-            keep = max(0, keep - max(1, length - room))
-            fields: Mapping[str, Field] = {**example.fields, self.truncate: tokens.text(ids[:keep])}
-            source = self.input.render(fields)
-            length = len(tokens.source(source))
-            if 0 < length <= room:
-                return source
-        raise DataError(
-            f"{where}too long even without the field '{self.truncate}': {length} tokens where "
-            f"{room} are left"
-        )
+
+
+@contextmanager
+def _at(example: Example) -> Iterator[None]:
+    """Put the place of an example before the message of its mistake."""
+    try:
+        yield
+    except (DataError, TemplateError) as error:
+        raise type(error)(f"{example.where}: {error}" if example.where else str(error)) from error

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from foreword.backbone import Backbone, Decoding, PromptKeyValues
 from foreword.deltas import Frozen
 from foreword.injection import Embeddings, Injection, KeysValues, Text
-from foreword.layout import Layout
+from foreword.layout import Layout, Side
 from foreword.methods import MethodOptions, axes
 from foreword.placement import Prefix
 from foreword.readout import Generation
@@ -53,19 +53,17 @@ class TunedModel(nn.Module):
         """What the backbone takes; the reparameterization runs once for the whole batch."""
         return self.injection.prompt(self.reparam())
 
-    def layout(
-        self, sources: Sequence[str], targets: Sequence[str] | None = None, *, decode: bool = False
+    def arrange(
+        self,
+        sources: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]] | None = None,
+        *,
+        side: Side = "right",
     ) -> Layout:
-        """Lay out texts: padded right to train and to score, left to decode."""
-        tokens = self.backbone.tokens
-        return self.placement.layout(
-            [tokens.source(text) for text in sources],
-            None
-            if targets is None
-            else [self.readout.encode_target(tokens, text) for text in targets],
-            side="left" if decode else "right",
-            pad_id=tokens.pad_id,
-        ).to(self.backbone.device)
+        """Lay out token lists on the backbone's device: left-padded to decode."""
+        pad_id = self.backbone.tokens.pad_id
+        layout = self.placement.layout(sources, targets, side=side, pad_id=pad_id)
+        return layout.to(self.backbone.device)
 
     @torch.no_grad()
     def answers(self, layout: Layout, how: Decoding) -> list[str]:

@@ -95,7 +95,8 @@ def test_empty_inputs_are_refused(model: TunedModel) -> None:
         task.pair(model.backbone.tokens, examples([""])[0], "r", 100)
 
 
-def test_templates_must_fit_together_and_the_data() -> None:
+def test_templates_must_fit_together_and_the_data(model: TunedModel) -> None:
+    tokens = model.backbone.tokens
     with pytest.raises(TemplateError, match=r"needs the slot \{reference\}"):
         TextTask.of("{a}", "{b}")
     with pytest.raises(TemplateError, match=r"truncate: 'recor' is no slot.*mean 'record'"):
@@ -103,7 +104,8 @@ def test_templates_must_fit_together_and_the_data() -> None:
     task = TextTask.of("{text}", "{reference} {nothing}")
     (example,) = examples(["x"])
     with pytest.raises(TemplateError, match=r"^here: .*has no field 'nothing'"):
-        task.answer(example, "r")
+        task.answer(tokens, example, "r")
     with pytest.raises(TemplateError, match=r"^here: .*has no field 'txt'.*mean 'text'"):
-        TextTask.of("{txt}").source(example)
-    assert TextTask.of("{text}", "{text}: {reference}").answer(example, "r") == "x: r"
+        TextTask.of("{txt}").source(tokens, example)
+    answer = TextTask.of("{text}", "{text}: {reference}").answer(tokens, example, "r")
+    assert answer == tokens.target("x: r")

@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from foreword.errors import BackboneError
@@ -59,6 +60,48 @@ class Tokens:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return decoded
+
+    def chat(self, messages: list[dict[str, str]]) -> str:
+        """Messages by the tokenizer's own chat template, up to where the assistant begins.
+
+        Raises:
+            BackboneError: the tokenizer has no chat template, or it refuses the messages.
+        """
+        return self._chat(messages, begin=True)
+
+    def turn(self, messages: list[dict[str, str]], answer: str) -> list[int]:
+        """Tokens of the assistant's turn after `chat(messages)`, its end token included.
+
+        Raises:
+            BackboneError: the template does not put the turn after the messages.
+        """
+        begun = self.chat(messages)
+        whole = self._chat([*messages, {"role": "assistant", "content": answer}], begin=False)
+        if not whole.startswith(begun):
+            raise BackboneError(
+                "task.input: the tokenizer's chat template renders messages otherwise when an "
+                "answer follows, so the assistant's turn cannot be told apart; give task.input as "
+                "one text"
+            )
+        ids = self.plain(whole[len(begun) :])
+        ends = [i for i, token in enumerate(ids) if token == self.eos_id]
+        return ids[: ends[-1] + 1] if ends else [*ids, self.eos_id]
+
+    def _chat(self, messages: list[dict[str, str]], *, begin: bool) -> str:
+        if not self.tokenizer.chat_template:
+            raise BackboneError(
+                "task.input: is a list of messages, but the backbone's tokenizer has no chat "
+                "template; give task.input as one text"
+            )
+        try:
+            rendered: str = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=begin
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise BackboneError(
+                f"task.input: the tokenizer's chat template refuses these messages: {error}"
+            ) from error
+        return rendered
 
     @property
     def eos_id(self) -> int:

@@ -86,6 +86,7 @@ def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, li
 def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
     """Say what an artifact is: method, backbone, task, data, figures."""
     from foreword.manifest import artifact_folder, read_manifest, size_in_bytes
+    from foreword.recipe import written_input
 
     folder = artifact_folder(artifact)
     manifest = read_manifest(folder)
@@ -99,7 +100,7 @@ def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
         f"trained as {method.reparameterization.kind}",
         "backbone": f"{backbone.name} ({backbone.family}, {backbone.dtype}), sha256 "
         f"{backbone.sha256[:12]}…",
-        "input": repr(task.input),
+        "input": repr(written_input(task.input)),
         "target": repr(task.target),
         "decoding": ", ".join(
             f"{k}={v}" for k, v in manifest.decoding.model_dump(exclude_defaults=True).items()

@@ -40,19 +40,18 @@ class Report:
 
 def decode(
     model: TunedModel,
-    sources: Sequence[str],
+    sources: Sequence[list[int]],
     how: Decoding,
     *,
     batch_size: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """Answers to rendered inputs, in their order; batches are made of similar lengths."""
-    lengths = [len(model.backbone.tokens.source(source)) for source in sources]
-    order = sorted(range(len(sources)), key=lambda i: -lengths[i])
+    """Answers to inputs given as tokens, in their order; batches are of similar lengths."""
+    order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
     answers = [""] * len(sources)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        layout = model.layout([sources[i] for i in rows], decode=True)
+        layout = model.arrange([sources[i] for i in rows], side="left")
         for row, answer in zip(rows, model.answers(layout, how), strict=True):
             answers[row] = answer
         advance(len(rows))
@@ -84,7 +83,7 @@ def evaluate(
     fitted = task.fit(model.backbone.tokens, examples, room, reserve=how.max_new_tokens)
     answers = decode(model, fitted.sources, how, batch_size=batch_size, advance=advance)
     return Report(
-        fitted.sources,
+        fitted.texts,
         answers,
         _scores(metrics, answers, examples),
         _by_group(metrics, answers, examples),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from foreword.backbone import Backbone, Decoding, PromptKeyValues, Tokens
+from foreword.backbone import Backbone, Decoding, PromptKeyValues
 from foreword.layout import Layout
 
 
@@ -30,10 +30,6 @@ class Generation:
         """The text after each row, cut at the first stop word and stripped."""
         texts = [backbone.tokens.text(ids) for ids in backbone.generate(layout, prompt, how)]
         return [_until(text, how.stop).strip() for text in texts]
-
-    def encode_target(self, tokens: Tokens, text: str) -> list[int]:
-        """Tokens of the answer that is trained on."""
-        return tokens.target(text)
 
 
 def _until(text: str, stops: tuple[str, ...]) -> str:

@@ -11,10 +11,12 @@ from foreword.recipe.spec import (
     DataSpec,
     DecodingSpec,
     EvaluationSpec,
+    InputSpec,
     Limits,
     Recipe,
     TaskSpec,
     TrainingSpec,
+    written_input,
 )
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "DataSpec",
     "DecodingSpec",
     "EvaluationSpec",
+    "InputSpec",
     "Limits",
     "Recipe",
     "TaskSpec",
@@ -30,4 +33,5 @@ __all__ = [
     "load_recipe",
     "parse_recipe",
     "recipe_schema",
+    "written_input",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -64,11 +64,30 @@ class Limits(Data):
     test: int | None = Field(None, ge=1, description="records")
 
 
+class MessageSpec(Data):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(description="template, with {field} slots")
+
+
+InputSpec = str | Annotated[tuple[MessageSpec, ...], Field(min_length=1)]
+
+
+def written_input(spec: InputSpec) -> str | list[dict[str, str]]:
+    """An input as it stands in YAML: a text, or messages as plain mappings."""
+    return spec if isinstance(spec, str) else [message.model_dump() for message in spec]
+
+
 class TaskSpec(Data):
     """What goes in, what comes out, how it is measured."""
 
     data: DataSpec
-    input: str = Field("{record}\n", description="template of the source, with {field} slots")
+    input: InputSpec = Field(
+        "{record}\n",
+        description="template of the source, with {field} slots; or messages for the tokenizer's"
+        " chat template",
+    )
     target: str = Field("{reference}", description="template of the target")
     limits: Limits = Limits()
     truncate: str | None = Field(
