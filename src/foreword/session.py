@@ -85,7 +85,8 @@ class LoadedPrompt:
         if seed is not None:
             set_seed(seed)
         texts = decode(self.model, fitted.sources, how, batch_size=batch_size, advance=advance)
-        return [Answer(text, i in fitted.truncated) for i, text in enumerate(texts)]
+        cut = set(fitted.truncated)
+        return [Answer(self.task.bare_answer(text), i in cut) for i, text in enumerate(texts)]
 
     def evaluate(
         self,
@@ -93,10 +94,13 @@ class LoadedPrompt:
         *,
         metrics: Sequence[str] | None = None,
         batch_size: int = 32,
+        seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
         **decoding: Any,
     ) -> Report:
         """Decode examples and measure the answers, by the task's metrics if none are named."""
+        if seed is not None:
+            set_seed(seed)
         return evaluate(
             self.model,
             self.task,

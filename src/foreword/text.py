@@ -86,6 +86,13 @@ class TextTask:
                 return tokens.turn(self.input.render(example.fields), text)
             return tokens.target(text)
 
+    def bare_answer(self, decoded: str) -> str:
+        """A decoded text without the words that the target template puts around the reference."""
+        (before, _), *rest = self.target.pieces
+        after = rest[-1][0] if len(rest) == 1 else ""
+        before = before if self.target.slots[0] == "reference" else ""
+        return decoded.removeprefix(before.strip()).removesuffix(after.strip()).strip()
+
     def fit(
         self, tokens: Tokens, examples: Sequence[Example], room: int | None, *, reserve: int
     ) -> Fitted:

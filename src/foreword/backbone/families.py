@@ -54,14 +54,14 @@ def measure(model: PreTrainedModel) -> Geometry:
     """Read the geometry off a cache that the model filled with two tokens."""
     config = model.config.get_text_config(decoder=True)
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    with torch.no_grad():
-        cache = model(
-            input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True
-        ).past_key_values
     try:
+        with torch.no_grad():
+            cache = model(
+                input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True
+            ).past_key_values
         shapes = [tuple(layer.keys.shape) for layer in cache.layers]
-    except AttributeError:
-        shapes = []
+    except (AttributeError, TypeError, ValueError):
+        cache, shapes = None, []
     if len(shapes) != config.num_hidden_layers or len({shape[1::2] for shape in shapes}) != 1:
         raise BackboneError(
             f"backbone family '{config.model_type}' cannot carry a prefix: its layers do not all "

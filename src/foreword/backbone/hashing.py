@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from foreword.errors import BackboneError
@@ -51,7 +51,10 @@ def hash_folder(folder: Path) -> str:
     ).hexdigest()
     known = _read_cache()
     if key not in known:
-        known = {**known, key: hash_tensors(_stored(files))}
+        try:
+            known = {**known, key: hash_tensors(_stored(files))}
+        except (SafetensorError, OSError) as error:
+            raise BackboneError(f"{folder}: its checkpoint cannot be read: {error}") from error
         _write_cache(known)
     return known[key]
 

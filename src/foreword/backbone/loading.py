@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -69,18 +70,27 @@ def load_backbone(
         attention.register()
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
-            model = AutoModelForCausalLM.from_pretrained(
+            model, report = AutoModelForCausalLM.from_pretrained(
                 where,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 attn_implementation=attention.IMPLEMENTATION,
+                output_loading_info=True,
                 **options,
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BackboneError(
             f"backbone '{name}' cannot be loaded: {first}. Give a folder written by "
             f"save_pretrained(), a hub name, or one of {', '.join(bundled_backbones())}"
         ) from error
+    _check_complete(name, report)
     model.to(device)
     stored = folder or _stored_folder(where, revision)
     return Backbone.wrap(
@@ -90,6 +100,21 @@ def load_backbone(
         revision=getattr(config, "_commit_hash", None) or revision,
         sha256=hashing.hash_folder(stored) if stored else hashing.hash_module(model),
     )
+
+
+def _check_complete(name: str, report: dict[str, Any]) -> None:
+    """transformers makes up random numbers for weights that a checkpoint lacks; we do not."""
+    for key, what in (
+        ("missing_keys", "its checkpoint lacks weights that the model needs"),
+        ("unexpected_keys", "its checkpoint has weights that the model has no place for"),
+    ):
+        names = sorted(report.get(key) or ())
+        if names:
+            some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            raise BackboneError(
+                f"backbone '{name}': {what} ({len(names)}: {some}); checkpoint and config.json do "
+                "not belong together, or the checkpoint is not whole"
+            )
 
 
 def _bundled(name: str) -> Path | None:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from foreword.backbone import attention, families, hashing
 from foreword.backbone.activations import fuse_activations
 from foreword.backbone.attention import ARGUMENT, PromptKeyValues
 from foreword.backbone.decoding import Decoding, generation_config, watch
 from foreword.backbone.families import Geometry
-from foreword.backbone.tokens import Tokens
+from foreword.backbone.tokens import BosRule, Tokens
 from foreword.errors import BackboneError
 from foreword.layout import Layout
 
@@ -58,6 +58,8 @@ class Backbone:
             raise BackboneError(
                 f"backbone family '{model.config.model_type}' cannot carry a prefix: {error}"
             ) from error
+        # What a checkpoint ships there (penalties, suppressed tokens) would change every answer.
+        model.generation_config = GenerationConfig()
         model.eval()
         model.requires_grad_(False)
         fuse_activations(model)
@@ -82,6 +84,10 @@ class Backbone:
     def dtype(self) -> str:
         """The type its weights were loaded as, by torch's name."""
         return str(self.model.dtype).removeprefix("torch.")
+
+    def with_bos(self, bos: BosRule) -> Backbone:
+        """The same model under another rule for the beginning token."""
+        return replace(self, tokens=replace(self.tokens, bos=bos))
 
     def logits(
         self, layout: Layout, prompt: PromptKeyValues | None, reading: Tensor | None = None

@@ -8,8 +8,9 @@ by the mask alone, so any id can fill it.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -119,11 +120,19 @@ class Tokens:
 
     @property
     def sha256(self) -> str:
-        """Hash of the vocabulary and the special tokens."""
+        """Hash of all that decides how text becomes tokens: vocabulary, merges, normalizer,
+        special tokens, chat template. Padding and truncation are left out: we do them."""
         digest = hashlib.sha256()
-        for token, index in sorted(self.tokenizer.get_vocab().items()):
-            digest.update(f"{token}\0{index}\0".encode())
+        fast = getattr(self.tokenizer, "backend_tokenizer", None)
+        if fast is None:
+            whole: dict[str, Any] = {"vocabulary": self.tokenizer.get_vocab()}
+        else:
+            whole = json.loads(fast.to_str())
+            whole.pop("truncation", None)
+            whole.pop("padding", None)
+        digest.update(json.dumps(whole, sort_keys=True).encode())
         digest.update(repr(sorted(self.tokenizer.special_tokens_map.items())).encode())
+        digest.update(repr(self.tokenizer.chat_template).encode())
         return digest.hexdigest()
 
     def _closes(self) -> bool:

@@ -27,11 +27,18 @@ def generate(
         typer.Option("--input", metavar="FILE|-", help="Text lines or JSONL with named fields."),
     ] = None,
     out: o.OutOption = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
-    num_beams: Annotated[int | None, typer.Option(min=1)] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, in tokens.")
+    ] = None,
+    num_beams: Annotated[int | None, typer.Option(min=1, help="Beams; 1 is greedy.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Sample instead of the best.")] = False,
-    temperature: Annotated[float | None, typer.Option(min=0.0)] = None,
-    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="With --sample: above 1 is wilder.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="With --sample: draw from the likeliest so much."),
+    ] = None,
     stop: Annotated[
         list[str] | None, typer.Option("--stop", help="Stop word; may be repeated.")
     ] = None,
@@ -94,7 +101,7 @@ def evaluate(
         str | None, typer.Option("--references", help="Column with the references.")
     ] = None,
     group: Annotated[
-        str | None, typer.Option("--group", help="Column to report results apart by.")
+        str | None, typer.Option("--group", help="Column to report apart by; '' for none.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write figures and answers there, as JSON.")
@@ -106,6 +113,7 @@ def evaluate(
     dtype: o.DTypeOption = None,
     batch_size: o.BatchSizeOption = None,
     limit: o.LimitOption = None,
+    seed: o.SeedOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Measure a trained prompt on a data file."""
@@ -118,13 +126,15 @@ def evaluate(
         data,
         format.value if format else _format_of(data, task.format),
         references=references or task.references,
-        group=group or task.group,
+        group=(task.group if group is None else group or None),
     )[:limit]
     prompt = _load(artifact, backbone, device, dtype, other_backbone, download)
     progress = progress_for_terminal()
     try:
         progress.begin("evaluate", len(examples))
-        report = prompt.evaluate(examples, batch_size=batch_size or 32, advance=progress.advance)
+        report = prompt.evaluate(
+            examples, batch_size=batch_size or 32, seed=seed, advance=progress.advance
+        )
     finally:
         progress.end()
     figures = {

@@ -81,7 +81,8 @@ def evaluate(
     """
     room = model.placement.room(model.backbone.geometry.context)
     fitted = task.fit(model.backbone.tokens, examples, room, reserve=how.max_new_tokens)
-    answers = decode(model, fitted.sources, how, batch_size=batch_size, advance=advance)
+    decoded = decode(model, fitted.sources, how, batch_size=batch_size, advance=advance)
+    answers = [task.bare_answer(text) for text in decoded]
     return Report(
         fitted.texts,
         answers,

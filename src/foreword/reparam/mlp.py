@@ -44,9 +44,9 @@ class MLP(Reparameterization):
         return rows
 
     def fit(self, rows: Tensor) -> float:
-        """Train table and MLP towards `rows` by Adam on the squared error."""
+        """Train the MLP towards `rows` by Adam on the squared error; the table stays as it is."""
         rows = rows.detach()
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.fit_learning_rate)
+        optimizer = torch.optim.Adam(self.transform.parameters(), lr=self.fit_learning_rate)
         with torch.enable_grad():
             for _ in range(self.fit_steps):
                 optimizer.zero_grad()
