@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import typer
 import typer.main
 
 from foreword.cli.app import app
@@ -22,28 +23,33 @@ MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(encodin
 def commands(file: Path) -> Iterator[str]:
     """The shell lines of a Markdown file's fenced blocks, continuations joined."""
     text = file.read_text(encoding="utf-8")
-    for block in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, re.M | re.S):
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S):
+        if language not in ("", "sh", "bash", "console"):
+            continue
         for line in re.sub(r"\\\n\s*", " ", block).splitlines():
             command = line.removeprefix("$ ").strip()
             if re.match(r"(?:\S*/)?(foreword|make)\s", command):
                 yield command
 
 
-def problem(command: str) -> str | None:
+def problem(line: str) -> str | None:
     """What is wrong with a command line, if anything."""
-    words = shlex.split(command, comments=True)
+    words = shlex.split(line, comments=True)
     words = words[: next((i for i, w in enumerate(words) if w in ("|", ">", "&&", ";")), None)]
     if words[0] == "make":
         unknown = [w for w in words[1:] if "=" not in w and w not in MAKE_TARGETS]
         return f"no such make target: {unknown[0]}" if unknown else None
-    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    if words[1].startswith("-"):
-        return None
-    if words[1] not in verbs:
-        return f"no such verb: {words[1]}"
+    command, rest = typer.main.get_command(app), words[1:]
+    while (verbs := getattr(command, "commands", None)) is not None:  # `import` has a verb below it
+        if rest and rest[0].startswith("-"):
+            return None
+        if not rest or rest[0] not in verbs:
+            said = " ".join([*words[1 : len(words) - len(rest)], *rest[:1]])
+            return f"no such verb: {said}" if rest else f"a verb is missing after {said}"
+        command, rest = verbs[rest[0]], rest[1:]
     try:
-        verbs[words[1]].make_context(words[1], words[2:])
-    except click.exceptions.Exit:
+        command.make_context(command.name, rest)
+    except (click.exceptions.Exit, typer.Exit):
         return None
     except Exception as error:
         return f"{type(error).__name__}: {error}"

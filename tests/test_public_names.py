@@ -37,6 +37,7 @@ def test_unknown_names_are_attribute_errors() -> None:
         "import foreword.tasks",
         "import foreword.methods",
         "import foreword.manifest",
+        "import foreword.scoring",
     ],
 )
 def test_light_imports(statement: str) -> None:

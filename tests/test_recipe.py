@@ -155,9 +155,9 @@ def test_a_wrong_value_breaks_no_rule_between_fields() -> None:
         ),
         (
             {"training": {"table": 1}},
-            "training.table: no such name (known: accumulation, batch_size, best_by, betas, clip, "
-            "epochs, evaluate_every, learning_rate, loss, patience, precision, schedule, steps, "
-            "tracker, warmup, weight_decay)",
+            "training.table: no such name (known: accumulation, batch_size, best_by, betas, "
+            "checkpoint_every, clip, epochs, evaluate_every, learning_rate, loss, patience, "
+            "precision, schedule, steps, tracker, warmup, weight_decay)",
         ),
     ],
 )

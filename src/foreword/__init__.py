@@ -1,4 +1,4 @@
-"""foreword: teach one frozen language model many tasks, each with a few kilobytes of prompt.
+"""foreword: teach one frozen language model many tasks, each with kilobytes of prompt.
 
     import foreword
 
@@ -6,6 +6,7 @@
     prompt = foreword.load(run.artifact)
     print(prompt.generate(["name : Silver Piper | type : bird | colour : grey"]))
 
+The names of PEFT's prompt methods are here too (`from foreword import PromptTuningConfig`).
 Public names are imported when they are first used, so `import foreword` costs nothing.
 """
 
@@ -16,15 +17,61 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foreword.backbone import load_backbone as load_backbone
+    from foreword.compat import PeftType as PeftType
+    from foreword.compat import PrefixEncoder as PrefixEncoder
+    from foreword.compat import PrefixTuningConfig as PrefixTuningConfig
+    from foreword.compat import PromptEmbedding as PromptEmbedding
+    from foreword.compat import PromptEncoder as PromptEncoder
+    from foreword.compat import PromptEncoderConfig as PromptEncoderConfig
+    from foreword.compat import (
+        PromptEncoderReparameterizationType as PromptEncoderReparameterizationType,
+    )
+    from foreword.compat import PromptTuningConfig as PromptTuningConfig
+    from foreword.compat import PromptTuningInit as PromptTuningInit
+    from foreword.compat import TaskType as TaskType
+    from foreword.compat import export_peft as export_peft
+    from foreword.compat import import_peft as import_peft
     from foreword.recipe import load_recipe as load_recipe
     from foreword.runs import train as train
     from foreword.session import load as load
     from foreword.tasks import read_examples as read_examples
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "load_backbone", "load_recipe", "read_examples", "train"]
+__all__ = [
+    "PeftType",
+    "PrefixEncoder",
+    "PrefixTuningConfig",
+    "PromptEmbedding",
+    "PromptEncoder",
+    "PromptEncoderConfig",
+    "PromptEncoderReparameterizationType",
+    "PromptTuningConfig",
+    "PromptTuningInit",
+    "TaskType",
+    "__version__",
+    "export_peft",
+    "import_peft",
+    "load",
+    "load_backbone",
+    "load_recipe",
+    "read_examples",
+    "train",
+]
 
+_COMPAT = "foreword.compat"
 _HOMES = {
+    "PeftType": _COMPAT,
+    "PrefixEncoder": _COMPAT,
+    "PrefixTuningConfig": _COMPAT,
+    "PromptEmbedding": _COMPAT,
+    "PromptEncoder": _COMPAT,
+    "PromptEncoderConfig": _COMPAT,
+    "PromptEncoderReparameterizationType": _COMPAT,
+    "PromptTuningConfig": _COMPAT,
+    "PromptTuningInit": _COMPAT,
+    "TaskType": _COMPAT,
+    "export_peft": _COMPAT,
+    "import_peft": _COMPAT,
     "load": "foreword.session",
     "load_backbone": "foreword.backbone",
     "load_recipe": "foreword.recipe",

@@ -10,6 +10,7 @@ Nothing in it is executed, and nothing in it starts a download.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from foreword import files
 from foreword.backbone import Backbone, load_backbone
-from foreword.errors import ArtifactError, BackboneError
+from foreword.errors import ArtifactError, BackboneError, RunError
 from foreword.manifest import (
     CARD,
     FORMAT,
@@ -77,7 +78,11 @@ def save_artifact(
         for key, value in folded.injection.tensors(folded.reparam()).items()
     }
     with files.new_folder(Path(folder)) as temporary:
-        save_file(tensors, temporary / TENSORS, metadata={"format": "pt"})
+        try:
+            save_file(tensors, temporary / TENSORS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise RunError(f"{folder}: cannot be written: {error}") from error
+        (temporary / TENSORS).chmod(0o644)
         manifest = Manifest(
             format=FORMAT,
             name=name,
@@ -133,7 +138,7 @@ def load_model(
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    tensors = _read_tensors(folder / TENSORS, manifest)
+    tensors = read_tensors(folder / TENSORS, manifest)
     if backbone is None:
         try:
             backbone = load_backbone(
@@ -149,8 +154,15 @@ def load_model(
                 f"{folder}: {error}. If it lies elsewhere, name it with --backbone; an artifact "
                 "does not download by itself (--download lets it)"
             ) from error
+    backbone = backbone.with_bos(manifest.tokens.bos)
     if not other_backbone:
         _check_backbone(folder, manifest, backbone)
+    if backbone.dtype != manifest.backbone.dtype:
+        warnings.warn(
+            f"{folder}: was trained on a backbone in {manifest.backbone.dtype}, here it is in "
+            f"{backbone.dtype}; answers may differ",
+            stacklevel=2,
+        )
     # The stored tokens are folded: what made them in training is not built again.
     model = compose(backbone, manifest.method.model_copy(update={"reparameterization": Table()}))
     rows = model.injection.rows(tensors, manifest.method.length)
@@ -171,7 +183,12 @@ def _check_backbone(folder: Path, manifest: Manifest, backbone: Backbone) -> Non
             )
 
 
-def _read_tensors(file: Path, manifest: Manifest) -> dict[str, Tensor]:
+def read_tensors(file: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """The folded prompt of an artifact, its bytes checked against the manifest.
+
+    Raises:
+        ArtifactError: it is damaged, or stored in a type that holds no prompt.
+    """
     try:
         found = files.sha256(file)
         if found != manifest.prompt_sha256:

@@ -1,7 +1,12 @@
-"""Writing files so that nothing is ever left half-written."""
+"""Writing files so that nothing is ever left half-written, a power cut included.
+
+What is written gets a temporary name, is synced, renamed, and the folder is synced.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -15,18 +20,58 @@ from foreword.errors import RunError, UserError
 
 def write_text(file: Path, text: str) -> None:
     """Write a text file in one move: readers see the old file or the new one."""
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, data: bytes) -> None:
+    """Write a file in one move: readers see the old file or the new one.
+
+    Raises:
+        RunError: it cannot be written; the old file is as it was.
+    """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="\n") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
+        write_synced(temporary, data)
         temporary.replace(file)
+        sync_folder(file.parent)
     except OSError as error:
+        raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
+    finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+def write_synced(file: Path, data: bytes) -> None:
+    """Write a file under its own name and wait until the disk has it; OSError if it cannot be."""
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        write_all(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write to a file descriptor, in as many parts as the system makes of it."""
+    left = memoryview(data)
+    while left:
+        written = os.write(handle, left)
+        if not written:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        left = left[written:]
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has a folder's names."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every file system can
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -46,13 +91,59 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
+        _sync_all(temporary)
         if folder.exists():
             folder.rmdir()
         temporary.replace(folder)
+        sync_folder(folder.parent)
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync_all(folder: Path) -> None:
+    for place in folder.iterdir():
+        if place.is_dir():
+            _sync_all(place)
+        else:
+            handle = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    sync_folder(folder)
+
+
+def sweep(folder: Path, *names: str) -> None:
+    """Remove what a killed process left of the files and folders `names` in `folder`."""
+    for name in names:
+        for place in folder.glob(f".{name}.*"):
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    place.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else is in this block with the same folder; the system lets go when a process dies.
+
+    Raises:
+        UserError: another process is in it now.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process is writing into it now") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def refuse_occupied(folder: Path) -> None:

@@ -51,7 +51,9 @@ class TaskId(_Part):
     format: Literal["jsonl", "csv", "tsv", "parquet", "e2e"] = "jsonl"
     references: str = "references"
     group: str | None = None
-    metrics: tuple[Literal["bleu", "chrf", "ter", "slot_coverage"], ...] = ()
+    metrics: tuple[
+        Literal["bleu", "chrf", "ter", "slot_coverage", "nist", "meteor", "rouge_l", "cider"], ...
+    ] = ()
 
 
 class Manifest(_Part):
@@ -135,7 +137,7 @@ with {method.name} ({METHODS[method.name].paper}): {method.length} virtual token
 - Seed: {manifest.seed}
 
 ```
-foreword generate {manifest.name} --text "..."
+foreword generate THIS_FOLDER --text "..."
 ```
 
 {table}

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from foreword.backbone import Backbone, Decoding, PromptKeyValues
 from foreword.deltas import Frozen
+from foreword.errors import UserError
 from foreword.injection import Embeddings, Injection, KeysValues, Text
 from foreword.layout import Layout, Side
 from foreword.methods import MethodOptions, axes
 from foreword.placement import Prefix
 from foreword.readout import Generation
-from foreword.reparam import MLP, Reparameterization, Table
+from foreword.reparam import LSTM, MLP, ReluMLP, Reparameterization, Table
 
 
 class TunedModel(nn.Module):
@@ -116,6 +117,12 @@ _INJECTIONS: dict[str, Callable[[Backbone], Injection]] = {
 def compose(backbone: Backbone, options: MethodOptions) -> TunedModel:
     """The model that a method's options name, its virtual tokens at their random start."""
     point = options.point
+    context = backbone.geometry.context
+    if context is not None and options.length >= context:
+        raise UserError(
+            f"method.length: {options.length} virtual tokens leave no room in the {context} "
+            f"positions of '{backbone.name}'"
+        )
     injection = _INJECTIONS[point.injection](backbone)
     return TunedModel(
         backbone,
@@ -128,14 +135,36 @@ def compose(backbone: Backbone, options: MethodOptions) -> TunedModel:
 
 
 def _reparam(options: MethodOptions, width: int, d: int) -> Reparameterization:
-    chosen = options.reparameterization
-    if isinstance(chosen, axes.MLP):
-        return MLP(
-            options.length,
-            width,
-            d,
-            chosen.hidden,
-            fit_steps=chosen.fit_steps,
-            fit_learning_rate=chosen.fit_learning_rate,
-        )
-    return Table(options.length, width, chosen.std)
+    length = options.length
+    match options.reparameterization:
+        case axes.MLP() as mlp:
+            return MLP(
+                length,
+                width,
+                d,
+                mlp.hidden,
+                fit_steps=mlp.fit_steps,
+                fit_learning_rate=mlp.fit_learning_rate,
+            )
+        case axes.LSTM() as lstm:
+            return LSTM(
+                length,
+                width,
+                d,
+                lstm.hidden or max(1, d // 2),
+                layers=lstm.layers,
+                dropout=lstm.dropout,
+                fit_steps=lstm.fit_steps,
+                fit_learning_rate=lstm.fit_learning_rate,
+            )
+        case axes.ReluMLP() as relu:
+            return ReluMLP(
+                length,
+                width,
+                d,
+                relu.hidden or d,
+                fit_steps=relu.fit_steps,
+                fit_learning_rate=relu.fit_learning_rate,
+            )
+        case axes.Table() as table:
+            return Table(length, width, table.std)

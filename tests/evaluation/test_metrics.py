@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import sacrebleu
 from sacrebleu.metrics import CHRF, TER
 
-from foreword.evaluation import METRICS
+from foreword.evaluation import METRICS, metrics
+from foreword.manifest import TaskId
+from foreword.recipe.spec import TaskSpec
+from foreword.scoring import score
 from foreword.tasks import Example
 
 ANSWERS = ["The cat sat on the mat.", "A grey bird sings loudly.", "nothing"]
@@ -111,4 +114,38 @@ def test_every_metric_says_which_way_is_better() -> None:
         "chrf": "high",
         "ter": "low",
         "slot_coverage": "high",
+        "nist": "high",
+        "meteor": "high",
+        "rouge_l": "high",
+        "cider": "high",
     }
+
+
+def test_the_e2e_tools_metrics_are_on_its_own_scale() -> None:
+    given = examples([["A cat sat."], ["A grey bird sings loudly."], ["nothing", "x y"]])
+    references = [example.references for example in given]
+    official = score(ANSWERS, references, ["nist", "rouge_l", "cider"], samples=0).values
+    assert {name: METRICS[name].score(ANSWERS, given) for name in official} == official
+    assert METRICS["nist"].score(ANSWERS, examples([["a"], [], ["b"]])) is None
+    assert METRICS["nist"].score([], []) is None
+
+
+def test_without_java_a_metric_is_none_and_a_note_is_given_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("foreword.scoring.java.find_java", lambda: None)
+    metrics._note_absent.cache_clear()
+    metrics._same_corpus.cache_clear()
+    for _ in range(2):
+        for name in ("meteor", "rouge_l", "cider"):
+            assert METRICS[name].score(ANSWERS, examples(REFERENCES)) is None
+    assert caplog.messages == [
+        f"{title} is absent: needs Java: pip install 'foreword[metrics]'"
+        for title in ("METEOR", "ROUGE_L", "CIDEr")
+    ]
+
+
+def test_recipes_and_manifests_know_every_metric() -> None:
+    for model in (TaskSpec, TaskId):
+        names, _ = get_args(model.model_fields["metrics"].annotation)
+        assert set(get_args(names)) == set(METRICS)

@@ -28,6 +28,7 @@ from foreword.tasks.readers import data_file
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 SMALL = [
     "training.steps=4",
+    "method.init=random",
     "training.batch_size=4",
     "training.evaluate_every=2",
     "task.limits.train=16",
@@ -241,16 +242,13 @@ def test_plain_data_is_a_recipe(mini: Backbone, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """One batch shared by two gloo processes gives the losses of one process, and one folder."""
-    overrides = [part for item in (*SMALL, "training.batch_size=5") for part in ("--set", item)]
+    settings = (*SMALL, "training.batch_size=5", "training.learning_rate=1e-3")
+    overrides = [part for item in settings for part in ("--set", item)]
     command = ["-m", "foreword", "train", str(QUICKSTART), "--device", "cpu", *overrides]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launch = [
-        *("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"),
-        *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-        *("--main_process_port", str(port)),
-    ]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     for place, arguments in (("one", command), ("two", [*launch, *command])):
         (tmp_path / place).mkdir()

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from foreword import __version__
-from foreword.cli import catalogue, training, using
+from foreword.cli import catalogue, exchange, score, training, using
 from foreword.errors import ForewordError
 
 app = typer.Typer(
     name="foreword",
-    help="Teach one frozen language model many tasks, each with a few kilobytes of trained prompt.",
+    help="Teach one frozen language model many tasks, each with kilobytes of trained prompt.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -24,9 +24,12 @@ app = typer.Typer(
 app.command("train")(training.train)
 app.command("generate")(using.generate)
 app.command("evaluate")(using.evaluate)
+app.command("score")(score.score)
 app.command("ls")(catalogue.ls)
 app.command("show")(catalogue.show)
 app.command("recipe-schema")(catalogue.recipe_schema)
+app.add_typer(exchange.import_, name="import")
+app.add_typer(exchange.export, name="export")
 
 
 def _version(wanted: bool) -> None:

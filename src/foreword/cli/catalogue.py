@@ -56,7 +56,7 @@ def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, li
     from rich import box
     from rich.table import Table
 
-    from foreword.cli.tables import TITLES, print_table
+    from foreword.cli.tables import TITLES, figure, print_table
 
     if found:
         table = Table(box=box.SIMPLE_HEAD)
@@ -64,7 +64,7 @@ def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, li
             table.add_column(column, justify="right" if column in ("tokens", "kB") else "left")
         for entry in found:
             scores = ", ".join(
-                f"{TITLES.get(name, name).split(' (')[0]} {value:.1f}"
+                f"{TITLES.get(name, name).split(' (')[0]} {figure(name, value)}"
                 for name, value in entry.get("scores", {}).items()
                 if value is not None
             )

@@ -9,7 +9,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER (low is good)", "slot_coverage": "slots %"}
+TITLES = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "ter": "TER (low is good)",
+    "slot_coverage": "slots %",
+    "nist": "NIST",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+}
+_DECIMALS = {"nist": 3, "meteor": 3, "rouge_l": 3, "cider": 3}
+
+
+def figure(metric: str, value: float | None) -> str:
+    """A score as a table shows it: one decimal of 100, three on the E2E tool's scales."""
+    return "–" if value is None else f"{value:.{_DECIMALS.get(metric, 1)}f}"
 
 
 def score_table(
@@ -31,7 +46,7 @@ def score_table(
         table.add_column(TITLES.get(metric, metric), justify="right")
     for subject, groups in subjects.items():
         for i, (group, scores) in enumerate(groups.items()):
-            cells = ["–" if (v := scores.get(m)) is None else f"{v:.1f}" for m in metrics]
+            cells = [figure(m, scores.get(m)) for m in metrics]
             table.add_row(subject if i == 0 else "", group, *cells)
         table.add_section()
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,13 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", help="The run folder; runs/NAME if not given.")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --out, or with the newest unfinished runs/NAME.",
+        ),
+    ] = False,
     backbone: Annotated[
         str | None, typer.Option("--backbone", help="Instead of the recipe's.")
     ] = None,
@@ -53,6 +61,7 @@ def train(
     checked = load_recipe(recipe, [*overrides, *(set_ or [])])
 
     from foreword.progress import progress_for_terminal
+    from foreword.runs import Stopped
     from foreword.runs import train as run_recipe
 
     progress = progress_for_terminal()
@@ -60,14 +69,31 @@ def train(
         run = run_recipe(
             checked,
             out=out,
+            resume=resume,
             device=device.value if device else None,
             progress=progress,
             trust_remote_code=trust_remote_code,
         )
+    except Stopped as stopped:
+        progress.end()
+        typer.echo(
+            f"foreword: {stopped}{_go_on(stopped.folder, device, trust_remote_code)}", err=True
+        )
+        raise typer.Exit(stopped.exit_status) from stopped
     finally:
         progress.end()
     if run.metrics:
         _print_json(run) if as_json else _print_run(run)
+
+
+def _go_on(folder: Path | None, device: o.Device | None, trust_remote_code: bool) -> str:
+    """The command that goes on with a stopped run, by the recipe that it wrote down."""
+    if folder is None:
+        return ""
+    words = ["foreword", "train", str(folder / "recipe.yaml"), "--out", str(folder), "--resume"]
+    words += ["--device", device.value] if device else []
+    words += ["--trust-remote-code"] if trust_remote_code else []
+    return f"; go on with: {shlex.join(words)}"
 
 
 def _print_json(run: Run) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from foreword.scoring import MEASURES, Corpus, Unavailable
 from foreword.tasks import Example
 
 
@@ -46,17 +50,18 @@ def ter(answers: Sequence[str], examples: Sequence[Example]) -> float | None:
 
 
 def slot_coverage(answers: Sequence[str], examples: Sequence[Example]) -> float | None:
-    """Share in per cent of the records' plain values that stand in the answer, whatever the case.
+    """Share in per cent of the records' plain values that stand in the answer as whole words,
+    whatever the case.
 
     Values that are only yes or no are said in other words and do not count.
     """
     found = total = 0
     for answer, example in zip(answers, examples, strict=True):
-        said = answer.casefold()
         for value in (example.record or {}).values():
-            if value.casefold() not in ("yes", "no"):
+            if value and value.casefold() not in ("yes", "no"):
                 total += 1
-                found += value.casefold() in said
+                words = rf"(?<!\w){re.escape(value.casefold())}(?!\w)"
+                found += re.search(words, answer.casefold()) is not None
     return 100 * found / total if total else None
 
 
@@ -71,9 +76,39 @@ def _corpus(metric: Any, answers: Sequence[str], examples: Sequence[Example]) ->
     return float(metric.corpus_score(list(answers), streams).score)
 
 
+def _official(name: str) -> Metric:
+    """A measure of the E2E challenge's tool on its own scale; None with a note without its Java."""
+    measure = MEASURES[name]
+
+    def score(answers: Sequence[str], examples: Sequence[Example]) -> float | None:
+        if not answers or not all(example.references for example in examples):
+            return None
+        try:
+            references = tuple(example.references for example in examples)
+            return measure.statistics(_same_corpus(tuple(answers), references)).value()
+        except Unavailable as reason:
+            _note_absent(measure.title, str(reason))
+            return None
+
+    return Metric(measure.title, "high", score)
+
+
+@lru_cache(maxsize=1)
+def _same_corpus(answers: tuple[str, ...], references: tuple[tuple[str, ...], ...]) -> Corpus:
+    """Measures that follow each other on the same answers share the tokenised texts."""
+    return Corpus(answers, references)
+
+
+@lru_cache
+def _note_absent(title: str, reason: str) -> None:
+    """Once for each measure and reason."""
+    logging.getLogger("foreword").warning("%s is absent: %s", title, reason)
+
+
 METRICS: dict[str, Metric] = {
     "bleu": Metric("BLEU", "high", bleu),
     "chrf": Metric("chrF", "high", chrf),
     "ter": Metric("TER", "low", ter),
     "slot_coverage": Metric("slots %", "high", slot_coverage),
+    **{name: _official(name) for name in ("nist", "meteor", "rouge_l", "cider")},
 }

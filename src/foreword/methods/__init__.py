@@ -11,22 +11,27 @@ from pydantic import Field
 
 from foreword.methods.backbone_alone import BackboneAlone
 from foreword.methods.base import MethodOptions
+from foreword.methods.p_tuning import PTuning
 from foreword.methods.prefix_tuning import PrefixTuning
 from foreword.methods.prompt_tuning import PromptTuning
 
 METHODS: dict[str, type[MethodOptions]] = {
     "prefix-tuning": PrefixTuning,
     "prompt-tuning": PromptTuning,
+    "p-tuning": PTuning,
     "backbone-alone": BackboneAlone,
 }
 
-MethodChoice = Annotated[PrefixTuning | PromptTuning | BackboneAlone, Field(discriminator="name")]
+MethodChoice = Annotated[
+    PrefixTuning | PromptTuning | PTuning | BackboneAlone, Field(discriminator="name")
+]
 
 __all__ = [
     "METHODS",
     "BackboneAlone",
     "MethodChoice",
     "MethodOptions",
+    "PTuning",
     "PrefixTuning",
     "PromptTuning",
 ]

@@ -30,7 +30,41 @@ class MLP(Data):
     fit_learning_rate: float = Field(1e-4, gt=0, description="rate of those steps")
 
 
+class LSTM(Data):
+    """A table through a bidirectional LSTM, then an MLP with ReLU (Liu et al. 2021, 3.2)."""
+
+    kind: Literal["lstm"] = "lstm"
+    hidden: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="state of each direction; default: half the backbone's width",
+    )
+    layers: int = Field(2, ge=1, le=64, description="layers of the LSTM")
+    dropout: float = Field(0.0, ge=0, lt=1, description="between the LSTM's layers")
+    fit_steps: int = Field(500, ge=1, description="Adam steps that fit it to a chosen start")
+    fit_learning_rate: float = Field(1e-3, gt=0, description="rate of those steps")
+
+    @model_validator(mode="after")
+    def _dropout_has_a_place(self) -> LSTM:
+        if self.dropout and self.layers == 1:
+            raise ValueError("`dropout` acts between layers: give `layers` of at least 2")
+        return self
+
+
+class ReluMLP(Data):
+    """A table through three linear layers with ReLU: P-Tuning's MLP, as PEFT has it."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: int | None = Field(
+        None, ge=1, le=65536, description="width of the hidden layers; default: the backbone's"
+    )
+    fit_steps: int = Field(500, ge=1, description="Adam steps that fit it to a chosen start")
+    fit_learning_rate: float = Field(1e-3, gt=0, description="rate of those steps")
+
+
 Reparameterization = Annotated[Table | MLP, Field(discriminator="kind")]
+AnyReparameterization = Table | MLP | LSTM | ReluMLP
 
 
 class RandomInit(Data):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from foreword.methods.axes import Point, RandomInit, Reparameterization, Table
+from foreword.methods.axes import Point, RandomInit, Table
 from foreword.methods.base import MethodOptions
 
 
@@ -17,5 +17,5 @@ class BackboneAlone(MethodOptions):
     name: Literal["backbone-alone"]
     length: Literal[0] = 0
     positions: Literal["shift", "keep"] = "shift"
-    reparameterization: Reparameterization = Table()
+    reparameterization: Table = Table()
     init: RandomInit = RandomInit()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import Data, Init, Point, Reparameterization
+from foreword.methods.axes import AnyReparameterization, Data, Init, Point
 
 
 class MethodOptions(Data):
@@ -21,5 +21,5 @@ class MethodOptions(Data):
     name: str
     length: int
     positions: Literal["shift", "keep"]
-    reparameterization: Reparameterization
+    reparameterization: AnyReparameterization
     init: Init

@@ -28,6 +28,7 @@ class PrefixTuning(MethodOptions):
         "schedule": "linear",
         "warmup": 0,
         "weight_decay": 0.0,
+        "loss": "sequence_sum",
     }
 
     name: Literal["prefix-tuning"]

@@ -93,12 +93,9 @@ class TaskSpec(Data):
     truncate: str | None = Field(
         None, description="field that is cut where an example is too long; without it: an error"
     )
-    metrics: tuple[Literal["bleu", "chrf", "ter", "slot_coverage"], ...] = (
-        "bleu",
-        "chrf",
-        "ter",
-        "slot_coverage",
-    )
+    metrics: tuple[
+        Literal["bleu", "chrf", "ter", "slot_coverage", "nist", "meteor", "rouge_l", "cider"], ...
+    ] = ("bleu", "chrf", "ter", "slot_coverage")
 
 
 def training_rules(section: Any) -> list[str]:
@@ -140,6 +137,9 @@ class TrainingSpec(Data):
     patience: int | None = Field(
         None, ge=1, description="stop after so many evaluations without a better one"
     )
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="steps between checkpoints; null: by time, at most 1 % of it"
+    )
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
 
     @field_validator("betas")
@@ -169,6 +169,14 @@ class DecodingSpec(Data):
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = Field(0, ge=0)
     stop: tuple[str, ...] = Field((), description="stop words: the answer ends before the first")
+
+    @model_validator(mode="after")
+    def _sampling_options_need_sampling(self) -> DecodingSpec:
+        if not self.do_sample and (self.temperature, self.top_p, self.top_k) != (1.0, 1.0, 0):
+            raise ValueError(
+                "`temperature`, `top_p` and `top_k` do nothing without `do_sample: true`"
+            )
+        return self
 
     @field_validator("stop")
     @classmethod

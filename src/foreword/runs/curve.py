@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+from foreword import files
 from foreword.training import History
 
 
@@ -41,4 +43,6 @@ def draw_curve(file: Path, name: str, history: History, window: int = 20) -> Non
     axes.set_ylim(top=max(smooth[min(len(smooth) - 1, 5) :]) * 1.1)
     axes.grid(alpha=0.25)
     axes.legend()
-    figure.savefig(file, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    files.write_bytes(file, picture.getvalue())

@@ -1,9 +1,12 @@
-"""The run folder: claiming it, and what is written into it along the way."""
+"""The run folder: choosing it, claiming it, and reading a finished one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +16,55 @@ from foreword import files
 from foreword.errors import RunError, UserError
 from foreword.evaluation import Report
 from foreword.recipe import Recipe
+from foreword.runs import resuming
 from foreword.tasks import Example
 from foreword.training.hardware import Hardware
 
+RECIPE, METRICS, ANSWERS, ARTIFACT, CURVE = (
+    "recipe.yaml",
+    "metrics.json",
+    "answers.jsonl",
+    "artifact",
+    "curve.png",
+)
 
-def choose_folder(name: str, out: Path | None, hardware: Hardware) -> Path:
-    """The run folder: `out`, or `runs/<name>` with a number if that is taken; nothing is made yet.
 
-    Every process gets the same answer, or the same refusal.
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: everything that was written.
+        artifact: the trained prompt's folder, inside it.
+        recipe: what was run.
+        metrics: the content of `metrics.json`.
+        samples: `{"input", "output", "reference"}` of a few test examples.
+    """
+
+    folder: Path
+    artifact: Path
+    recipe: Recipe
+    metrics: dict[str, Any]
+    samples: list[dict[str, str]]
+
+
+def choose_folder(
+    recipe: Recipe, out: Path | None, hardware: Hardware, *, resume: bool = False
+) -> Path:
+    """The run folder; nothing is made yet.
+
+    A new run has `out`, or `runs/<name>` with a number if that is taken. One that goes on has
+    `out`, or the newest unfinished of `runs/<name>`. Every process gets the same answer, or the
+    same refusal.
 
     Raises:
-        UserError: `out` is there already and is not empty.
+        UserError: `out` is there already and is not empty, or holds a run of another recipe; or
+            there is nothing to go on with.
     """
     answer: list[Any] = [None, None]
     if hardware.main:
         try:
-            answer[0] = str(_free(name) if out is None else out)
-            if out is not None:
-                files.refuse_occupied(out)
+            answer[0] = str(_choose(recipe, out, resume))
         except UserError as error:
             answer[1] = str(error)
     if hardware.processes > 1:
@@ -40,15 +74,96 @@ def choose_folder(name: str, out: Path | None, hardware: Hardware) -> Path:
     return Path(answer[0])
 
 
-def make_folder(folder: Path, recipe: Recipe, hardware: Hardware) -> None:
-    """Make the run folder and write the whole recipe into it."""
-    if hardware.main:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be made a folder: {error.strerror}") from error
-        files.write_text(folder / "recipe.yaml", recipe.to_yaml())
-    hardware.wait()
+def is_finished(folder: Path) -> bool:
+    """Whether a run folder has everything: the figures are written last."""
+    return (folder / METRICS).exists()
+
+
+@contextmanager
+def claimed(folder: Path, recipe: Recipe, hardware: Hardware, *, resume: bool) -> Iterator[None]:
+    """Make the run folder, keep other processes out, write the whole recipe into it.
+
+    Raises:
+        UserError: it cannot be made, or another process writes into it.
+    """
+    if not hardware.main:
+        hardware.wait()
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made a folder: {error.strerror}") from error
+    with files.locked(folder):
+        if resume:
+            files.sweep(folder, RECIPE, METRICS, ANSWERS, ARTIFACT, CURVE)
+        else:
+            files.refuse_occupied(folder)
+        if not (folder / RECIPE).exists():
+            files.write_text(folder / RECIPE, recipe.to_yaml())
+        hardware.wait()
+        yield
+
+
+def read_run(folder: Path, recipe: Recipe) -> Run:
+    """A finished run again.
+
+    Raises:
+        RunError: its files cannot be read.
+    """
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        lines = (folder / ANSWERS).read_text(encoding="utf-8").split("\n")
+        samples = _samples([json.loads(line) for line in lines if line], recipe)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{folder}: is finished, but cannot be read: {error}") from error
+    return Run(folder, folder / ARTIFACT, recipe, metrics, samples)
+
+
+def write_answers(
+    folder: Path, examples: Sequence[Example], report: Report, recipe: Recipe
+) -> list[dict[str, str]]:
+    """Write `answers.jsonl`; returns samples, spread over the examples."""
+    rows = [
+        {
+            "input": source,
+            "output": answer,
+            "references": list(example.references),
+            **({"group": example.group} if example.group else {}),
+        }
+        for source, answer, example in zip(report.sources, report.answers, examples, strict=True)
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    files.write_text(folder / ANSWERS, text)
+    return _samples(rows, recipe)
+
+
+def remove_artifact(folder: Path) -> None:
+    """Make room for the artifact where a run was killed after it had written one."""
+    try:
+        if (folder / ARTIFACT).exists():
+            aside = folder / f".{ARTIFACT}.old"
+            shutil.rmtree(aside, ignore_errors=True)
+            (folder / ARTIFACT).rename(aside)
+            shutil.rmtree(aside)
+    except OSError as error:
+        raise RunError(f"{folder / ARTIFACT}: cannot be replaced: {error.strerror}") from error
+
+
+def _choose(recipe: Recipe, out: Path | None, resume: bool) -> Path:
+    if resume:
+        folder = resuming.newest_unfinished(recipe.name) if out is None else out
+        resuming.refuse_other_recipe(folder, recipe)
+        return folder
+    if out is None:
+        return _free(recipe.name)
+    if resuming.holds_run(out) and not is_finished(out):
+        raise UserError(
+            f"{out}: is there already and is not empty: it holds an unfinished run; go on with it "
+            "by --resume, or name another with --out"
+        )
+    files.refuse_occupied(out)
+    return out
 
 
 def _free(name: str) -> Path:
@@ -60,51 +175,14 @@ def _free(name: str) -> Path:
     return out
 
 
-def write_answers(
-    folder: Path, examples: Sequence[Example], report: Report, count: int
-) -> list[dict[str, str]]:
-    """Write `answers.jsonl`; returns `count` samples, spread over the examples."""
-    rows = [
-        {
-            "input": source,
-            "output": answer,
-            "references": list(example.references),
-            **({"group": example.group} if example.group else {}),
-        }
-        for source, answer, example in zip(report.sources, report.answers, examples, strict=True)
-    ]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    files.write_text(folder / "answers.jsonl", text)
+def _samples(rows: list[dict[str, Any]], recipe: Recipe) -> list[dict[str, str]]:
+    count = recipe.evaluation.samples
     spread = [i * len(rows) // max(1, count) for i in range(min(count, len(rows)))]
     return [
         {
             "input": str(rows[i]["input"]).strip(),
             "output": str(rows[i]["output"]),
-            "reference": examples[i].references[0],
+            "reference": str(rows[i]["references"][0]),
         }
         for i in spread
     ]
-
-
-class Log:
-    """Appends entries to `log.jsonl` as they come."""
-
-    def __init__(self, file: Path, writes: bool) -> None:
-        self.file, self.writes = file, writes
-
-    def __enter__(self) -> Callable[[dict[str, Any]], None]:
-        if not self.writes:
-            return lambda _: None
-        try:
-            self.handle = self.file.open("w", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise RunError(f"{self.file}: cannot be written: {error.strerror}") from error
-        return self._write
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        self.handle.write(json.dumps(entry) + "\n")
-        self.handle.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self.writes:
-            self.handle.close()

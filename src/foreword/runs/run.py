@@ -4,55 +4,55 @@
 - `log.jsonl`: one line a step and an evaluation;
 - `artifact/`: the trained prompt;
 - `metrics.json`: everything measured; `answers.jsonl`: the test answers;
-- `curve.png`: the learning curve.
+- `curve.png`: the learning curve;
+- `checkpoints/`: what `resume` goes on from; gone when the run is finished.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import set_seed
 
 from foreword import files
 from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
-from foreword.evaluation import Report, evaluate
+from foreword.errors import RunError
 from foreword.initial import initialise
 from foreword.manifest import TaskId, size_in_bytes
 from foreword.progress import Progress, Silent
-from foreword.recipe import Recipe, load_recipe, parse_recipe
+from foreword.recipe import Recipe, load_recipe, parse_recipe, written_input
+from foreword.runs import resuming
 from foreword.runs.curve import draw_curve
-from foreword.runs.data import RunData, data_hashes, read_data, training_pairs
-from foreword.runs.folder import Log, choose_folder, make_folder, write_answers
+from foreword.runs.data import RunData, data_hashes, read_data
+from foreword.runs.folder import (
+    ARTIFACT,
+    CURVE,
+    METRICS,
+    Run,
+    choose_folder,
+    claimed,
+    is_finished,
+    read_run,
+    remove_artifact,
+    write_answers,
+)
+from foreword.runs.resuming import holds_run
+from foreword.runs.stages import Stages
 from foreword.text import TextTask
 from foreword.training import History
-from foreword.training import train as train_model
+from foreword.training.checkpoints import FOLDER, LOG, Checkpoints, newest
 from foreword.training.hardware import Hardware
+from foreword.training.log import Log
+from foreword.training.signals import Stop, Stopped, stop_on_signals
+from foreword.training.storage import Storage
 from foreword.tuned import TunedModel, compose
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        folder: everything that was written.
-        artifact: the trained prompt's folder, inside it.
-        recipe: what was run.
-        metrics: the content of `metrics.json`.
-        samples: `{"input", "output", "reference"}` of a few test examples.
-    """
-
-    folder: Path
-    artifact: Path
-    recipe: Recipe
-    metrics: dict[str, Any]
-    samples: list[dict[str, str]]
 
 
 def train(
@@ -60,6 +60,7 @@ def train(
     *,
     overrides: Sequence[str] = (),
     out: Path | str | None = None,
+    resume: bool = False,
     device: str | None = None,
     backbone: Backbone | None = None,
     progress: Progress | None = None,
@@ -71,24 +72,55 @@ def train(
         recipe: a recipe, its plain data, or its file.
         overrides: `key.path=value` strings, as after `--set`.
         out: the run folder; `runs/<name>` with a number if not given.
+        resume: go on with the run in `out`, or with the newest unfinished `runs/<name>`. It ends
+            with the bits that it would have had without the interruption.
         device: "cpu", "cuda" or "mps"; the best there is if not given.
         backbone: a loaded one to use instead of loading the recipe's.
         progress: told about the stages; nothing is printed without it.
         trust_remote_code: run code that comes with the backbone.
 
     Raises:
-        UserError: the recipe, a data file or the backbone is wrong, or `out` is not empty.
-        RunError: the training failed.
+        UserError: the recipe, a data file or the backbone is wrong or (with `resume`) another than
+            before, or `out` is not empty.
+        RunError: the training failed, or a file cannot be written.
+        Stopped: Ctrl-C or SIGTERM ended it; `resume` goes on.
     """
     recipe = _recipe(recipe, overrides)
-    progress = progress or Silent()
-    task = TextTask.of(recipe.task.input, recipe.task.target, recipe.task.truncate)
     hardware = Hardware.of(
         device or (backbone.device.type if backbone else default_device()),
         recipe.training.precision,
         tracker=recipe.training.tracker,
     )
-    folder = choose_folder(recipe.name, Path(out) if out is not None else None, hardware)
+    progress = progress if progress and hardware.main else Silent()
+    folder = choose_folder(recipe, Path(out) if out is not None else None, hardware, resume=resume)
+    if is_finished(folder):
+        progress.say(f"{folder}: is finished already; these are its results")
+        run = read_run(folder, recipe)
+        if not hardware.main:
+            return replace(run, metrics={})
+        Storage(folder / FOLDER).remove()
+        return run
+    with stop_on_signals() as stop:
+        try:
+            return _run(
+                recipe, folder, resume, hardware, backbone, progress, stop, trust_remote_code
+            )
+        except Stopped as stopped:
+            stopped.folder = folder if holds_run(folder) else None
+            raise
+
+
+def _run(
+    recipe: Recipe,
+    folder: Path,
+    resume: bool,
+    hardware: Hardware,
+    backbone: Backbone | None,
+    progress: Progress,
+    stop: Stop,
+    trust_remote_code: bool,
+) -> Run:
+    task = TextTask.of(written_input(recipe.task.input), recipe.task.target, recipe.task.truncate)
     set_seed(recipe.seed)
     backbone = backbone or load_backbone(
         recipe.backbone.name,
@@ -100,68 +132,73 @@ def train(
     )
     model = compose(backbone, recipe.method)
     data = read_data(recipe, task, model)
-    make_folder(folder, recipe, hardware)
-    hardware.track(folder, recipe.name, {"recipe": recipe.to_yaml()})
+    about = resuming.about(recipe, backbone, data_hashes(recipe), hardware)
     how = Decoding(**recipe.decoding.model_dump())
-    progress.say(_plan(recipe, model, data))
-    timing = {}
-    started = time.monotonic()
-    fit = initialise(model, recipe.method.init, [pair.source + pair.target for pair in data.pairs])
-    timing["initialise"] = time.monotonic() - started
-    with Log(folder / "log.jsonl", hardware.main) as log:
-        history = _train(model, task, recipe, data, how, hardware, progress, log)
-    timing["train"] = history.seconds
-    folded = model.fold()
-    if not hardware.main:
+    stages = Stages(task, recipe, data, how, hardware, progress, stop)
+    with claimed(folder, recipe, hardware, resume=resume):
+        hardware.track(folder, recipe.name, {"recipe": recipe.to_yaml()})
+        progress.say(_plan(recipe, model, data))
+        history = _train(model, stages, folder, about)
+        trained = time.monotonic()
+        folded = model.fold()
+        if not hardware.main:
+            hardware.wait()
+            hardware.close()
+            return Run(folder, folder / ARTIFACT, recipe, {}, [])
+        with stop.patiently():
+            reports = stages.measure(folded)
+        spent = about["initialise_seconds"], history.seconds, time.monotonic() - trained
+        timing = {"initialise": spent[0], "train": spent[1], "all": sum(spent)}
+        metrics = {
+            "split": data.test_split,
+            "examples": len(data.test),
+            "truncated": reports["prompt"].truncated,
+            **{name: report.figures() for name, report in reports.items()},
+            "training": {
+                "steps": len(history.steps),
+                "best_step": history.best_step,
+                "stopped_early": history.stopped_early,
+                "evaluations": history.evaluations,
+                "final_loss": _recent_loss(history),
+                "initial_fit_error": about["initial_fit_error"],
+                "trained_parameters": model.trained_parameters,
+                "stored_parameters": folded.reparam().numel(),
+                "pairs": len(data.pairs),
+                "truncated": data.truncated,
+                "resumed_at": about["resumed_at"],
+            },
+            "seconds": {name: round(value, 2) for name, value in timing.items()},
+        }
+        remove_artifact(folder)
+        try:
+            save_artifact(
+                folder / ARTIFACT,
+                folded,
+                name=recipe.name,
+                method=recipe.method,
+                task=TaskId(
+                    **task.as_json(),
+                    format=recipe.task.data.format,
+                    references=recipe.task.data.references,
+                    group=recipe.task.data.group,
+                    metrics=recipe.task.metrics,
+                ),
+                decoding=recipe.decoding,
+                data=about["data"],
+                recipe=recipe.model_dump(mode="json"),
+                seed=recipe.seed,
+                metrics=reports["prompt"].figures(),
+            )
+        except SafetensorError as error:
+            raise RunError(f"{folder / ARTIFACT}: cannot be written: {error}") from error
+        metrics["artifact_bytes"] = size_in_bytes(folder / ARTIFACT)
+        samples = write_answers(folder, data.test, reports["prompt"], recipe)
+        draw_curve(folder / CURVE, recipe.name, history)
+        files.write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+        Storage(folder / FOLDER).remove()
         hardware.wait()
-        return Run(folder, folder / "artifact", recipe, {}, [])
-    reports = _measure(folded, task, recipe, data, how, progress)
-    timing["all"] = time.monotonic() - started
-    metrics = {
-        "split": data.test_split,
-        "examples": len(data.test),
-        "truncated": reports["prompt"].truncated,
-        **{name: report.figures() for name, report in reports.items()},
-        "training": {
-            "steps": len(history.steps),
-            "best_step": history.best_step,
-            "stopped_early": history.stopped_early,
-            "evaluations": history.evaluations,
-            "final_loss": _recent_loss(history),
-            "initial_fit_error": fit,
-            "trained_parameters": model.trained_parameters,
-            "stored_parameters": folded.reparam().numel(),
-            "pairs": len(data.pairs),
-            "truncated": data.truncated,
-        },
-        "seconds": {name: round(value, 2) for name, value in timing.items()},
-    }
-    artifact = folder / "artifact"
-    save_artifact(
-        artifact,
-        folded,
-        name=recipe.name,
-        method=recipe.method,
-        task=TaskId(
-            **task.as_json(),
-            format=recipe.task.data.format,
-            references=recipe.task.data.references,
-            group=recipe.task.data.group,
-            metrics=recipe.task.metrics,
-        ),
-        decoding=recipe.decoding,
-        data=data_hashes(recipe),
-        recipe=recipe.model_dump(mode="json"),
-        seed=recipe.seed,
-        metrics=reports["prompt"].figures(),
-    )
-    metrics["artifact_bytes"] = size_in_bytes(artifact)
-    samples = write_answers(folder, data.test, reports["prompt"], recipe.evaluation.samples)
-    files.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    draw_curve(folder / "curve.png", recipe.name, history)
-    hardware.close()
-    hardware.wait()
-    return Run(folder, artifact, recipe, metrics, samples)
+        hardware.close()
+    return Run(folder, folder / ARTIFACT, recipe, metrics, samples)
 
 
 def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str]) -> Recipe:
@@ -174,66 +211,38 @@ def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence
     return parse_recipe(recipe, overrides, folder=Path.cwd())
 
 
-def _train(
-    model: TunedModel,
-    task: TextTask,
-    recipe: Recipe,
-    data: RunData,
-    how: Decoding,
-    hardware: Hardware,
-    progress: Progress,
-    log: Callable[[dict[str, Any]], None],
-) -> History:
-    if not model.trained_parameters:
-        return History()
-    dev_pairs, _ = training_pairs(task, model, data.dev, None)
-
-    def score(current: TunedModel) -> float:
-        report = evaluate(current, task, data.dev, how, metrics=["bleu"])
-        return report.scores["bleu"] or 0.0
-
-    history = train_model(
-        model,
-        data.pairs,
-        recipe.training,
-        dev=dev_pairs,
-        score=score if data.dev else None,
-        seed=recipe.seed,
-        hardware=hardware,
-        progress=progress,
-        on_step=log,
-    )
-    for evaluation in history.evaluations:
-        log({"evaluation": evaluation})
-    return history
-
-
-def _measure(
-    model: TunedModel,
-    task: TextTask,
-    recipe: Recipe,
-    data: RunData,
-    how: Decoding,
-    progress: Progress,
-) -> dict[str, Report]:
-    """Reports by name: "prompt", and "backbone" where it is asked for."""
-    subjects = {"prompt": model}
-    if recipe.evaluation.backbone_alone and model.placement.length:
-        subjects = {"backbone": model.bare(), **subjects}
-    reports = {}
-    for name, subject in subjects.items():
-        title = "measure the prompt" if name == "prompt" else "measure the backbone alone"
-        progress.begin(title, len(data.test))
-        reports[name] = evaluate(
-            subject,
-            task,
-            data.test,
-            how,
-            metrics=recipe.task.metrics,
-            batch_size=recipe.evaluation.batch_size,
-            advance=progress.advance,
+def _train(model: TunedModel, stages: Stages, folder: Path, about: dict[str, Any]) -> History:
+    """Train from the start, or from the newest checkpoint; `about` is told how it began."""
+    recipe, hardware, say = stages.recipe, stages.hardware, stages.progress.say
+    saved = newest(folder)
+    hardware.wait()  # before one of them cuts the log
+    about["resumed_at"] = []
+    if saved is None:
+        started = time.monotonic()
+        examples = [pair.source + pair.target for pair in stages.data.pairs]
+        about["initial_fit_error"] = initialise(model, recipe.method.init, examples)
+        about["initialise_seconds"] = time.monotonic() - started
+    else:
+        checkpoint, before = saved.checkpoint, saved.checkpoint.values["run"]
+        for line in saved.passed_over:
+            say(f"note: {line}; it is passed over")
+        for line in resuming.compare(saved, about):
+            say(f"note: {line}: the last bits may differ from those of an uninterrupted run")
+        for key in ("initial_fit_error", "initialise_seconds"):
+            about[key] = before[key]
+        about["resumed_at"] = [*before["resumed_at"], checkpoint.step]
+        say(f"goes on from {checkpoint.folder}")
+    mark = None if saved is None else saved.checkpoint.values["log"]
+    with Log(folder / LOG, mark, hardware.main) as log, stages.stop.patiently():
+        checkpoints = Checkpoints(
+            folder,
+            log,
+            every=recipe.training.checkpoint_every,
+            about=about,
+            saved=saved,
+            writes=hardware.main,
         )
-    return reports
+        return stages.train(model, checkpoints)
 
 
 def _plan(recipe: Recipe, model: TunedModel, data: RunData) -> str:

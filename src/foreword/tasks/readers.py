@@ -17,6 +17,7 @@ from foreword.errors import DataError, did_you_mean
 from foreword.tasks.e2e import parse_meaning
 from foreword.tasks.example import Example, Field
 
+csv.field_size_limit(2**31 - 1)
 BUNDLED = Path(__file__).parent.parent / "bundled"
 Row = tuple[str, dict[str, Any]]
 
@@ -96,7 +97,9 @@ def fields_of(where: str, columns: Mapping[str, Any]) -> dict[str, Field]:
     }
 
 
-def _group(where: str, name: str, value: Any) -> str:
+def _group(where: str, name: str, value: Any) -> str | None:
+    if value is None or value == "":
+        return None
     if value == "all":
         raise DataError(
             f"{where}, field '{name}': the group 'all' is what all examples together are called; "
@@ -132,6 +135,9 @@ def _field(where: str, name: str, value: Any) -> Field:
         return value
     if isinstance(value, bool | int | float):
         return _scalar(value)
+    if isinstance(value, dict):
+        # Parquet gives every record the keys of all others, empty where a record has none.
+        value = {key: inner for key, inner in value.items() if inner is not None}
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             if not isinstance(inner, str | bool | int | float):
@@ -174,7 +180,12 @@ def _merge(examples: list[Example]) -> list[Example]:
     ]
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
+def text_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """A text file's lines with their numbers, from 1; a byte order mark is left out.
+
+    Raises:
+        DataError: it cannot be read, or a line is not UTF-8 text.
+    """
     try:
         with file.open("rb") as handle:
             for number, raw in enumerate(handle, start=1):
@@ -195,7 +206,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _jsonl(file: Path) -> Iterator[Row]:
-    for number, line in _lines(file):
+    for number, line in text_lines(file):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -240,7 +251,7 @@ def _table(delimiter: str, columns: tuple[str, ...] = ()) -> Any:
     def read(file: Path) -> Iterator[Row]:
         plain = delimiter == "\t"
         reader = csv.reader(
-            (line for _, line in _lines(file)),
+            (line for _, line in text_lines(file)),
             delimiter=delimiter,
             quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
             strict=not plain,

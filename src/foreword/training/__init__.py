@@ -1,6 +1,8 @@
-"""The only training loop: batches, optimizer, evaluation during training."""
+"""The only training loop: batches, optimizer, evaluation during training, checkpoints."""
 
 from foreword.training.batching import LengthBatches, Pair
-from foreword.training.loop import History, train
+from foreword.training.history import History
+from foreword.training.loop import train
+from foreword.training.signals import Stopped
 
-__all__ = ["History", "LengthBatches", "Pair", "train"]
+__all__ = ["History", "LengthBatches", "Pair", "Stopped", "train"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,11 +62,18 @@ class LengthBatches:
         batches = -(-len(self.lengths) // self.batch_size)
         return -(-batches // self.accumulation)
 
-    def steps(self) -> Iterator[list[list[int]]]:
-        """Epoch after epoch, without end: the batches of each optimizer step."""
-        number = 0
+    def steps(self, start: int = 0) -> Iterator[list[list[int]]]:
+        """Epoch after epoch, without end: the batches of each optimizer step after `start`."""
+        number, done = divmod(start, self.steps_per_epoch)
         while True:
-            batches = self.epoch(number)
-            for start in range(0, len(batches), self.accumulation):
-                yield batches[start : start + self.accumulation]
-            number += 1
+            batches = self.epoch(number)[done * self.accumulation :]
+            for at in range(0, len(batches), self.accumulation):
+                yield batches[at : at + self.accumulation]
+            number, done = number + 1, 0
+
+    def position(self, step: int) -> dict[str, int | str]:
+        """Where `step` optimizer steps lead, and a hash of all that decides the order."""
+        epoch, done = divmod(step, self.steps_per_epoch)
+        decides = [list(self.lengths), self.batch_size, self.accumulation, self.seed, POOL]
+        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+        return {"epoch": epoch, "step_in_epoch": done, "order_sha256": digest}

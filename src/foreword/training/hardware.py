@@ -89,6 +89,12 @@ class Hardware:
         total: Tensor = self.accelerator.reduce(value, reduction="sum")
         return total
 
+    def any(self, value: int | None) -> bool:
+        """Whether any process gives a number that is not 0; all get the same answer."""
+        if self.processes == 1:
+            return bool(value)
+        return bool(self.sum(torch.tensor(float(value or 0), device=self.device)).item())
+
     def log(self, values: dict[str, float], step: int) -> None:
         """Tell the tracker."""
         self.accelerator.log(values, step=step)

@@ -8,11 +8,11 @@ prompt with one process or two, and with a batch at once or in parts, as far as 
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,30 +23,17 @@ from foreword.errors import RunError, UserError
 from foreword.layout import Layout
 from foreword.progress import Progress, Silent
 from foreword.recipe import TrainingSpec
+from foreword.training import randomness
 from foreword.training.batching import LengthBatches, Pair
+from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware
+from foreword.training.held_out import dev_loss, lay_out
+from foreword.training.history import Best, History
+from foreword.training.signals import Stop, Stopped
+from foreword.training.snapshot import put_back, take
 from foreword.tuned import TunedModel
 
-
-@dataclass
-class History:
-    """What happened, step by step.
-
-    Attributes:
-        steps: `{"step", "loss", "learning_rate", "gradient_norm"}` of each optimizer step; the loss
-            is in nats per target token, or per sequence with "sequence_sum".
-        evaluations: `{"step", "loss"}`, with "bleu" where that was asked for; the loss is in nats
-            per target token.
-        best_step: the step whose prompt was kept.
-        seconds: time of the training, evaluations included.
-        stopped_early: whether patience ended it.
-    """
-
-    steps: list[dict[str, float]] = field(default_factory=list)
-    evaluations: list[dict[str, float]] = field(default_factory=list)
-    best_step: int = 0
-    seconds: float = 0.0
-    stopped_early: bool = False
+Listener = Callable[[dict[str, float]], None]
 
 
 def train(
@@ -59,7 +46,10 @@ def train(
     seed: int = 0,
     hardware: Hardware | None = None,
     progress: Progress | None = None,
-    on_step: Callable[[dict[str, float]], None] = lambda _: None,
+    on_step: Listener = lambda _: None,
+    on_evaluation: Listener = lambda _: None,
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
 ) -> History:
     """Train a model's parameters in place; at the end it holds the best prompt.
 
@@ -72,59 +62,187 @@ def train(
         seed: decides the order of examples.
         hardware: where it runs; made from the model's device if not given.
         progress: told about each step.
-        on_step: called with each entry of `History.steps`.
+        on_step: called with each entry of `History.steps` that is made now.
+        on_evaluation: the same for `History.evaluations`.
+        checkpoints: where it is saved, and what it goes on from; nothing is saved without them.
+        stop: looked at after each step and each batch of an evaluation.
 
     Raises:
         UserError: there are no pairs.
-        RunError: a loss is not finite.
+        RunError: a loss is not finite, or a checkpoint cannot be written.
+        Stopped: `stop` was requested; a checkpoint was written.
     """
-    hardware = hardware or Hardware.of(model.backbone.device.type, spec.precision)
-    progress = progress or Silent()
     if not pairs:
         raise UserError("there is nothing to train on: no training pairs")
-    batches = LengthBatches([p.length for p in pairs], spec.batch_size, spec.accumulation, seed)
-    total = spec.steps or max(1, round((spec.epochs or 1) * batches.steps_per_epoch))
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=spec.learning_rate,
-        betas=spec.betas,
-        weight_decay=spec.weight_decay,
-        fused=True,
-    )
-    scheduler = get_scheduler(
-        "constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
-        optimizer,
-        num_warmup_steps=_warmup(spec, total),
-        num_training_steps=total,
-    )
-    wrapped, optimizer = hardware.accelerator.prepare(model, optimizer)
-    history, best = History(), _Best(model, spec)
-    started = time.monotonic()
-    progress.begin("train", total)
-    for number, step in enumerate(islice(batches.steps(), total), start=1):
-        rate = scheduler.get_last_lr()[0]
-        loss, norm = _one_step(wrapped, model, pairs, step, spec, hardware, optimizer)
-        _finite("loss", loss, number, spec)
-        scheduler.step()
-        entry = {"step": number, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
-        history.steps.append(entry)
+    hardware = hardware or Hardware.of(model.backbone.device.type, spec.precision)
+    loop = _Loop(model, pairs, spec, seed, hardware, checkpoints, stop or Stop())
+    progress = progress or Silent()
+    progress.begin("train", loop.total - loop.step)
+    steps = loop.batches.steps(loop.step)
+    loop.evaluate(dev, score, on_evaluation)
+    while not loop.done:
+        entry = loop.one(next(steps))
         on_step(entry)
-        hardware.log({"loss": loss, "learning_rate": rate}, number)
-        progress.advance(1, f"loss {loss:.3f}")
-        if number == total or (spec.evaluate_every and number % spec.evaluate_every == 0):
-            evaluation = _evaluation(model, dev, score, spec, hardware, number)
-            _finite("development loss", evaluation.get("loss", 0.0), number, spec)
-            history.evaluations += [evaluation] if len(evaluation) > 1 else []
-            hardware.log({f"dev/{k}": v for k, v in evaluation.items() if k != "step"}, number)
-            best.see(evaluation)
-            if spec.patience is not None and best.waited >= spec.patience:
-                history.stopped_early = True
-                break
-    hardware.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-    best.restore()
-    history.best_step = best.step
-    history.seconds = time.monotonic() - started
-    return history
+        progress.advance(1, f"loss {entry['loss']:.3f}")
+        loop.evaluate(dev, score, on_evaluation)
+        loop.pause()
+    return loop.end()
+
+
+class _Loop:
+    """What a training is made of, and where it stands: `step` optimizer steps are done."""
+
+    def __init__(
+        self,
+        model: TunedModel,
+        pairs: Sequence[Pair],
+        spec: TrainingSpec,
+        seed: int,
+        hardware: Hardware,
+        checkpoints: Checkpoints | None,
+        stop: Stop,
+    ) -> None:
+        self.model, self.pairs, self.spec, self.hardware = model, pairs, spec, hardware
+        self.checkpoints, self.stop = checkpoints, stop
+        self.batches = LengthBatches(
+            [p.length for p in pairs], spec.batch_size, spec.accumulation, seed
+        )
+        self.total = spec.steps or max(1, round((spec.epochs or 1) * self.batches.steps_per_epoch))
+        self.optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=spec.learning_rate,
+            betas=spec.betas,
+            weight_decay=spec.weight_decay,
+            fused=True,
+        )
+        self.scheduler = get_scheduler(
+            "constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
+            self.optimizer,
+            num_warmup_steps=_warmup(spec, self.total),
+            num_training_steps=self.total,
+        )
+        self.wrapped, self.stepper = hardware.accelerator.prepare(model, self.optimizer)
+        self.history, self.best = History(), Best(model, spec)
+        self.step, self.saved = 0, (-1, 0)
+        self._resume()
+        self.started = time.monotonic() - self.history.seconds
+        self._save()
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are done, or patience has ended it."""
+        return self.step == self.total or self.history.stopped_early
+
+    def one(self, step: list[list[int]]) -> dict[str, float]:
+        """One optimizer step: its entry in the history."""
+        rate = self.scheduler.get_last_lr()[0]
+        loss, norm = _one_step(
+            self.wrapped, self.model, self.pairs, step, self.spec, self.hardware, self.stepper
+        )
+        self.step += 1
+        _finite("loss", loss, self.step, self.spec)
+        self.scheduler.step()
+        entry = {"step": self.step, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
+        self.history.steps.append(entry)
+        self.hardware.log({"loss": loss, "learning_rate": rate}, self.step)
+        return entry
+
+    def evaluate(
+        self,
+        dev: Sequence[Pair],
+        score: Callable[[TunedModel], float] | None,
+        on_evaluation: Listener,
+    ) -> None:
+        """Evaluate where that is due and not done yet; a stop in its midst undoes it."""
+        spec = self.spec
+        due = self.step == self.total or (
+            spec.evaluate_every and self.step % spec.evaluate_every == 0
+        )
+        if not due or self.best.seen == self.step:
+            return
+        before = randomness.capture()
+        try:
+            evaluation = self._evaluation(dev, score)
+        except Stopped:
+            randomness.restore(*before)
+            self._save()
+            raise
+        _finite("development loss", evaluation.get("loss", 0.0), self.step, spec)
+        if len(evaluation) > 1:
+            self.history.evaluations.append(evaluation)
+            on_evaluation(evaluation)
+        self.hardware.log({f"dev/{k}": v for k, v in evaluation.items() if k != "step"}, self.step)
+        self.best.see(evaluation)
+        self.history.stopped_early = self._impatient()
+
+    def pause(self) -> None:
+        """Between two steps: save where that is due, and stop where somebody asked."""
+        stopping = self.hardware.any(self.stop.requested)
+        if stopping or (self.checkpoints is not None and self.checkpoints.due(self.step)):
+            self._save()
+        if stopping:
+            self.hardware.wait()
+            raise Stopped(self.stop.requested or signal.SIGTERM)
+
+    def end(self) -> History:
+        """Save a last time and put the best prompt into the model."""
+        self._save()
+        self.hardware.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        self.best.restore()
+        self.history.best_step = self.best.step
+        self.history.seconds = time.monotonic() - self.started
+        return self.history
+
+    def _evaluation(
+        self, dev: Sequence[Pair], score: Callable[[TunedModel], float] | None
+    ) -> dict[str, float]:
+        """Every process evaluates alike: parameters are equal, so nothing need be sent."""
+        found: dict[str, float] = {"step": self.step}
+        # Processes that train together stop together, after a step.
+        check = self.stop.check if self.hardware.processes == 1 else lambda: None
+        with self.hardware.accelerator.autocast():
+            if dev:
+                found["loss"] = dev_loss(self.model, dev, check=check)
+            if self.spec.best_by == "bleu" and score is not None:
+                found["bleu"] = score(self.model)
+        return found
+
+    def _impatient(self) -> bool:
+        return self.spec.patience is not None and self.best.waited >= self.spec.patience
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless there is one of this very moment."""
+        moment = (self.step, self.best.seen)
+        if self.checkpoints is None or not self.checkpoints.writes or moment == self.saved:
+            return
+        tensors, values = take(self.model, self.optimizer, self.scheduler, self.best)
+        values["batches"] = self.batches.position(self.step)
+        values["seconds"] = time.monotonic() - self.started
+        self.checkpoints.save(self.step, tensors, values)
+        self.saved = moment
+
+    def _resume(self) -> None:
+        saved = None if self.checkpoints is None else self.checkpoints.saved
+        if saved is None:
+            return
+        checkpoint = saved.checkpoint
+        if checkpoint.values["batches"] != self.batches.position(checkpoint.step):
+            raise UserError(
+                f"{checkpoint.folder}: the training pairs or their order are not those it was made "
+                "with, so the run cannot go on from it; give the same data, or start a new run"
+            )
+        put_back(
+            checkpoint.tensors,
+            checkpoint.values,
+            self.model,
+            self.optimizer,
+            self.scheduler,
+            self.best,
+        )
+        self.step, self.history = checkpoint.step, saved.history
+        self.history.seconds = checkpoint.values["seconds"]
+        self.history.stopped_early = self._impatient()
+        self.saved = (self.step, self.best.seen)
 
 
 def _finite(what: str, value: float, step: int, spec: TrainingSpec) -> None:
@@ -133,17 +251,6 @@ def _finite(what: str, value: float, step: int, spec: TrainingSpec) -> None:
             f"the {what} became {value} at step {step}; try a lower training.learning_rate "
             f"(now {spec.learning_rate}), or training.warmup"
         )
-
-
-def dev_loss(model: TunedModel, pairs: Sequence[Pair], batch_size: int = 64) -> float:
-    """Mean negative log-likelihood in nats per target token over held-out examples."""
-    order = sorted(range(len(pairs)), key=lambda i: pairs[i].length)
-    nats = tokens = 0.0
-    with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            nll = model(_layout(model, pairs, order[start : start + batch_size]))
-            nats, tokens = nats + nll.double().sum().item(), tokens + nll.numel()
-    return nats / tokens
 
 
 def _one_step(
@@ -162,7 +269,7 @@ def _one_step(
     )
     parts: list[Tensor] = []
     for last, share in _shares(step, hardware):
-        nll = wrapped(_layout(model, pairs, share.rows))
+        nll = wrapped(lay_out(model, pairs, share.rows))
         part = nll.sum() * (share.weight / whole)
         sync = nullcontext() if last else hardware.accelerator.no_sync(wrapped)
         with sync:
@@ -189,52 +296,5 @@ def _shares(step: list[list[int]], hardware: Hardware) -> Iterator[tuple[bool, _
         yield i == len(step) - 1, _Share(rows or batch[:1], 1.0 if rows else 0.0)
 
 
-def _layout(model: TunedModel, pairs: Sequence[Pair], rows: Sequence[int]) -> Layout:
-    return model.placement.layout(
-        [pairs[i].source for i in rows],
-        [pairs[i].target for i in rows],
-        pad_id=model.backbone.tokens.pad_id,
-    ).to(model.backbone.device)
-
-
 def _warmup(spec: TrainingSpec, total: int) -> int:
     return round(spec.warmup * total) if spec.warmup < 1 else round(spec.warmup)
-
-
-def _evaluation(
-    model: TunedModel,
-    dev: Sequence[Pair],
-    score: Callable[[TunedModel], float] | None,
-    spec: TrainingSpec,
-    hardware: Hardware,
-    step: int,
-) -> dict[str, float]:
-    """Every process evaluates alike: parameters are equal, so nothing need be sent."""
-    found: dict[str, float] = {"step": step}
-    with hardware.accelerator.autocast():
-        if dev:
-            found["loss"] = dev_loss(model, dev)
-        if spec.best_by == "bleu" and score is not None:
-            found["bleu"] = score(model)
-    return found
-
-
-class _Best:
-    """Remembers the parameters of the best evaluation, or of the last where nothing is compared."""
-
-    def __init__(self, model: TunedModel, spec: TrainingSpec) -> None:
-        self.model, self.by = model, spec.best_by
-        self.step, self.value, self.waited = 0, math.inf, 0
-        self.state: dict[str, Tensor] = {}
-
-    def see(self, evaluation: dict[str, float]) -> None:
-        value = evaluation.get(self.by) if self.by else None
-        cost = -math.inf if value is None else (value if self.by == "loss" else -value)
-        if cost < self.value or value is None:
-            self.value, self.step, self.waited = cost, int(evaluation["step"]), 0
-            self.state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        else:
-            self.waited += 1
-
-    def restore(self) -> None:
-        self.model.load_state_dict(self.state)

@@ -1,0 +1,180 @@
+"""From an artifact to PEFT's folder: `foreword export peft`. The backbone is not needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from foreword import files
+from foreword.artifact import read_tensors
+from foreword.backbone import Geometry
+from foreword.compat.adapter import CONFIG, TENSOR, WEIGHTS
+from foreword.compat.configs import (
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptLearningConfig,
+    PromptTuningConfig,
+)
+from foreword.errors import ArtifactError, RunError, UserError
+from foreword.injection import KeysValues
+from foreword.injection.base import expect_shapes
+from foreword.manifest import CARD, TENSORS, Manifest, artifact_folder, read_manifest
+from foreword.methods import PTuning, axes
+
+
+def export_peft(artifact: Path | str, folder: Path | str) -> PromptLearningConfig:
+    """Write an artifact's prompt as a folder that `peft.PeftModel.from_pretrained` loads.
+
+    The folder holds the folded prompt for inference: `adapter_config.json`,
+    `adapter_model.safetensors` and a card that says what PEFT's format has no place for (templates,
+    decoding, the backbone's hash).
+
+    Args:
+        artifact: an artifact, or a run folder that has one.
+        folder: where it goes; there must be nothing yet.
+
+    Raises:
+        ArtifactError: the artifact is damaged.
+        UserError: PEFT has no place for this prompt, or the folder is not empty.
+        RunError: the folder cannot be written.
+    """
+    source, folder = artifact_folder(artifact), Path(folder)
+    manifest = read_manifest(source)
+    _refuse_what_peft_has_not(source, manifest)
+    rows, config = _prompt(source, manifest)
+    with files.new_folder(folder) as temporary:
+        try:
+            save_file({TENSOR: rows.contiguous()}, temporary / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise RunError(f"{folder}: cannot be written: {error}") from error
+        (temporary / WEIGHTS).chmod(0o644)
+        text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
+        files.write_text(temporary / CONFIG, text + "\n")
+        files.write_text(temporary / CARD, _card(manifest, config))
+    return config
+
+
+def _refuse_what_peft_has_not(source: Path, manifest: Manifest) -> None:
+    method, stated = manifest.method, manifest.axes
+    if method.point.injection == "text":
+        raise UserError(
+            f"{source}: is {method.name}: it has no trained prompt that PEFT could load"
+        )
+    if method.positions != "shift" or stated.get("positions", "shift") != "shift":
+        raise UserError(
+            f"{source}: was trained with positions '{method.positions}', but PEFT always puts the "
+            "text at positions after the prompt's, where the answers would be others; train with "
+            "`positions: shift` to export"
+        )
+    for axis, usual in (("delta", "Frozen"), ("placement", "Prefix"), ("readout", "Generation")):
+        if stated.get(axis, usual) != usual:
+            raise UserError(
+                f"{source}: its {axis} is {str(stated[axis])[:60]}, for which a prompt in PEFT's "
+                f"format has no place; only {usual} can be exported"
+            )
+
+
+def _prompt(source: Path, manifest: Manifest) -> tuple[Tensor, PromptLearningConfig]:
+    """The virtual tokens `[P, width]`, and the configuration that goes with them."""
+    method = manifest.method
+    tensors = read_tensors(source / TENSORS, manifest)
+    name = manifest.backbone.name
+    common: dict[str, Any] = {
+        "task_type": "CAUSAL_LM",
+        "inference_mode": True,
+        "num_virtual_tokens": method.length,
+        "num_transformer_submodules": 1,
+        # PEFT would look for our own names on the hub.
+        "base_model_name_or_path": None if name.startswith("foreword/") else name,
+        "revision": manifest.backbone.revision,
+    }
+    if method.point.injection == "keys_values":
+        geometry = _geometry(source, tensors)
+        rows = KeysValues(geometry).rows(tensors, method.length)
+        return rows, PrefixTuningConfig(
+            **common,
+            token_dim=geometry.width,
+            num_layers=geometry.layers,
+            num_attention_heads=geometry.kv_heads,
+            encoder_hidden_size=geometry.width,
+        )
+    rows = _embeddings(source, tensors, method.length)
+    common["token_dim"] = rows.shape[1]
+    if isinstance(method, PTuning):
+        return rows, PromptEncoderConfig(**common, **_encoder(method, rows.shape[1]))
+    return rows, PromptTuningConfig(**common)
+
+
+def _geometry(source: Path, tensors: Mapping[str, Tensor]) -> Geometry:
+    """As much of the backbone's geometry as the keys show; `width` is PEFT's token_dim."""
+    keys = tensors.get("decoder.keys")
+    if keys is None or keys.ndim != 4 or not keys.numel():
+        raise ArtifactError(
+            f"{source / TENSORS}: expected decoder.keys [layers, P, kv_heads, head_dim]"
+        )
+    layers, _, kv_heads, head_dim = keys.shape
+    return Geometry(layers, kv_heads, head_dim, kv_heads * head_dim, None, 0)
+
+
+def _embeddings(source: Path, tensors: Mapping[str, Tensor], length: int) -> Tensor:
+    """The virtual tokens `[P, d]`; any d, since no backbone is here to say it."""
+    found = tensors.get("decoder.embeddings")
+    d = found.shape[1] if found is not None and found.ndim == 2 and found.numel() else 1
+    expect_shapes(tensors, {"decoder.embeddings": (length, d)})
+    rows = tensors["decoder.embeddings"]
+    if not rows.is_floating_point() or not rows.isfinite().all():
+        raise ArtifactError(
+            f"{source / TENSORS}: decoder.embeddings must hold finite floating-point numbers"
+        )
+    return rows
+
+
+def _encoder(method: PTuning, d: int) -> dict[str, Any]:
+    """How the prompt was made; PEFT keeps it, and does not run it on a folded prompt."""
+    made_by = method.reparameterization
+    if isinstance(made_by, axes.ReluMLP):
+        return {
+            "encoder_reparameterization_type": "MLP",
+            "encoder_hidden_size": made_by.hidden or d,
+        }
+    return {
+        "encoder_reparameterization_type": "LSTM",
+        "encoder_hidden_size": made_by.hidden or max(1, d // 2),
+        "encoder_num_layers": made_by.layers,
+        "encoder_dropout": made_by.dropout,
+    }
+
+
+def _card(manifest: Manifest, config: PromptLearningConfig) -> str:
+    task = manifest.task
+    base = config.base_model_name_or_path
+    front = f"base_model: {json.dumps(base)}\n" if base else ""
+    return f"""---
+{front}library_name: peft
+---
+
+# {manifest.name}
+
+A prompt of {manifest.method.length} virtual tokens for `{manifest.backbone.name}`, trained with
+{manifest.method.name} by foreword and exported to PEFT's format:
+
+```python
+model = peft.PeftModel.from_pretrained(base_model, "{manifest.name}")
+```
+
+What PEFT's format has no place for:
+
+- Input: `{task.input!r}`; answer: `{task.target!r}`; the answer ends in the end token.
+- Beginning token: `{manifest.tokens.bos}` (auto: as the tokenizer does by itself).
+- Decoding: `{manifest.decoding.model_dump(exclude_defaults=True) or "greedy"}`
+- Backbone sha256 over its stored tensors: `{manifest.backbone.sha256}`
+
+Generate one row at a time: PEFT puts the prompt before a row's padding, and other rows change the
+answer.
+"""

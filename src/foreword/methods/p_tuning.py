@@ -1,0 +1,52 @@
+"""P-Tuning (Liu et al. 2021, "GPT Understands, Too"), with its virtual tokens in front.
+
+Trained vectors before the input's embeddings, which a bidirectional LSTM and an MLP make of a
+smaller table while they are trained. The paper also mixes virtual tokens into the text of a
+template; those slots are not here yet. Defaults: the authors' code for knowledge probing (section
+4.1): 9 virtual tokens, two LSTM layers, no dropout, batches of 8, a rate of 1e-5, weight decay
+5e-4, 100 epochs, the checkpoint that does best on the development set. It trains with Adam and
+decays the rate by 0.98 each epoch; here it is AdamW and a linear decay.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from foreword.methods.axes import (
+    LSTM,
+    LabelsInit,
+    Point,
+    RandomInit,
+    ReluMLP,
+    TextInit,
+    UniformInit,
+    VocabularyInit,
+)
+from foreword.methods.base import MethodOptions
+
+
+class PTuning(MethodOptions):
+    """Options of P-Tuning."""
+
+    point: ClassVar[Point] = Point("embeddings", "prefix", "generation", "frozen")
+    paper: ClassVar[str] = "Liu et al. 2021"
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 100,
+        "batch_size": 8,
+        "learning_rate": 1e-5,
+        "schedule": "linear",
+        "weight_decay": 5e-4,
+    }
+
+    name: Literal["p-tuning"]
+    length: int = Field(9, ge=1, le=4096, description="virtual tokens")
+    positions: Literal["shift"] = Field(
+        "shift", description="real text starts at position `length`: the prompt takes positions"
+    )
+    reparameterization: Annotated[LSTM | ReluMLP, Field(discriminator="kind")] = LSTM()
+    init: Annotated[
+        RandomInit | UniformInit | VocabularyInit | TextInit | LabelsInit,
+        Field(discriminator="kind"),
+    ] = RandomInit()

