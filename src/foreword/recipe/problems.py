@@ -120,6 +120,8 @@ def _walk(schema: dict[str, Any], location: tuple[str | int, ...]) -> tuple[list
     path: list[str] = []
     node = parent = _resolve(schema, schema)
     for part in map(str, location):
+        if part in ("<text>", "<messages>"):  # tags of `InputSpec`
+            continue
         mapping = node.get("discriminator", {}).get("mapping", {})
         if part in mapping:
             node = _resolve(schema, {"$ref": mapping[part]})

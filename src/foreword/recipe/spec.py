@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from foreword.methods import MethodChoice
 from foreword.methods.axes import Data
@@ -71,7 +71,11 @@ class MessageSpec(Data):
     content: str = Field(description="template, with {field} slots")
 
 
-InputSpec = str | Annotated[tuple[MessageSpec, ...], Field(min_length=1)]
+InputSpec = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[tuple[MessageSpec, ...], Field(min_length=1), Tag("<messages>")],
+    Discriminator(lambda value: "<messages>" if isinstance(value, list | tuple) else "<text>"),
+]
 
 
 def written_input(spec: InputSpec) -> str | list[dict[str, str]]:
