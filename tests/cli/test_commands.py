@@ -216,7 +216,7 @@ def test_generate_from_jsonl(foreword: Command, run: Run, monkeypatch: pytest.Mo
         (b"\xff\n", "standard input: cannot be read as UTF-8 text"),
         (b'{"record": "x"}\n\n{"record": \n', "standard input, line 3, column"),
         (b'{"record": "x"}\n[1]\n', "standard input, line 2: expected an object"),
-        (b'{"recrd": "x"}\n', "input 1: template '{record}\\n': the data has no field 'record'"),
+        (b'{"recrd": "x"}\n', "input 1: template '{record} ->': the data has no field 'record'"),
         (b'{"record": [1]}\n', "input 1, field 'record': expected a text"),
         (rb'{"record": "\ud800"}' + b"\n", "line 1: holds half of a surrogate pair"),
     ],
