@@ -23,6 +23,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from conftest import CONFIGS as COMMON
 from conftest import LLAMA_LIKE, mini_tokens
+from families import by_hand
 from foreword.backbone import Backbone
 
 VOCABULARY, POSITIONS = 512, 64
@@ -177,11 +178,14 @@ REFUSED: dict[str, dict[str, Any]] = {
 def plain_model(
     family: str, dtype: torch.dtype = torch.float64, *, seed: int = 0, **overrides: Any
 ) -> PreTrainedModel:
-    """Transformers' own model, untouched; its weights are large enough that a mistake shows."""
+    """Transformers' own model, untouched; its weights are large enough that a mistake shows.
+
+    Rotations are made in float64 here, so that they do not depend on which test builds it first.
+    """
     settings = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     chosen = {**FAMILIES, **REFUSED}[family]
     config = CONFIG_MAPPING[family](**{**settings, **chosen, **overrides})
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), by_hand.ExactFloat64():
         torch.manual_seed(seed)
         model = _auto(family).from_config(config)
         for parameter in model.parameters():

@@ -31,18 +31,6 @@ from foreword.reparam import LSTM
 
 LENGTH, START = 4, 2
 TOLERANCE = 1e-9
-ROTATED = 1e-7
-"""For the families that compute rotations or norms in float32 whatever their weights are: in a
-process that has run other tests before, `ExactFloat64` does not reach all of them. The tables are
-made in a process of their own, within `TOLERANCE`."""
-
-
-def tolerance(family: str) -> float:
-    """How far a family may be from its reference, in float64, whatever ran before."""
-    learned = ("gpt2", "opt", "gpt_bigcode", "bert", "roberta", "distilbert", "electra", "bart")
-    return TOLERANCE if family in learned else ROTATED
-
-
 METHODS = ("prefix-tuning", "prompt-tuning", "p-tuning")
 SOURCES = [[3 + token % 500 for token in row] for row in random_ids([14, 5, 9])]
 """Longer than the windows of those families that have one; no special token."""

@@ -8,7 +8,7 @@ import torch
 from conftest import assert_close, mini_tokens
 from families import by_hand, measures
 from families.catalogue import FAMILIES, plain_model, wrapped
-from families.measures import backbone_of, gap_of_attention, tolerance
+from families.measures import TOLERANCE, backbone_of, gap_of_attention
 from foreword.backbone import Backbone, Decoding
 from foreword.errors import BackboneError
 
@@ -29,14 +29,14 @@ def test_eager(family) -> None:
         with pytest.raises(BackboneError, match=r"backbone\.attention: .* cannot use 'eager'"):
             gap_of_attention(family, "eager")
     else:
-        assert gap_of_attention(family, "eager") < tolerance(family)
+        assert gap_of_attention(family, "eager") < TOLERANCE
 
 
 @exactly
 @pytest.mark.parametrize("family", FLEX)
 def test_flex(family) -> None:
     """Its block masks are widened by the prompt, its position biases stand for every row."""
-    assert gap_of_attention(family, "flex") < tolerance(family)
+    assert gap_of_attention(family, "flex") < TOLERANCE
 
 
 @exactly

@@ -8,7 +8,7 @@ import torch
 from conftest import row_logits
 from families import by_hand, measures
 from families.catalogue import DECODERS, ENCODER_DECODERS, ENCODERS, FAMILIES, POSITIONS
-from families.measures import LENGTH, SOURCES, backbone_of, gap_to_reference, tolerance
+from families.measures import LENGTH, SOURCES, TOLERANCE, backbone_of, gap_to_reference
 from foreword.errors import UserError
 from foreword.injection import Embeddings, KeysValues
 from foreword.methods import PrefixTuning
@@ -28,7 +28,7 @@ def _exactly() -> Iterator[None]:
 def test_in_padded_batches_and_alone(family, method) -> None:
     """All sites at once, by the rule for positions that is chosen where none is asked for."""
     injection = measures.injection_of(backbone_of(family), method)
-    assert gap_to_reference(family, injection) < tolerance(family)
+    assert gap_to_reference(family, injection) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", [*DECODERS, *ENCODERS])
@@ -38,7 +38,7 @@ def test_by_the_other_rule_for_positions(family) -> None:
         injection = measures.injection_of(backbone, method)
         for rule in measures.rules(backbone, injection)[1:]:
             gap = gap_to_reference(family, injection, rule=rule, batches=[(0, 1)])
-            assert gap < tolerance(family)
+            assert gap < TOLERANCE
 
 
 SOME_LAYERS: list[Mapping[Site, Sequence[int]]] = [
@@ -54,7 +54,7 @@ SOME_LAYERS: list[Mapping[Site, Sequence[int]]] = [
 @pytest.mark.parametrize("family", ["bart", "t5", "umt5"])
 def test_chosen_layers_of_chosen_sites(family, layers) -> None:
     injection = KeysValues(backbone_of(family).geometry, layers)
-    assert gap_to_reference(family, injection) < tolerance(family)
+    assert gap_to_reference(family, injection) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ["albert", "bert", "modernbert", "gpt2", "qwen3", "mistral"])
@@ -64,7 +64,7 @@ def test_chosen_layers_of_one_site(family) -> None:
     (site,) = g.sites
     for layers in ((0,), (g.main.layers - 1,)):
         injection = KeysValues(g, {site: layers})
-        assert gap_to_reference(family, injection, batches=[(0, 1)]) < tolerance(family)
+        assert gap_to_reference(family, injection, batches=[(0, 1)]) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ENCODER_DECODERS)
@@ -81,14 +81,14 @@ def test_an_answers_positions_after_the_decoders_prefix(family) -> None:
         rule: gap_to_reference(family, injection, rule=rule, batches=[(0, 1, 2)])
         for rule in ("shift", "keep")
     }
-    assert max(gaps.values()) < tolerance(family)
+    assert max(gaps.values()) < TOLERANCE
 
 
 @pytest.mark.parametrize("sites", [("decoder",), ("encoder", "decoder")], ids="-".join)
 @pytest.mark.parametrize("family", ENCODER_DECODERS)
 def test_embeddings_in_the_decoders_input(family, sites) -> None:
     injection = Embeddings(backbone_of(family), sites)
-    assert gap_to_reference(family, injection, batches=[(0, 1, 2)]) < tolerance(family)
+    assert gap_to_reference(family, injection, batches=[(0, 1, 2)]) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ["albert", "bert", "roberta", "distilbert", "modernbert"])
@@ -103,7 +103,7 @@ def test_states_without_a_head(family) -> None:
     plain = measures.plain_of(family).base_model
     for row, ids in enumerate(SOURCES):
         expected = by_hand.prefix_logits(plain, measures.by_layer(injection, rows), ids)
-        assert (row_logits(found, layout, row) - expected).abs().max() < tolerance(family)
+        assert (row_logits(found, layout, row) - expected).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("method", ["prefix-tuning", "prompt-tuning"])
@@ -121,7 +121,7 @@ def test_all_position_slots_are_kept(family, method) -> None:
         prompt = injection.prompt(measures.random_rows(injection))
         logits = backbone.logits(placement.layout([ids, ids[:9]]), prompt)
         alone = backbone.logits(placement.layout([ids]), prompt)
-    assert (logits[0] - alone[0]).abs().max() < tolerance(family)
+    assert (logits[0] - alone[0]).abs().max() < TOLERANCE
     assert (logits[0, -1] - logits[0, -2]).abs().max() > 1e-3
 
 
@@ -152,5 +152,5 @@ def test_real_words_to_start_from(family) -> None:
     for layers, sides in zip(found.values(), expected.values(), strict=True):
         for layer, (keys, values) in layers.items():
             own_keys, own_values = sides[layer]
-            assert (keys - own_keys[-len(ids) :]).abs().max() < tolerance(family)
-            assert (values - own_values[-len(ids) :]).abs().max() < tolerance(family)
+            assert (keys - own_keys[-len(ids) :]).abs().max() < TOLERANCE
+            assert (values - own_values[-len(ids) :]).abs().max() < TOLERANCE

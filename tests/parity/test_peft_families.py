@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from families import by_hand, measures
-from families.measures import peft_beside, tolerance
+from families.measures import TOLERANCE, peft_beside
 
 PREFIX = ["gpt2", "llama", "opt", "bloom", "falcon", "gemma2", "bert", "roberta"]
 EMBEDDINGS = ["gpt2", "qwen3", "bloom", "bert", "roberta", "electra", "modernbert", "t5", "bart"]
@@ -22,7 +22,7 @@ def test_prefix_tuning(family) -> None:
     found = peft_beside(family, "prefix-tuning")
     assert found.seen
     assert found.gap is not None
-    assert found.gap < tolerance(family)
+    assert found.gap < TOLERANCE
 
 
 @pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning"])
@@ -31,7 +31,7 @@ def test_embeddings(family, method) -> None:
     found = peft_beside(family, method)
     assert found.seen
     assert found.gap is not None
-    assert found.gap < tolerance(family)
+    assert found.gap < TOLERANCE
 
 
 @pytest.mark.parametrize("method", measures.METHODS)
