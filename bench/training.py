@@ -188,7 +188,7 @@ def _e2e_lengths(count: int, dice: random.Random) -> list[tuple[int, int]] | Non
     tokens = Tokens(GPT2Tokenizer(vocab=str(vocabulary), merges=str(merges)))
     task = TextTask.of("{record}\n")
     both = [(e, reference) for e in read_examples(data, "e2e") for reference in e.references]
-    tokenised = [task.pair(tokens, *one, room=None) for one in dice.sample(both, count)]
+    tokenised = [task.pair(tokens, *one, room=lambda _: None) for one in dice.sample(both, count)]
     return [(len(source), len(target)) for source, target, _ in tokenised]
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from foreword.compat import PromptTuningConfig as PromptTuningConfig
     from foreword.compat import PromptTuningInit as PromptTuningInit
     from foreword.compat import TaskType as TaskType
+    from foreword.compat import export_model as export_model
     from foreword.compat import export_peft as export_peft
     from foreword.compat import import_peft as import_peft
     from foreword.recipe import load_recipe as load_recipe
@@ -49,6 +50,7 @@ __all__ = [
     "PromptTuningInit",
     "TaskType",
     "__version__",
+    "export_model",
     "export_peft",
     "import_peft",
     "load",
@@ -70,6 +72,7 @@ _HOMES = {
     "PromptTuningConfig": _COMPAT,
     "PromptTuningInit": _COMPAT,
     "TaskType": _COMPAT,
+    "export_model": _COMPAT,
     "export_peft": _COMPAT,
     "import_peft": _COMPAT,
     "load": "foreword.session",

@@ -44,25 +44,29 @@ from foreword.manifest import (
 )
 from foreword.methods import MethodChoice
 from foreword.methods.axes import Table
+from foreword.placement import Infix, Prefix
 from foreword.readout import Readout
 from foreword.recipe import DecodingSpec
 from foreword.tuned import TunedModel, compose
-from foreword.understanding import HeadTask, task_of
+from foreword.understanding import HeadTask, soft_slots, task_of
 
 
 def axes_of(model: TunedModel, trained_as: str) -> dict[str, Any]:
     """The point on the axes, as an artifact states it.
 
     `window`: where a backbone attends through a sliding window, its prompt is seen from everywhere
-    (PEFT's slides out of it); one that stands in the input ("own") is as near or far as any token.
+    (PEFT's slides out of it); one that stands in the input or between source and target ("own") is
+    as near or far as any token.
     """
-    window = "own" if model.placement.columns else "seen"
+    in_front = isinstance(model.placement, Prefix) and not isinstance(model.placement, Infix)
+    window = "seen" if in_front and not model.placement.columns else "own"
     return {
         "reparameterization": {"trained_as": trained_as, "stored": "folded"},
         "injection": type(model.injection).__name__,
         "placement": type(model.placement).__name__,
         "readout": type(model.readout).__name__,
         "delta": type(model.delta).__name__,
+        **model.delta.stated(),
         "sites": [part.site for part in model.injection.parts],
         "length": model.placement.length,
         "positions": model.placement.positions,
@@ -82,6 +86,7 @@ def save_artifact(
     recipe: dict[str, Any] | None = None,
     seed: int = 0,
     metrics: dict[str, Any] | None = None,
+    trained_parameters: int | None = None,
 ) -> Manifest:
     """Fold a model's prompt and write it as an artifact, in one move.
 
@@ -89,7 +94,7 @@ def save_artifact(
         UserError: the folder is there already and is not empty.
     """
     folded = model.fold()
-    backbone = model.backbone
+    backbone, whole = model.backbone, (model.delta.origin or model.backbone).parameters
     parts: dict[str, dict[str, Tensor]] = {
         TENSORS: folded.injection.tensors(folded.reparam()),
         HEAD: dict(folded.readout.named_parameters()),
@@ -123,6 +128,8 @@ def save_artifact(
             data=data or {},
             recipe=recipe or {},
             seed=seed,
+            trained_parameters=trained_parameters,
+            trained_share=None if trained_parameters is None else trained_parameters / whole,
             metrics=metrics or {},
             versions=versions((backbone.quantization or {}).get("quant_method")),
             prompt_sha256=hashes[TENSORS],
@@ -226,7 +233,14 @@ def load_model(
         as_stored["positions"] = manifest.axes["positions"]
     task = task_of(manifest.task)
     readout = task.readout(backbone) if isinstance(task, HeadTask) else None
-    model = compose(backbone, manifest.method.model_copy(update=as_stored), readout)
+    soft = soft_slots(task)
+    if soft and soft != manifest.method.length:
+        raise ArtifactError(
+            f"{folder / MANIFEST}: task.input has {soft} {{soft}} slots, but method.length is "
+            f"{manifest.method.length}"
+        )
+    method = manifest.method.model_copy(update=as_stored)
+    model = compose(backbone, method, readout, inside=soft > 0)
     model.delta.load(delta)
     _fill(model.readout, head)
     rows = model.injection.rows(tensors, manifest.method.length)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Side = Literal["left", "right"]
 PositionRule = Literal["shift", "keep"]
@@ -32,14 +32,14 @@ class Pair:
         target: what is written; empty where a head answers.
         marks: which tokens of the source a head reads; -1 is the first of all that stands in the
             row, virtual tokens included.
-        labels: what it should say.
+        labels: what it should say: numbers of labels, or of one label the probability of each.
         segments: which text each token of the source belongs to; empty where that is not told.
     """
 
     source: list[int]
     target: list[int] = field(default_factory=list)
     marks: tuple[int, ...] = ()
-    labels: tuple[int, ...] = ()
+    labels: tuple[int, ...] | tuple[float, ...] = ()
     segments: tuple[int, ...] = ()
 
     @property
@@ -50,7 +50,8 @@ class Pair:
     @property
     def answers(self) -> int:
         """How many things are predicted: tokens of the target, or labels."""
-        return len(self.target) + len(self.labels)
+        soft = any(isinstance(label, float) for label in self.labels)
+        return len(self.target) + (1 if soft else len(self.labels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,10 @@ class Layout:
         source: what the encoder reads, where this is what the decoder of an encoder-decoder reads.
         marks: `[B, T]` bool; True at the tokens whose states a head reads.
         labels: what the head should say, row after row; how many a row has, the head knows.
+            Numbers of labels, or with a fraction their probabilities.
         segments: `[B, T]` int64; 1 at tokens of a second text, where the model tells texts apart.
+        before: what stands in the same rows before the virtual tokens, where those stand between
+            two parts of a row: it is read first, and sees none of them. Padded on the left.
     """
 
     input_ids: Tensor
@@ -79,6 +83,7 @@ class Layout:
     marks: Tensor | None = None
     labels: Tensor | None = None
     segments: Tensor | None = None
+    before: Layout | None = None
 
     @classmethod
     def of(
@@ -94,7 +99,7 @@ class Layout:
         pad_id: int = 0,
         source: Layout | None = None,
         marks: Sequence[Sequence[int]] = (),
-        labels: Sequence[Sequence[int]] = (),
+        labels: Sequence[Sequence[float]] = (),
         segments: Sequence[Sequence[int]] = (),
     ) -> Layout:
         """Lay out token lists: sources alone (to decode from), or each followed by its target.
@@ -158,6 +163,62 @@ class Layout:
             moved(self.marks),
             moved(self.labels),
             moved(self.segments),
+            None if self.before is None else self.before.to(device),
+        )
+
+    def followed_by(self, texts: Sequence[Sequence[int]]) -> Layout:
+        """Every row once for each of several texts, which stands behind its last token.
+
+        Row r with text t is row `r · len(texts) + t`. Rows must be padded on the right, and have
+        neither target nor marks.
+        """
+        many, longest = len(texts), max(map(len, texts))
+        ids, mask, positions, target = (
+            nn.functional.pad(part, (0, longest)).repeat_interleave(many, 0)
+            for part in (
+                self.input_ids,
+                self.attention_mask,
+                self.position_ids,
+                self.target_mask,
+            )
+        )
+        last = self.attention_mask.sum(1).repeat_interleave(many) - 1
+        device = ids.device
+        words = torch.zeros(many, longest, dtype=torch.long, device=device)
+        there = torch.zeros(many, longest, dtype=torch.bool, device=device)
+        for i, text in enumerate(texts):
+            words[i, : len(text)] = torch.tensor(list(text), dtype=torch.long, device=device)
+            there[i, : len(text)] = True
+        words, there = words.repeat(self.rows, 1), there.repeat(self.rows, 1)
+        step = torch.arange(1, longest + 1, device=device)
+        at = last[:, None] + step
+        begun = positions.gather(1, last[:, None])
+        return Layout(
+            ids.scatter(1, at, torch.where(there, words, ids.gather(1, at))),
+            mask.scatter(1, at, there),
+            positions.scatter(1, at, begun + step),
+            target,
+            self.virtual,
+            None if self.source is None else self.source.repeated(many),
+            labels=self.labels,
+        )
+
+    def repeated(self, times: int) -> Layout:
+        """Every row so many times, one after the other; labels stay as they are."""
+
+        def repeat(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.repeat_interleave(times, 0)
+
+        return Layout(
+            self.input_ids.repeat_interleave(times, 0),
+            self.attention_mask.repeat_interleave(times, 0),
+            self.position_ids.repeat_interleave(times, 0),
+            self.target_mask.repeat_interleave(times, 0),
+            self.virtual,
+            None if self.source is None else self.source.repeated(times),
+            repeat(self.marks),
+            self.labels,
+            repeat(self.segments),
         )
 
     @property

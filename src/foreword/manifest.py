@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from foreword import names
 from foreword.errors import ArtifactError
 from foreword.methods import METHODS, MethodChoice
-from foreword.recipe import DecodingSpec, HeadSpec, InputSpec, written_input
+from foreword.recipe import DecodingSpec, HeadSpec, InputSpec, VerbalizerSpec, written_input
 from foreword.recipe.problems import explain
 
 FORMAT = "1.0"
@@ -60,9 +60,10 @@ class TaskId(_Part):
     target: str
     truncate: str | None = None
     second: str | None = None
-    answer: Literal["text", "label", "tags", "span"] = "text"
+    answer: names.Answer = "text"
     labels: tuple[str, ...] = ()
     head: HeadSpec = HeadSpec()
+    verbalizer: VerbalizerSpec | None = None
     max_tokens: int | None = None
     stride: int = 128
     longest_answer: int = 30
@@ -95,6 +96,8 @@ class Manifest(_Part):
     data: dict[str, dict[str, Any]] = {}
     recipe: dict[str, Any] = {}
     seed: int = 0
+    trained_parameters: int | None = None
+    trained_share: float | None = None
     metrics: dict[str, dict[str, float | None]] = {}
     versions: dict[str, str] = {}
     prompt_sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -164,11 +167,14 @@ def card(manifest: Manifest) -> str:
         f"| {name} | {value:.2f} |" for name, value in scores.items() if value is not None
     )
     table = f"| metric | value |\n|---|---|\n{measured}\n" if measured else "Not measured.\n"
-    method = manifest.method
+    method, moves = manifest.method, manifest.method.moves.kind
+    what = "A prompt for the frozen backbone" if moves == "none" else "A change to the backbone"
+    parts = [f"{method.length} virtual tokens"] if method.length else []
+    parts += [f"{moves} of its weights"] if moves != "none" else []
     return f"""# {manifest.name}
 
-A prompt for the frozen backbone `{manifest.backbone.name}` ({manifest.backbone.family}), trained
-with {method.name} ({METHODS[method.name].paper}): {method.length} virtual tokens.
+{what} `{manifest.backbone.name}` ({manifest.backbone.family}), trained with {method.name}
+({METHODS[method.name].paper}): {" and ".join(parts) or "nothing but a head"}{_trained(manifest)}.
 
 - Input: `{written_input(manifest.task.input)!r}`
 - Backbone sha256: `{manifest.backbone.sha256}`
@@ -182,6 +188,24 @@ foreword generate THIS_FOLDER --text "..."
 Made by foreword {manifest.versions.get("foreword", "unknown")}. The backbone's licence applies to
 it; the licence of the training data may apply to this prompt.
 """
+
+
+def _trained(manifest: Manifest) -> str:
+    trained = said_of_trained(manifest.trained_parameters, manifest.trained_share)
+    return f", {trained}" if trained else ""
+
+
+def said_of_trained(parameters: int | None, share: float | None) -> str:
+    """How much was trained, in words; nothing where that is not known."""
+    if parameters is None:
+        return ""
+    of = "" if share is None else f" ({percent(share)} of the backbone's)"
+    return f"{parameters:,} trained parameters{of}"
+
+
+def percent(share: float) -> str:
+    """A share with as many digits as tell it from nothing."""
+    return f"{100 * share:.3g} %" if share < 0.9995 else f"{100 * share:.0f} %"
 
 
 def artifact_folder(folder: Path | str) -> Path:

@@ -29,14 +29,16 @@ TABLES = ("jsonl", "csv", "tsv", "parquet")
 COLUMNS = ("references", "label", "group", "words", "tags")
 """What a recipe's `task.data`, an artifact and `tasks.read_data` call the columns they read."""
 
-Answer = Literal["text", "label", "tags", "span"]
-"""What is measured: a text, a label, one tag a word, or a span of the context given as text."""
+Answer = Literal["text", "label", "tags", "span", "word"]
+"""What is measured: a text, a label, one tag a word, a span of the context given as text, or the
+word that is missing in a pattern."""
 
 ASKED: dict[Answer, str] = {
     "text": "a text",
     "label": "a label",
     "tags": "tags of words",
     "span": "a span of a context",
+    "word": "a missing word",
 }
 """What a message calls it."""
 
@@ -80,6 +82,7 @@ METRICS = {
     "tag_accuracy": MetricName("tag accuracy %", of="tags"),
     "exact_match": MetricName("exact match %", of="span"),
     "squad_f1": MetricName("SQuAD F1 %", of="span"),
+    "precision_at_1": MetricName("P@1 %", of="word"),
 }
 """Metric -> its title and scale, in the order of tables."""
 
@@ -88,6 +91,7 @@ DEFAULT_METRICS: dict[Answer, tuple[str, ...]] = {
     "label": ("accuracy", "macro_f1"),
     "tags": ("entity_f1", "entity_precision", "entity_recall"),
     "span": ("exact_match", "squad_f1"),
+    "word": ("precision_at_1",),
 }
 """What is measured where a recipe names nothing."""
 

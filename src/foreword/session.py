@@ -26,11 +26,11 @@ from foreword.text import TextTask
 from foreword.tuned import TunedModel
 from foreword.understanding import (
     Answered,
-    Classification,
     HeadTask,
     Question,
     Tagging,
     task_of,
+    text_of,
 )
 
 Input = str | Mapping[str, Any]
@@ -159,8 +159,8 @@ class LoadedPrompt:
             return Example(fields_of(where, given), where=where)
         if isinstance(self.task, Question):
             raise DataError(f"{where}: give `question` and `context` by name, as JSON")
-        text = self.task.text if isinstance(self.task, Classification) else self.task
-        assert isinstance(text, TextTask)
+        text = text_of(self.task)
+        assert text is not None
         if len(text.slots) != 1:
             raise DataError(
                 f"{where}: this prompt's input has the fields {', '.join(text.slots) or '(none)'}; "

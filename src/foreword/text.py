@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from foreword.backbone import Backbone, Tokens
 from foreword.errors import DataError, TemplateError, did_you_mean
 from foreword.layout import Pair
-from foreword.tasks import Chat, Example, Field, Template, linearise, parse_input
+from foreword.tasks import Chat, Example, Field, MaskSlot, Template, linearise, parse_input
+from foreword.tasks.template import SoftSlot
 
 Room = Callable[[int], int | None]
 """How many tokens of source fit beside an answer of so many; None: any number."""
@@ -34,7 +36,7 @@ class TextTask:
     Attributes:
         input: template of the source, or messages that the tokenizer's chat template renders.
         target: template of the answer, with the slot `{reference}`.
-        truncate: the field that is cut; None refuses.
+        truncate: the field that is cut; None: those of the templates' `cut`, or none.
         second: template of a second text that the tokenizer joins to the input (a premise's
             hypothesis); None where there is one text.
         max_tokens: the longest input; the backbone's context if not given.
@@ -66,20 +68,85 @@ class TextTask:
             raise TemplateError(
                 "task.second: has no place beside messages; put it into one of them"
             )
-        if "reference" not in task.target.slots:
-            raise TemplateError(f"template {target!r}: the target needs the slot {{reference}}")
-        if truncate is not None and truncate not in task.slots:
+        if "reference" not in task.target.slots or not task.target.plain:
             raise TemplateError(
-                f"truncate: '{truncate}' is no slot of the input {input!r}"
-                f"{did_you_mean(truncate, task.slots)}"
+                f"template {target!r}: the target needs the slot {{reference}}, and takes neither "
+                "{soft} nor {mask}"
             )
+        if task.target.cuts:
+            raise TemplateError(
+                f"template {target!r}: a target is never cut; write `cut` in task.input"
+            )
+        task._check_cuts()
         return task
+
+    def _check_cuts(self) -> None:
+        """Raise TemplateError where it is not clear what gives way first."""
+        if self.truncate is not None and self.truncate not in self.slots:
+            raise TemplateError(
+                f"truncate: '{self.truncate}' is no slot of the input {self.input.source!r}"
+                f"{did_you_mean(self.truncate, self.slots)}"
+            )
+        written = [t.cuts for t in self._cut_in if t.cuts]
+        if self.truncate is not None and written and written != [(self.truncate,)]:
+            raise TemplateError(
+                f"truncate: '{self.truncate}', but the template says with `cut` what gives way; "
+                "leave task.truncate out"
+            )
+        by_number: dict[int, str] = {}
+        for template in self._cut_in:
+            for number, name in template.numbered:
+                if by_number.setdefault(number, name) != name:
+                    raise TemplateError(
+                        f"template {template.source!r}: '{name}' has cut={number}, as "
+                        f"'{by_number[number]}' has before it; give each field that gives way its "
+                        "own number"
+                    )
+        if sum(t.mask is not None for t in self.templates) > 1:
+            raise TemplateError("task.second: has a second {mask}; one is read, so leave one out")
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """Those with slots of any kind."""
+        first = () if isinstance(self.input, Chat) else (self.input,)
+        return first if self.second is None else (*first, self.second)
+
+    @property
+    def _cut_in(self) -> tuple[Template, ...]:
+        """Those whose fields may give way."""
+        if isinstance(self.input, Chat):
+            return tuple(content for _, content in self.input.messages)
+        return self.templates
 
     @property
     def slots(self) -> tuple[str, ...]:
         """The fields that make the input, each once."""
         second = () if self.second is None else self.second.slots
         return tuple(dict.fromkeys((*self.input.slots, *second)))
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The fields that give way where all is too long, the first first."""
+        if self.truncate is not None:
+            return (self.truncate,)
+        numbered = sorted(pair for t in self._cut_in for pair in t.numbered)
+        return tuple(dict.fromkeys(name for _, name in numbered))
+
+    @property
+    def soft(self) -> int:
+        """How many virtual tokens stand in the input."""
+        return sum(template.soft for template in self.templates)
+
+    @property
+    def mask(self) -> MaskSlot | None:
+        """Where an answer is read in the input, if it says so."""
+        return next((t.mask for t in self.templates if t.mask is not None), None)
+
+    def without_soft(self) -> TextTask:
+        """The same input without its virtual tokens."""
+        first = self.input if isinstance(self.input, Chat) else self.input.without_soft()
+        second = None if self.second is None else self.second.without_soft()
+        return replace(self, input=first, second=second)
 
     def as_json(self) -> dict[str, Any]:
         """What an artifact keeps."""
@@ -113,9 +180,7 @@ class TextTask:
 
     def bare_answer(self, decoded: str) -> str:
         """A decoded text without the words that the target template puts around the reference."""
-        (before, _), *rest = self.target.pieces
-        after = rest[-1][0] if len(rest) == 1 else ""
-        before = before if self.target.slots[0] == "reference" else ""
+        before, after = self.target.around("reference")
         return decoded.removeprefix(before.strip()).removesuffix(after.strip()).strip()
 
     def fit(
@@ -159,27 +224,38 @@ class TextTask:
             yield Pair(source, target), cut
 
     def read(
-        self, backbone: Backbone, example: Example, room: Room
+        self, backbone: Backbone, example: Example, room: Room, hole: Sequence[int] = ()
     ) -> tuple[list[int], tuple[int, ...], bool]:
-        """An input that a head reads: its tokens, the text that each belongs to where the backbone
-        tells two apart, and whether it was cut.
+        """An input that a head or label words answer: its tokens, the text that each belongs to
+        where the backbone tells two apart, and whether it was cut.
+
+        Args:
+            hole: the ids that stand for `{mask}`.
 
         Raises:
             TemplateError: the example lacks a field.
             DataError: it is empty, or too long and `truncate` names no field.
         """
-        _, ids = self.source(backbone.tokens, example)
+        tokens, fields = backbone.tokens, example.fields
+        with _at(example):
+            _, ids, segments = self._source(tokens, fields, hole)
+            if not ids:
+                raise DataError("the input is empty; it needs at least one token")
         most, cut = self._most(room(0)), False
-        fields = example.fields
         if most is not None and len(ids) > most:
-            fields, cut = self._shorter(backbone.tokens, example, len(ids), most), True
-        _, ids, segments = self._source(backbone.tokens, fields)
+            fields, cut = self._shorter(tokens, example, len(ids), most, hole), True
+            _, ids, segments = self._source(tokens, fields, hole)
         return ids, tuple(segments) if backbone.tells_texts_apart else (), cut
 
     def _source(
-        self, tokens: Tokens, fields: Mapping[str, Field]
+        self, tokens: Tokens, fields: Mapping[str, Field], hole: Sequence[int] = ()
     ) -> tuple[str, list[int], list[int]]:
-        """The input as text and as tokens, and which of two texts each token belongs to."""
+        """The input as text and as tokens, and which of two texts each token belongs to.
+
+        Virtual tokens have the ids from the vocabulary's size on, in their order.
+        """
+        if not all(template.plain for template in self.templates):
+            return self._filled(tokens, fields, hole)
         if isinstance(self.input, Chat):
             # The chat template has set the special tokens already.
             text = tokens.chat(self.input.render(fields))
@@ -189,6 +265,24 @@ class TextTask:
             return text, tokens.source(text), []
         second = self.second.render(fields)
         return f"{text}\n{second}", *tokens.pair(text, second)
+
+    def _filled(
+        self, tokens: Tokens, fields: Mapping[str, Field], hole: Sequence[int]
+    ) -> tuple[str, list[int], list[int]]:
+        virtual = count(tokens.virtual)
+        texts: list[list[str | int]] = []
+        for template in self.templates:
+            texts.append([])
+            for part in template.fill(fields):
+                match part:
+                    case SoftSlot(count=many):
+                        texts[-1] += [next(virtual) for _ in range(many)]
+                    case MaskSlot():
+                        texts[-1] += hole
+                    case _:
+                        texts[-1].append(part)
+        ids, segments = tokens.filled(*texts)
+        return "\n".join(t.render(fields) for t in self.templates), ids, segments
 
     def _most(self, room: int | None) -> int | None:
         """The longest input, where so much is left for it."""
@@ -202,11 +296,16 @@ class TextTask:
         return text, ids
 
     def _shorter(
-        self, tokens: Tokens, example: Example, length: int, room: int
+        self,
+        tokens: Tokens,
+        example: Example,
+        length: int,
+        room: int,
+        hole: Sequence[int] = (),
     ) -> Mapping[str, Field]:
-        """The fields, the one that gives way cut until all fit."""
+        """The fields, those that give way cut in their order until all fit."""
         with _at(example):
-            if self.truncate is None:
+            if not self.cuts:
                 what = (
                     f"task.max_tokens is {room}"
                     if room == self.max_tokens
@@ -216,17 +315,19 @@ class TextTask:
                     f"the input has {length} tokens, but {what}; shorten it, or name the field to "
                     "cut in `task.truncate`"
                 )
-            field = tokens.plain(linearise(example.fields[self.truncate]))
-            keep = len(field)
-            while keep > 0:
-                keep = max(0, keep - max(1, length - room))
-                shorter = {**example.fields, self.truncate: tokens.text(field[:keep])}
-                length = len(self._source(tokens, shorter)[1])
-                if 0 < length <= room:
-                    return shorter
+            fields = dict(example.fields)
+            for name in self.cuts:
+                field = tokens.plain(linearise(fields[name]))
+                keep = len(field)
+                while keep > 0:
+                    keep = max(0, keep - max(1, length - room))
+                    fields[name] = tokens.text(field[:keep])
+                    length = len(self._source(tokens, fields, hole)[1])
+                    if 0 < length <= room:
+                        return fields
+            named = " and ".join(f"'{name}'" for name in self.cuts)
             raise DataError(
-                f"too long even without the field '{self.truncate}': {length} tokens where {room} "
-                "are left"
+                f"too long even without the field {named}: {length} tokens where {room} are left"
             )
 
 

@@ -9,15 +9,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone import Backbone, Decoding, Prompt
-from foreword.deltas import Delta, Frozen, Full
+from foreword.backbone import Backbone, Decoding, Prompt, Sources
+from foreword.deltas import Adapter, BitFit, Delta, Frozen, Full, LoRA, Top
 from foreword.errors import DataError, UserError, did_you_mean
 from foreword.injection import Embeddings, Injection, KeysValues, Text
 from foreword.layout import Layout, Pair, PositionRule, Side
 from foreword.methods import MethodOptions, axes
 from foreword.methods.axes import Layers, Site
-from foreword.placement import Prefix
-from foreword.readout import Generation, Head, Readout
+from foreword.placement import Infix, InText, Prefix
+from foreword.readout import Generation, Head, Readout, Told
 from foreword.reparam import LSTM, MLP, ReluMLP, Reparameterization, Sites, Table
 
 
@@ -26,7 +26,12 @@ class TunedModel(nn.Module):
 
     Its parameters are the trained ones alone: the backbone is no submodule, so `state_dict()`, an
     optimizer and distributed training see a few kilobytes.
+
+    Attributes:
+        sources: keys and values of sources that were read already, while it is trained.
     """
+
+    sources: Sources | None = None
 
     def __init__(
         self,
@@ -49,7 +54,10 @@ class TunedModel(nn.Module):
 
     def forward(self, layout: Layout) -> Tensor:
         """Negative log-likelihood in nats of all that a batch should answer: `[N]`."""
-        return self.readout.loss(self.backbone, layout, self.prompt())
+        prompt = self.prompt()
+        if self.sources is not None and prompt is not None and layout.before is not None:
+            prompt.past = self.sources.recall(layout.before)
+        return self.readout.loss(self.backbone, layout, prompt)
 
     def prompt(self) -> Prompt | None:
         """What the backbone takes; the reparameterization runs once for the whole batch."""
@@ -105,8 +113,8 @@ class TunedModel(nn.Module):
 
     @torch.no_grad()
     def read(self, layout: Layout) -> list[Tensor]:
-        """What a head says of every row (`Head.read`)."""
-        assert isinstance(self.readout, Head), "a text is decoded"
+        """What a head or label words say of every row (`Told.read`)."""
+        assert isinstance(self.readout, Told), "a text is decoded"
         return self.readout.read(self.backbone, layout, self.prompt())
 
     @torch.no_grad()
@@ -143,7 +151,7 @@ class TunedModel(nn.Module):
     def differs_from_the_backbone(self) -> bool:
         """Whether the backbone alone could answer too, and would answer otherwise."""
         changed = bool(self.placement.length) or self.delta.backbone is not None
-        return changed and isinstance(self.readout, Generation)
+        return changed and not isinstance(self.readout, Head)
 
     @property
     def stored_parameters(self) -> int:
@@ -156,9 +164,18 @@ class TunedModel(nn.Module):
         """How many numbers are trained now."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
+    @property
+    def trained_share(self) -> float:
+        """How many numbers are trained now for each one of the backbone's."""
+        return self.trained_parameters / (self.delta.origin or self.backbone).parameters
+
 
 def compose(
-    backbone: Backbone, options: MethodOptions, readout: Readout | None = None
+    backbone: Backbone,
+    options: MethodOptions,
+    readout: Readout | None = None,
+    *,
+    inside: bool = False,
 ) -> TunedModel:
     """The model that a method's options name, its virtual tokens at their random start.
 
@@ -166,12 +183,13 @@ def compose(
         backbone: what is tuned.
         options: the method's.
         readout: how the answer is read; by generation if not given.
+        inside: whether the text has slots for the virtual tokens, which then stand nowhere else.
 
     Raises:
         UserError: the options do not go with this backbone.
     """
     readout = readout or Generation()
-    delta = _DELTAS[options.point.delta](backbone)
+    delta = _delta(backbone, options.moves, head=isinstance(readout, Head))
     backbone = delta.backbone or backbone
     g = backbone.geometry
     if g.kind == "encoder" and isinstance(readout, Generation):
@@ -186,9 +204,16 @@ def compose(
             "encoder-decoder, on which a head has no place here; let it write the label as text, "
             "or name an encoder or a decoder"
         )
-    injection = _INJECTIONS[options.point.injection](backbone, options)
+    between = _between(backbone, options, readout, inside=inside)
+    injection = (
+        _embeddings(backbone, options, inside=True)
+        if inside or (between and options.point.injection == "embeddings")
+        else _INJECTIONS[options.point.injection](backbone, options)
+    )
     columns = injection.columns(options.length)
-    positions = _positions(backbone, options, columns)
+    if between and isinstance(injection, Embeddings):
+        columns = {"decoder": range(g.vocabulary, g.vocabulary + options.length)}
+    positions = "shift" if inside else _positions(backbone, options, columns)
     if g.context is not None and positions == "shift" and options.length >= g.context:
         raise UserError(
             f"method.length: {options.length} virtual tokens leave no room in the {g.context} "
@@ -198,10 +223,37 @@ def compose(
         backbone,
         reparam=_reparam(options, injection, g.width),
         injection=injection,
-        placement=Prefix(options.length, positions, columns, backbone.begin, g.first_position),
+        placement=(InText if inside else Infix if between else Prefix)(
+            options.length, positions, columns, backbone.begin, g.first_position
+        ),
         readout=readout,
         delta=delta,
     )
+
+
+def _between(
+    backbone: Backbone, options: MethodOptions, readout: Readout, *, inside: bool
+) -> bool:
+    """Whether virtual tokens are to stand between source and target."""
+    if getattr(options, "placement", "prefix") != "infix":
+        return False
+    if inside:
+        raise UserError(
+            "method.placement: 'infix', but the virtual tokens stand in the slots of task.input; "
+            "leave one of the two out"
+        )
+    if not isinstance(readout, Generation):
+        raise UserError(
+            "method.placement: 'infix' stands between a source and the text that is written after "
+            "it, but no text is written here; use prefix-tuning or p-tuning-v2"
+        )
+    if backbone.geometry.kind != "decoder":
+        raise UserError(
+            f"method.placement: '{backbone.name}' ({backbone.model.config.model_type}) is an "
+            f"{backbone.geometry.kind}: source and target stand in two rows, with nothing between "
+            "them. Before the target stands prefix-tuning with `sites: [decoder]`"
+        )
+    return True
 
 
 def _keys_values(backbone: Backbone, options: MethodOptions) -> Injection:
@@ -249,16 +301,53 @@ def _sites(backbone: Backbone, options: MethodOptions) -> tuple[Site, ...] | Non
     return chosen
 
 
-def _embeddings(backbone: Backbone, options: MethodOptions) -> Injection:
+def _embeddings(
+    backbone: Backbone, options: MethodOptions, *, inside: bool = False
+) -> Injection:
     if "cross" in (getattr(options, "sites", None) or ()):
         raise UserError(
             "method.sites: 'cross' has no input of its own, so no embeddings can stand in it; "
             "choose among encoder and decoder"
         )
-    return Embeddings(backbone, _sites(backbone, options))
+    sites = _sites(backbone, options)
+    if inside and sites not in (None, ("encoder",), ("decoder",)[: backbone.begin is None]):
+        raise UserError(
+            f"method.sites: {', '.join(sites or ())}, but the virtual tokens stand in the slots of "
+            "task.input; leave `sites` out"
+        )
+    return Embeddings(backbone, sites, inside=inside)
 
 
-_DELTAS: dict[str, Callable[[Backbone], Delta]] = {"frozen": lambda _: Frozen(), "full": Full}
+def _delta(backbone: Backbone, moves: axes.AnyDelta, *, head: bool) -> Delta:
+    match moves:
+        case axes.Frozen():
+            return Frozen()
+        case axes.Full():
+            return Full(backbone, head=head)
+        case axes.TopLayers(layers=layers):
+            return Top(backbone, layers)
+        case axes.Biases():
+            return BitFit(backbone, head=head)
+        case axes.Bottlenecks() as chosen:
+            return Adapter(
+                backbone,
+                reduction=chosen.reduction,
+                size=chosen.size,
+                activation=chosen.activation,
+                layer_norms=chosen.layer_norms,
+                head=head,
+            )
+        case axes.LowRank() as chosen:
+            return LoRA(
+                backbone,
+                rank=chosen.rank,
+                alpha=chosen.alpha,
+                dropout=chosen.dropout,
+                targets=chosen.targets,
+                head=head,
+            )
+
+
 _INJECTIONS: dict[str, Callable[[Backbone, MethodOptions], Injection]] = {
     "keys_values": _keys_values,
     "embeddings": _embeddings,

@@ -21,6 +21,7 @@ LOADING = {
     "generate": using.generate,
     "evaluate": using.evaluate,
     "import peft": exchange.import_peft,
+    "export model": exchange.export_model,
 }
 COMMON = {"--backbone", "--device", "--dtype", "--trust-remote-code"}
 READING = {

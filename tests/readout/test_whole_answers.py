@@ -309,7 +309,7 @@ def test_every_word_has_its_own_label_and_those_cut_off_have_none(models, exampl
     assert list(window.at) == sorted(set(window.at))
     assert window.cut == (len(window.at) < len(example.words))
     read = model.read(model.lay_out([window.pair]))
-    said = task.told(tagged, [window], read)
+    said = task.told(model.backbone, tagged, [window], read)
     assert len(said.answer) == len(example.words)
     for word in set(range(len(example.words))) - set(window.at):
         assert (said.answer[word], said.probability[word]) == ("O", 0.0)

@@ -6,15 +6,20 @@ from foreword.backbone.loading import bundled_backbones, default_device, load_ba
 from foreword.backbone.model import Backbone
 from foreword.backbone.own_heads import reads_spans_off_it, stored_pooler
 from foreword.backbone.prompt import Prompt, PromptKeyValues
+from foreword.backbone.sources import Sources
+from foreword.backbone.sublayers import LINEAR, Ending
 from foreword.backbone.tokens import Tokens
 
 __all__ = [
+    "LINEAR",
     "Backbone",
     "Decoding",
+    "Ending",
     "Geometry",
     "Prompt",
     "PromptKeyValues",
     "SiteGeometry",
+    "Sources",
     "Tokens",
     "bundled_backbones",
     "default_device",

@@ -11,16 +11,27 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedMod
 from transformers.cache_utils import DynamicLayer
 
 from foreword.backbone.prompt import PromptKeyValues
+from foreword.backbone.sources import Past
 
 
-def fill(model: PreTrainedModel, tokens: PromptKeyValues, *, rows: int) -> DynamicCache:
-    """A cache for B rows whose first P positions are the prompt's.
+def fill(
+    model: PreTrainedModel, tokens: PromptKeyValues | None, *, rows: int, past: Past = ()
+) -> DynamicCache:
+    """A cache for B rows whose first P positions are the prompt's, after what rows have read.
 
     Args:
         model: whose cache it is.
         tokens: of every layer.
         rows: B; for beam search the number of beams in all.
+        past: what stands before the prompt. Nothing is then forgotten: a window is kept by masks.
     """
+    if past:
+        cache = DynamicCache()
+        cache.layers = [_Following() for _ in past]
+        for layer in range(len(past)):
+            cache.update(*_front(tokens, layer, rows, model, past), layer)
+        return cache
+    assert tokens is not None, "there is nothing to fill it with"
     whole = not model.config.is_encoder_decoder  # the config of a T5 counts its encoder's layers
     cache = DynamicCache(config=model.config if whole else None)
     cache.layers = [_Following() if type(one) is DynamicLayer else one for one in cache.layers]
@@ -39,13 +50,14 @@ def empty(decoder: Cache | None = None) -> EncoderDecoderCache:
     return EncoderDecoderCache(DynamicCache() if decoder is None else decoder, DynamicCache())
 
 
-def read_only(model: PreTrainedModel, tokens: PromptKeyValues, *, rows: int) -> Cache:
+def read_only(
+    model: PreTrainedModel, tokens: PromptKeyValues | None, *, rows: int, past: Past = ()
+) -> Cache:
     """The same for one forward pass: what the model writes is returned and not kept, so that a
     layer may be computed again for its gradients."""
     cache = DynamicCache()
-    cache.layers = [
-        _Prefix(*_expand(tokens, layer, rows, model)) for layer in range(tokens.keys.shape[0])
-    ]
+    layers = len(past) if tokens is None else tokens.keys.shape[0]
+    cache.layers = [_Prefix(*_front(tokens, layer, rows, model, past)) for layer in range(layers)]
     return cache
 
 
@@ -53,6 +65,24 @@ def is_read_only(cache: Cache) -> bool:
     """Whether a cache is of `read_only`'s making, or one that a layer writes into."""
     layers = getattr(cache, "layers", [])
     return bool(layers) and all(isinstance(layer, _Prefix) for layer in layers)
+
+
+def _front(
+    tokens: PromptKeyValues | None, layer: int, rows: int, model: PreTrainedModel, past: Past
+) -> tuple[Tensor, Tensor]:
+    """A layer's keys and values of all that rows have behind them."""
+    if not past:
+        assert tokens is not None, "there is nothing in front"
+        return _expand(tokens, layer, rows, model)
+    keys, values = (side.repeat_interleave(rows // side.shape[0], 0) for side in past[layer])
+    if tokens is None:
+        return keys, values
+    own = (side.to(keys.device) for side in _expand(tokens, layer, rows, model))
+    key, value = (
+        torch.cat([side, virtual], dim=2)
+        for side, virtual in zip((keys, values), own, strict=True)
+    )
+    return key, value
 
 
 def _expand(

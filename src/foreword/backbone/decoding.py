@@ -71,10 +71,18 @@ def watch(tokens: Tokens, layout: Layout, how: Decoding, *, vocabulary: int) -> 
     if how.no_repeat_ngram_size:
         processors.append(NoRepeatNGramLogitsProcessor(how.no_repeat_ngram_size))
     if processors:
-        unread = ~layout.attention_mask | (layout.input_ids >= vocabulary)
-        skipped = unread.sum(1).repeat_interleave(how.num_beams)
-        extra["logits_processor"] = LogitsProcessorList([_WithoutPadding(processors, skipped)])
+        inputs = [_real(part, vocabulary) for part in (layout.before, layout) if part is not None]
+        read = [torch.cat(parts) for parts in zip(*inputs, strict=True)]
+        read = [row for row in read for _ in range(how.num_beams)]
+        own = _WithoutPadding(processors, read, layout.input_ids.shape[1])
+        extra["logits_processor"] = LogitsProcessorList([own])
     return extra
+
+
+def _real(part: Layout, vocabulary: int) -> list[Tensor]:
+    """The tokens of each row that are neither padding nor virtual."""
+    kept = part.attention_mask & (part.input_ids < vocabulary)
+    return [ids[mask] for ids, mask in zip(part.input_ids, kept, strict=True)]
 
 
 class _StopWords(StoppingCriteria):  # type: ignore[misc]
@@ -91,16 +99,18 @@ class _StopWords(StoppingCriteria):  # type: ignore[misc]
 
 
 class _WithoutPadding(LogitsProcessor):  # type: ignore[misc]
-    """Processors that look at the tokens so far, shown each row without its padding."""
+    """Processors that look at the tokens so far, shown each row's own: what it read, and what it
+    wrote after the first `start` columns."""
 
-    def __init__(self, processors: list[LogitsProcessor], pads: Tensor) -> None:
-        self.processors, self.pads = processors, pads.tolist()
+    def __init__(self, processors: list[LogitsProcessor], read: list[Tensor], start: int) -> None:
+        self.processors, self.read, self.start = processors, read, start
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         rows = []
-        for row, pad in enumerate(self.pads):
+        for row, read in enumerate(self.read):
             one = scores[row : row + 1]
+            ids = torch.cat([read, input_ids[row, self.start :]])[None]
             for processor in self.processors:
-                one = processor(input_ids[row : row + 1, pad:], one)
+                one = processor(ids, one)
             rows.append(one)
         return torch.cat(rows)

@@ -6,7 +6,7 @@ The only class through which the rest of foreword runs a model.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,15 +14,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from foreword.backbone import (
     attention,
     cache,
     checkpointing,
+    copying,
     devices,
     geometry,
     hashing,
+    sublayers,
 )
 from foreword.backbone import quantization as quantized
 from foreword.backbone.activations import fuse_activations
@@ -34,6 +36,8 @@ from foreword.backbone.geometry import Geometry
 from foreword.backbone.prompt import Prompt, PromptKeyValues, Recorder, stack
 from foreword.backbone.quantization import Quantization
 from foreword.backbone.silence import quiet
+from foreword.backbone.sources import Past
+from foreword.backbone.sublayers import Ending
 from foreword.backbone.tokens import BosRule, Tokens
 from foreword.errors import BackboneError
 from foreword.layout import Layout
@@ -98,7 +102,7 @@ class Backbone:
         measured, used = _reach(model, kind, attention)
         found = cls(
             model,
-            replace(tokens, encodes=kind != "decoder"),
+            replace(tokens, encodes=kind != "decoder", virtual=measured.vocabulary),
             measured,
             name or model.config.name_or_path or model.config.model_type,
             revision,
@@ -222,7 +226,13 @@ class Backbone:
                 "use_cache": False,
             }
         before = _before_the_answer(layout, prompt)
-        if before is not None:
+        if layout.before is not None:
+            past = self._past(layout.before, prompt)
+            tokens = None if prompt is None else prompt.sites.get("decoder")
+            own = cache.read_only(self.model, tokens, rows=layout.rows, past=past)
+            given |= {"past_key_values": own, "use_cache": True}
+            given["attention_mask"] = _whole_mask(layout, layout.before)
+        elif before is not None:
             seen = mask.new_ones(layout.rows, before.length)
             given["decoder_attention_mask"] = torch.cat([seen, mask], dim=1)
             own = cache.read_only(self.model, before, rows=layout.rows)
@@ -237,6 +247,27 @@ class Backbone:
             given[ARGUMENT] = prompt
         with self._looking_up(prompt):
             return model(**given)
+
+    def read(self, before: Layout) -> Past:
+        """A decoder's keys and values for rows without any prompt: by layer, those of all columns.
+
+        Args:
+            before: padded on the left; see `Layout.before`.
+        """
+        given: dict[str, Any] = {
+            "input_ids": before.input_ids,
+            "attention_mask": before.attention_mask,
+            "past_key_values": DynamicCache(),  # one that forgets nothing beyond a window
+            "use_cache": True,
+        }
+        if self.geometry.takes_positions:
+            given["position_ids"] = before.position_ids
+        filled = self.model.base_model(**given).past_key_values
+        return tuple((layer.keys, layer.values) for layer in filled.layers)
+
+    def _past(self, before: Layout, prompt: Prompt | None) -> Past:
+        known = None if prompt is None else prompt.past
+        return self.read(before) if known is None else known
 
     @contextmanager
     def _looking_up(self, prompt: Prompt | None) -> Iterator[None]:
@@ -274,6 +305,55 @@ class Backbone:
         """
         return checkpointing.recomputing(self.model) if on else nullcontext()
 
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers the model is made of, tied ones counted once."""
+        return int(self.model.num_parameters())
+
+    def copied(self, moving: Collection[str] = ()) -> Backbone:
+        """The same backbone in modules of its own, around the same weights.
+
+        Args:
+            moving: names of parameters that are copied, to be trained.
+        """
+        return replace(self, model=copying.copied(self.model, moving))
+
+    def movable(self, *, head: bool) -> dict[str, nn.Parameter]:
+        """The parameters that an answer depends on, by name, tied ones once.
+
+        Args:
+            head: whether a head reads the last states, so that neither the language-model head nor
+                a pooler has a part in it.
+        """
+        if not head:
+            return dict(self.model.named_parameters())
+        body = self.model.base_model
+        pooler = getattr(body, "pooler", None)
+        unread = set() if pooler is None else {id(p) for p in pooler.parameters()}
+        read = {id(p) for p in body.parameters()} - unread
+        return {name: p for name, p in self.model.named_parameters() if id(p) in read}
+
+    def endings(self) -> list[Ending]:
+        """The linear layers that end the sub-layers of all layers.
+
+        Raises:
+            BackboneError: they cannot be told.
+        """
+        return sublayers.endings(self.model, self.geometry)
+
+    def last_layers(self, count: int) -> list[nn.Module]:
+        """The last layers of a model's only stack, or of its decoder's.
+
+        Raises:
+            BackboneError: there are not as many, or they are no modules of their own.
+        """
+        stack = sublayers.layers_of(self.model, self.geometry)[-1]
+        if count > len(stack):
+            raise BackboneError(
+                f"method.layers: {count} layers are to move, but '{self.name}' has {len(stack)}"
+            )
+        return list(stack)[-count:]
+
     def check_movable(self) -> None:
         """Make sure that the model can be copied, and its own weights trained.
 
@@ -282,8 +362,8 @@ class Backbone:
         """
         if self.quantization is not None:
             raise BackboneError(
-                "backbone.quantization: quantised weights do not move; leave it out to train the "
-                "backbone itself"
+                "backbone.quantization: quantised weights do not move, and nothing that moves is "
+                "put among them here (LoRA, adapters); leave it out, or train a prompt alone"
             )
         if devices.is_spread(self.model):
             raise BackboneError(
@@ -394,7 +474,15 @@ class Backbone:
                 given["position_ids"] = layout.position_ids
         cached = self._cacheable(prompt)
         before = _before_the_answer(layout, prompt)
-        if before is not None:
+        if layout.before is not None:
+            past = self._past(layout.before, prompt)
+            tokens, cached = None if prompt is None else prompt.sites.get("decoder"), None
+            rows = layout.rows * how.num_beams
+            given["past_key_values"] = cache.fill(self.model, tokens, rows=rows, past=past)
+            given["attention_mask"] = _whole_mask(layout, layout.before).long()
+            if tokens is not None:
+                prompt = None
+        elif before is not None:
             own = cache.fill(self.model, before, rows=layout.rows * how.num_beams)
             given["past_key_values"], prompt = cache.empty(own), None
         elif cached is not None:
@@ -402,7 +490,8 @@ class Backbone:
             given["past_key_values"] = cache.fill(self.model, cached, rows=rows * how.num_beams)
             seen = mask.new_ones(rows, cached.length)
             given["attention_mask"] = torch.cat([seen, mask], dim=1)
-        with self._looking_up(prompt), self._carrying(None if cached else prompt):
+        carried = prompt if prompt is not None and prompt.sites and cached is None else None
+        with self._looking_up(prompt), self._carrying(carried):
             output = self.model.generate(**given)
         new = output[:, layout.input_ids.shape[1] :].tolist()
         return [self._until_end(row) for row in new]
@@ -465,6 +554,13 @@ class Backbone:
             "the logits after a text, and after its keys",
             rounded=self.quantization is not None,
         )
+
+
+def _whole_mask(layout: Layout, before: Layout) -> Tensor:
+    """Of rows with virtual tokens in their midst: what is before those, they, and the rest."""
+    mask = layout.attention_mask
+    virtual = mask.new_ones(layout.rows, layout.virtual)
+    return torch.cat([before.attention_mask, virtual, mask], dim=1)
 
 
 def _before_the_answer(layout: Layout, prompt: Prompt | None) -> PromptKeyValues | None:

@@ -85,7 +85,10 @@ class Prompt:
         sites: keys and values by site.
         embeddings: `[n, width]`; a token id `vocabulary + i` of the input stands for row i.
         reached: the places it was asked for, whether or not it has anything there.
+        past: what stands before the virtual tokens (`Layout.before`), where it was read already.
     """
+
+    past: tuple[tuple[Tensor, Tensor], ...] | None = None
 
     def __init__(
         self, sites: Mapping[Site, PromptKeyValues] | None = None, embeddings: Tensor | None = None

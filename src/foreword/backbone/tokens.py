@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -30,11 +31,13 @@ class Tokens:
         tokenizer: transformers' own.
         bos: whether a beginning token stands before the source.
         encodes: whether an encoder reads the source, which then keeps its closing token.
+        virtual: the first id that stands for a virtual token: the size of the model's vocabulary.
     """
 
     tokenizer: PreTrainedTokenizerBase
     bos: BosRule = "auto"
     encodes: bool = False
+    virtual: int = 0
 
     def source(self, text: str) -> list[int]:
         """Tokens of an input text."""
@@ -60,6 +63,58 @@ class Tokens:
         found = self.tokenizer(first, second, return_token_type_ids=True, verbose=False)
         ids: list[int] = found["input_ids"]
         return ids, list(found.get("token_type_ids") or [0] * len(ids))
+
+    def filled(self, *texts: Sequence[str | int]) -> tuple[list[int], list[int]]:
+        """Tokens of one or two texts in which ids stand between the words, special tokens around
+        them as `source` and `pair` set them; and which of the two texts each token belongs to.
+
+        The words between two ids are read by themselves, so that no token spans an id.
+        """
+        inner = [self._between(parts) for parts in texts]
+        frame, segments = _frame(self, len(texts))
+        ids: list[int] = []
+        kinds: list[int] = []
+        for i, around in enumerate(frame):
+            ids += around
+            kinds += segments[i]
+            if i < len(inner):
+                ids += inner[i]
+                kinds += [i] * len(inner[i])
+        return ids, kinds if len(texts) > 1 else [0] * len(ids)
+
+    def continued(self, text: str) -> list[int]:
+        """Tokens of a text that goes on after another one: no mark of a beginning before it.
+
+        A word of its own it is all the same, not the rest of one (WordPiece's `##`).
+        """
+        for anchor in (".", "a") if text[:1].isalnum() else ("a", "."):
+            before, both = self.plain(anchor), self.plain(anchor + text)
+            if text and both[: len(before)] == before and len(both) > len(before):
+                return both[len(before) :]
+        return self.plain(text)
+
+    def _between(self, parts: Sequence[str | int]) -> list[int]:
+        ids: list[int] = []
+        for i, part in enumerate(parts):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                ids += self.plain(part) if i == 0 else self.continued(part)
+        return ids
+
+    @property
+    def mask_id(self) -> int | None:
+        """The mask token, if there is one."""
+        found = self.tokenizer.mask_token_id
+        return None if found is None else int(found)
+
+    def sentinel(self, number: int) -> int | None:
+        """The token that stands for a span that an encoder-decoder fills in (T5's), if there is
+        one."""
+        name = f"<extra_id_{number}>"
+        found = self.tokenizer.convert_tokens_to_ids(name)
+        known = found is not None and self.tokenizer.convert_ids_to_tokens(found) == name
+        return int(found) if known else None
 
     def words(self, words: Sequence[str], room: int | None) -> tuple[list[int], list[int | None]]:
         """Tokens of words joined by blanks, cut at `room`, and the index of each word's first one.
@@ -222,3 +277,29 @@ class Tokens:
             and empty[-1] == self.eos_id
             and len(empty) > (1 if self.tokenizer.bos_token_id == self.eos_id else 0)
         )
+
+
+@lru_cache(maxsize=64)
+def _frame(tokens: Tokens, texts: int) -> tuple[list[list[int]], list[list[int]]]:
+    """The special tokens before, between and after texts, and the text each belongs to."""
+    marks = [tokens.plain(text) for text in ("a", "b")[:texts]]
+    if texts == 1:
+        ids = tokens.source("a")
+        kinds = [0] * len(ids)
+    else:
+        ids, kinds = tokens.pair("a", "b")
+    frame: list[list[int]] = []
+    segments: list[list[int]] = []
+    start = 0
+    for mark in marks:
+        found = (i for i in range(start, len(ids)) if ids[i : i + len(mark)] == mark)
+        at = next(found, None)
+        if at is None:
+            raise BackboneError(
+                "task.input: this tokenizer does not set special tokens around a text, so {soft} "
+                "and {mask} cannot stand in it; give a template of words and fields"
+            )
+        frame.append(ids[start:at])
+        segments.append(kinds[start:at])
+        start = at + len(mark)
+    return [*frame, ids[start:]], [*segments, kinds[start:]]

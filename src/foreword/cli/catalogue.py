@@ -88,7 +88,13 @@ def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, li
 
 def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
     """Say what an artifact is: method, backbone, task, data, figures."""
-    from foreword.manifest import artifact_folder, quantised_as, read_manifest, size_in_bytes
+    from foreword.manifest import (
+        artifact_folder,
+        quantised_as,
+        read_manifest,
+        said_of_trained,
+        size_in_bytes,
+    )
 
     folder = artifact_folder(artifact)
     manifest = read_manifest(folder)
@@ -96,10 +102,13 @@ def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
         typer.echo(json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False))
         return
     method, backbone = manifest.method, manifest.backbone
+    trained = said_of_trained(manifest.trained_parameters, manifest.trained_share)
     lines = {
         "name": manifest.name,
         "method": f"{method.name}, {method.length} virtual tokens, positions {method.positions}, "
         f"trained as {method.reparameterization.kind}",
+        **_moved(manifest),
+        **({"trained": trained.replace(" trained", "")} if trained else {}),
         "backbone": f"{backbone.name} ({backbone.family}, {backbone.dtype}), sha256 "
         f"{backbone.sha256[:12]}…"
         f"{f', attention {backbone.attention}' if backbone.attention else ''}"
@@ -116,6 +125,14 @@ def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
         from foreword.cli.tables import print_table, score_table
 
         print_table(score_table("", {method.name: manifest.metrics}))
+
+
+def _moved(manifest: Manifest) -> dict[str, str]:
+    """What of the backbone moved, where something did."""
+    said = manifest.method.moves.model_dump(exclude_none=True)
+    kind = said.pop("kind")
+    options = ", ".join(f"{name}={value}" for name, value in said.items())
+    return {} if kind == "none" else {"delta": f"{kind}{f' ({options})' if options else ''}"}
 
 
 def _asked(manifest: Manifest) -> dict[str, str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foreword.cli import options as o
 from foreword.errors import UserError
+
+if TYPE_CHECKING:
+    from foreword.backbone import Backbone
+    from foreword.compat import PromptLearningConfig
 
 import_ = typer.Typer(help="Make an artifact of what another tool trained.", no_args_is_help=True)
 export = typer.Typer(help="Write an artifact in another tool's format.", no_args_is_help=True)
@@ -49,30 +53,16 @@ def import_peft(
     on: o.BackboneFlags,
 ) -> None:
     """Make an artifact of a prefix, prompt or P-Tuning adapter that PEFT trained, with its head."""
-    from foreword.backbone import Backbone, default_device, load_backbone
+    from foreword.backbone import default_device
     from foreword.compat import import_peft as run_import
 
     device = on.device.value if on.device else default_device()
     dtype = on.dtype.value if on.dtype else "float32"
-    backbone: Backbone | str | None = on.backbone
-    if on.trust_remote_code:
-        if on.backbone is None:
-            raise UserError(
-                "--trust-remote-code: name the backbone whose code you trust with --backbone; code "
-                "of one that only the adapter names is never run"
-            )
-        backbone = load_backbone(
-            on.backbone,
-            dtype=dtype,  # type: ignore[arg-type]
-            device=device,
-            local_files_only=not download,
-            trust_remote_code=True,
-        )
     out = out or Path("runs") / folder.resolve().name
     manifest = run_import(
         folder,
         out,
-        backbone=backbone,
+        backbone=_with_its_code(on, device, dtype, download) or on.backbone,
         input=input,
         target=target,
         second=second,
@@ -95,8 +85,68 @@ def export_peft(
     artifact: o.ArtifactArgument,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it goes; a new folder.")],
 ) -> None:
-    """Write an artifact as a folder that PEFT's `PeftModel.from_pretrained` loads."""
+    """Write a prompt or LoRA as a folder that PEFT's `PeftModel.from_pretrained` loads."""
+    from foreword.compat import LoraConfig
     from foreword.compat import export_peft as run_export
 
     config = run_export(artifact, folder)
-    typer.echo(f"adapter   {folder}  ({config.kind.value}, {config.num_virtual_tokens} tokens)")
+    size = f"rank {config.r}" if isinstance(config, LoraConfig) else _tokens(config)
+    typer.echo(f"adapter   {folder}  ({config.kind.value}, {size})")
+
+
+def _tokens(config: PromptLearningConfig) -> str:
+    return f"{config.num_virtual_tokens} tokens"
+
+
+@export.command("model")
+@o.with_flags
+def export_model(
+    artifact: o.ArtifactArgument,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it goes; a new folder.")],
+    other_backbone: Annotated[
+        bool,
+        typer.Option("--other-backbone", help="Take a backbone whose weights differ all the same."),
+    ] = False,
+    download: o.DownloadOption = False,
+    *,
+    on: o.BackboneFlags,
+) -> None:
+    """Write a plain transformers model: the backbone with what moved put into its weights."""
+    from foreword.compat import export_model as run_export
+
+    device = on.device.value if on.device else "cpu"
+    dtype = on.dtype.value if on.dtype else None
+    notes = run_export(
+        artifact,
+        folder,
+        backbone=_with_its_code(on, device, dtype, download) or on.backbone,
+        device=device,
+        dtype=dtype,
+        other_backbone=other_backbone,
+        download=download,
+    )
+    typer.echo(f"model     {folder}")
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def _with_its_code(
+    on: o.BackboneFlags, device: str, dtype: str | None, download: bool
+) -> Backbone | None:
+    """A backbone that runs code of its own, which the user has to name."""
+    if not on.trust_remote_code:
+        return None
+    from foreword.backbone import load_backbone
+
+    if on.backbone is None:
+        raise UserError(
+            "--trust-remote-code: name the backbone whose code you trust with --backbone; code of "
+            "one that only the artifact or adapter names is never run"
+        )
+    return load_backbone(
+        on.backbone,
+        dtype=dtype or "float32",  # type: ignore[arg-type]
+        device=device,
+        local_files_only=not download,
+        trust_remote_code=True,
+    )

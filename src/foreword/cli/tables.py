@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from foreword.names import METRICS
@@ -53,6 +54,25 @@ def score_table(
             cells = [figure(m, scores.get(m)) for m in metrics]
             table.add_row(subject if i == 0 else "", group, *cells)
         table.add_section()
+    return table
+
+
+def pattern_table(report: Mapping[str, Any]) -> Table:
+    """What each model of PET's patterns says of the measured examples, and all together."""
+    title = (
+        f"taught by {len(report['patterns'])} models, {report['labelled']} labelled and "
+        f"{report['unlabelled']} unlabelled examples"
+    )
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for name in ("generation", "pattern"):
+        table.add_column(name)
+    for name in ("weight", "accuracy %"):
+        table.add_column(name, justify="right")
+    for row in report["patterns"]:
+        cells = f"{row['weight']:.2f}", f"{row['accuracy']:.1f}"
+        table.add_row(str(row["generation"]), escape(shorten(row["text"], 60)), *cells)
+    table.add_section()
+    table.add_row("", "all together", "", f"{report['ensemble_accuracy']:.1f}")
     return table
 
 

@@ -100,15 +100,21 @@ def _print_json(run: Run) -> None:
 
 
 def _print_run(run: Run) -> None:
-    from foreword.cli.tables import print_table, score_table, shorten
+    from foreword.cli.tables import pattern_table, print_table, score_table, shorten
+    from foreword.manifest import said_of_trained
 
     title = f"{run.metrics['examples']} {run.metrics['split']} records"
     names = {"backbone": "backbone alone", "prompt": run.recipe.method.name}
     print_table(score_table(title, {names[k]: run.metrics[k] for k in names if k in run.metrics}))
+    if "pet" in run.metrics:
+        print_table(pattern_table(run.metrics["pet"]))
     for sample in run.samples:
         for name in ("input", "output", "reference"):
             typer.echo(f"  {name:<9}  {shorten(sample[name])}")
         typer.echo()
+    training = run.metrics["training"]
+    share = training.get("trained_share")
+    typer.echo(f"trained   {said_of_trained(training['trained_parameters'], share)}")
     kilobytes = run.metrics["artifact_bytes"] / 1000
     typer.echo(f"artifact  {run.artifact}  ({kilobytes:.0f} kB)")
     for name, file in {"curve": "curve.png", "confusion": "confusion.png"}.items():

@@ -14,14 +14,17 @@ from foreword.compat.configs import (
 from foreword.compat.encoders import PrefixEncoder, PromptEmbedding, PromptEncoder
 from foreword.compat.exporting import export_peft
 from foreword.compat.importing import import_peft
+from foreword.compat.low_rank import LoraConfig
 from foreword.compat.peft_types import (
     PeftType,
     PromptEncoderReparameterizationType,
     PromptTuningInit,
     TaskType,
 )
+from foreword.compat.plain import export_model
 
 __all__ = [
+    "LoraConfig",
     "PeftType",
     "PrefixEncoder",
     "PrefixTuningConfig",
@@ -33,6 +36,7 @@ __all__ = [
     "PromptTuningConfig",
     "PromptTuningInit",
     "TaskType",
+    "export_model",
     "export_peft",
     "import_peft",
 ]

@@ -21,6 +21,7 @@ from foreword.compat.configs import (
     PromptLearningConfig,
     PromptTuningConfig,
 )
+from foreword.compat.low_rank import LoraConfig, low_rank
 from foreword.errors import ArtifactError, RunError, UserError
 from foreword.injection import KeysValues
 from foreword.injection.base import expect_shapes
@@ -29,12 +30,12 @@ from foreword.methods import PTuning, axes
 from foreword.methods.axes import Site
 
 
-def export_peft(artifact: Path | str, folder: Path | str) -> PromptLearningConfig:
-    """Write an artifact's prompt as a folder that `peft.PeftModel.from_pretrained` loads.
+def export_peft(artifact: Path | str, folder: Path | str) -> PromptLearningConfig | LoraConfig:
+    """Write an artifact's prompt, or its LoRA, as a folder that PEFT loads.
 
-    The folder holds the folded prompt for inference: `adapter_config.json`,
-    `adapter_model.safetensors` and a card that says what PEFT's format has no place for (templates,
-    decoding, the backbone's hash).
+    `peft.PeftModel.from_pretrained` does. The folder holds what inference needs:
+    `adapter_config.json`, `adapter_model.safetensors` and a card that says what PEFT's format has
+    no place for (templates, decoding, the backbone's hash).
 
     Args:
         artifact: an artifact, or a run folder that has one.
@@ -42,16 +43,22 @@ def export_peft(artifact: Path | str, folder: Path | str) -> PromptLearningConfi
 
     Raises:
         ArtifactError: the artifact is damaged.
-        UserError: PEFT has no place for this prompt, or the folder is not empty.
+        UserError: PEFT has no place for this, or the folder is not empty.
         RunError: the folder cannot be written.
     """
     source, folder = artifact_folder(artifact), Path(folder)
     manifest = read_manifest(source)
     _refuse_what_peft_has_not(source, manifest)
-    rows, config = _prompt(source, manifest)
+    tensors: dict[str, Tensor]
+    config: PromptLearningConfig | LoraConfig
+    if manifest.method.moves.kind == "lora":
+        tensors, config = low_rank(source, manifest, _common(manifest))
+    else:
+        rows, config = _prompt(source, manifest)
+        tensors = {TENSOR: rows.contiguous()}
     with files.new_folder(folder) as temporary:
         try:
-            save_file({TENSOR: rows.contiguous()}, temporary / WEIGHTS, metadata={"format": "pt"})
+            save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:
             raise RunError(f"{folder}: cannot be written: {error}") from error
         (temporary / WEIGHTS).chmod(0o644)
@@ -63,6 +70,24 @@ def export_peft(artifact: Path | str, folder: Path | str) -> PromptLearningConfi
 
 def _refuse_what_peft_has_not(source: Path, manifest: Manifest) -> None:
     method, stated = manifest.method, manifest.axes
+    lora = method.moves.kind == "lora"
+    if lora and method.length:
+        raise UserError(
+            f"{source}: is a prompt of {method.length} virtual tokens with LoRA beside it, and a "
+            "folder of PEFT's holds one of them; train one alone to export it"
+        )
+    if lora:
+        if stated.get("readout", "Generation") != "Generation":
+            raise UserError(
+                f"{source}: its readout is {str(stated['readout'])[:60]}, for which LoRA in PEFT's "
+                "format has no place here; `foreword export model` writes the model below it"
+            )
+        return
+    if method.point.injection == "text" and method.moves.kind != "none":
+        raise UserError(
+            f"{source}: is {method.name}, which PEFT's format of prompts and LoRA has no place for"
+            f"{'' if method.moves.kind == 'adapter' else '; use `foreword export model`'}"
+        )
     if method.point.injection == "text":
         raise UserError(
             f"{source}: is {method.name}: it has no trained prompt that PEFT could load"
@@ -107,16 +132,11 @@ def _prompt(source: Path, manifest: Manifest) -> tuple[Tensor, PromptLearningCon
     """The virtual tokens `[P, width]`, and the configuration that goes with them."""
     method = manifest.method
     tensors = read_tensors(source / TENSORS, manifest)
-    name = manifest.backbone.name
     encodes = manifest.backbone.kind == "encoder-decoder"
     common: dict[str, Any] = {
-        "task_type": "SEQ_2_SEQ_LM" if encodes else "CAUSAL_LM",
-        "inference_mode": True,
+        **_common(manifest),
         "num_virtual_tokens": method.length,
         "num_transformer_submodules": 1,  # PEFT's 2 would add rows that it never reads
-        # PEFT would look for our own names on the hub.
-        "base_model_name_or_path": None if name.startswith("foreword/") else name,
-        "revision": manifest.backbone.revision,
     }
     if method.point.injection == "keys_values":
         geometry = _geometry(source, tensors)
@@ -133,6 +153,19 @@ def _prompt(source: Path, manifest: Manifest) -> tuple[Tensor, PromptLearningCon
     if isinstance(method, PTuning):
         return rows, PromptEncoderConfig(**common, **_encoder(method, rows.shape[1]))
     return rows, PromptTuningConfig(**common)
+
+
+def _common(manifest: Manifest) -> dict[str, Any]:
+    """What the configurations of all methods say."""
+    name = manifest.backbone.name
+    encodes = manifest.backbone.kind == "encoder-decoder"
+    return {
+        "task_type": "SEQ_2_SEQ_LM" if encodes else "CAUSAL_LM",
+        "inference_mode": True,
+        # PEFT would look for our own names on the hub.
+        "base_model_name_or_path": None if name.startswith("foreword/") else name,
+        "revision": manifest.backbone.revision,
+    }
 
 
 def _geometry(source: Path, tensors: Mapping[str, Tensor]) -> Geometry:
@@ -175,8 +208,13 @@ def _encoder(method: PTuning, d: int) -> dict[str, Any]:
     }
 
 
-def _card(manifest: Manifest, config: PromptLearningConfig) -> str:
-    task = manifest.task
+def _card(manifest: Manifest, config: PromptLearningConfig | LoraConfig) -> str:
+    task, length = manifest.task, manifest.method.length
+    what = f"A prompt of {length} virtual tokens" if length else "Low-rank updates"
+    alone = """
+Generate one row at a time: PEFT puts the prompt before a row's padding, and other rows change the
+answer.
+"""
     base = config.base_model_name_or_path
     front = f"base_model: {json.dumps(base)}\n" if base else ""
     return f"""---
@@ -185,7 +223,7 @@ def _card(manifest: Manifest, config: PromptLearningConfig) -> str:
 
 # {manifest.name}
 
-A prompt of {manifest.method.length} virtual tokens for `{manifest.backbone.name}`, trained with
+{what} for `{manifest.backbone.name}`, trained with
 {manifest.method.name} by foreword and exported to PEFT's format:
 
 ```python
@@ -198,7 +236,4 @@ What PEFT's format has no place for:
 - Beginning token: `{manifest.tokens.bos}` (auto: as the tokenizer does by itself).
 - Decoding: `{manifest.decoding.model_dump(exclude_defaults=True) or "greedy"}`
 - Backbone sha256 over its stored tensors: `{manifest.backbone.sha256}`
-
-Generate one row at a time: PEFT puts the prompt before a row's padding, and other rows change the
-answer.
-"""
+{alone if length else ""}"""

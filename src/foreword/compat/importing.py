@@ -27,6 +27,7 @@ from foreword.errors import ArtifactError, BackboneError, UserError
 from foreword.manifest import Manifest, TaskId
 from foreword.methods import MethodChoice, PrefixTuning, PromptTuning, PTuning, axes
 from foreword.names import DEFAULT_METRICS
+from foreword.readout import Head
 from foreword.text import TextTask
 from foreword.tuned import TunedModel, compose
 from foreword.understanding import HeadTask, task_of
@@ -292,7 +293,9 @@ def _model(
     readout = None
     if head is not None:
         assert isinstance(task, HeadTask)
-        readout = head.fill(task.readout(backbone))
+        read = task.readout(backbone)
+        assert isinstance(read, Head)
+        readout = head.fill(read)
     # The stored tokens are folded: what made them in training is not built again.
     folded = method.model_copy(update={"reparameterization": axes.Table()})
     try:

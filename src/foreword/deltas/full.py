@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Self
-
-import torch
-from torch import Tensor
-
 from foreword.backbone import Backbone
-from foreword.deltas.base import Delta, expect_names
+from foreword.deltas.base import Weights
 
 
-class Full(Delta):
-    """All weights of a copy of the backbone; dropout inside it stays off, as for every method."""
+class Full(Weights):
+    """All weights of a copy of the backbone that an answer depends on.
 
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        backbone.check_movable()
-        self.origin = backbone
-        self.model = copy.deepcopy(backbone.model).requires_grad_()
-        self.backbone = replace(backbone, model=self.model)
+    Args:
+        backbone: what is copied.
+        head: whether a head reads its last states.
+    """
 
-    def train(self, mode: bool = True) -> Self:
-        """Leave the backbone as it is."""
-        self.training = mode
-        return self
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every weight, tied ones once."""
-        return dict(self.model.named_parameters())
-
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take stored weights."""
-        own = self.tensors()
-        expect_names(tensors, own)
-        for name, weight in own.items():
-            weight.copy_(tensors[name])
+    def __init__(self, backbone: Backbone, *, head: bool = False) -> None:
+        super().__init__(backbone, backbone.movable(head=head))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foreword.tasks import Example, linearise
 from foreword.tuned import TunedModel
-from foreword.understanding import Answered, Classification, HeadTask, Window
+from foreword.understanding import Answered, HeadTask, Window, text_of
 
 
 def tell(
@@ -56,7 +56,7 @@ def tell(
         assert found is not None
         said_of[number].append(found)
     answers = [
-        task.told(example, windows, said)
+        task.told(model.backbone, example, windows, said)
         for example, windows, said in zip(examples, by_example, said_of, strict=True)
     ]
     return answers, sum(any(window.cut for window in windows) for windows in by_example)
@@ -66,5 +66,6 @@ def asked(task: HeadTask, example: Example) -> str:
     """What an example asks, as text to show."""
     if example.words is not None:
         return " ".join(example.words)
-    shown = task.text.slots if isinstance(task, Classification) else ("question",)
+    text = text_of(task)
+    shown = ("question",) if text is None else text.slots
     return " | ".join(linearise(example.fields[name]) for name in shown if name in example.fields)

@@ -177,6 +177,14 @@ def _note_absent(title: str, reason: str) -> None:
     logging.getLogger("foreword").warning("%s is absent: %s", title, reason)
 
 
+def precision_at_1(answers: Sequence[str], examples: Sequence[Example]) -> float | None:
+    """How often the most probable word is an answer, in percent (Petroni et al. 2019, 4.5)."""
+    if not answers or not all(example.references for example in examples):
+        return None
+    hits = sum(a in e.references for a, e in zip(answers, examples, strict=True))
+    return 100 * hits / len(answers)
+
+
 _SCORES: dict[str, Score] = {
     "bleu": bleu,
     "chrf": chrf,
@@ -200,6 +208,7 @@ _SCORES: dict[str, Score] = {
     "tag_accuracy": _tagged(tag_accuracy, entities=False),
     "exact_match": _answered(squad.exact_match),
     "squad_f1": _answered(squad.f1),
+    "precision_at_1": precision_at_1,
 }
 
 METRICS: dict[str, Metric] = {

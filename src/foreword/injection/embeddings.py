@@ -7,7 +7,9 @@ decoding and serving know one kind of prompt. The gradient flows back through th
 embeddings.
 
 In an encoder every virtual token sees the text, so they have columns of the input; the decoder of
-an encoder-decoder sees the encoder's text, so there too.
+an encoder-decoder sees the encoder's text, so there too. Virtual tokens that stand inside the text
+(P-Tuning's templates, Liu et al. 2021, section 3) see what is before them, in a decoder too, and
+the text has their ids already.
 """
 
 from __future__ import annotations
@@ -28,10 +30,13 @@ class Embeddings(Injection):
     Args:
         backbone: reads them.
         sites: whose input they stand in: the encoder's, where there is one, if not given.
+        inside: whether the text has slots for them.
     """
 
-    def __init__(self, backbone: Backbone, sites: Sequence[Site] | None = None) -> None:
-        self.backbone = backbone
+    def __init__(
+        self, backbone: Backbone, sites: Sequence[Site] | None = None, *, inside: bool = False
+    ) -> None:
+        self.backbone, self.inside = backbone, inside
         g = backbone.geometry
         chosen = sites or ("decoder" if g.kind == "decoder" else "encoder",)
         self.parts = tuple(Part(site, g.width) for site in chosen)
@@ -39,14 +44,15 @@ class Embeddings(Injection):
     def prompt(self, rows: Tensor) -> Prompt:
         """Keys and values that a decoder computes for embeddings `[P, width]`; or the embeddings,
         those of one site after those of the other."""
-        if self.backbone.geometry.kind == "decoder":
+        if self.backbone.geometry.kind == "decoder" and not self.inside:
             return Prompt({"decoder": self.backbone.read_embeddings(rows)})
         return Prompt(embeddings=torch.cat(self._shares(rows)))
 
     def columns(self, length: int) -> Mapping[Site, Sequence[int]]:
-        """Ids from the vocabulary's size on, except in a decoder, where they have no column."""
+        """Ids from the vocabulary's size on, except in a decoder, where they have no column, and
+        where the text has them."""
         g = self.backbone.geometry
-        if g.kind == "decoder":
+        if g.kind == "decoder" or self.inside:
             return {}
         firsts = range(g.vocabulary, g.vocabulary + length * len(self.parts), max(1, length))
         return {

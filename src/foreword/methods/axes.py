@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Site = Literal["encoder", "decoder", "cross"]
 """A place that can hold a prompt: an attention, each with its layers."""
@@ -174,9 +175,111 @@ ChosenLayers = Annotated[
 ]
 
 
+class Frozen(Data):
+    """Nothing of the backbone moves."""
+
+    kind: Literal["none"] = "none"
+
+
+class Full(Data):
+    """Every weight moves."""
+
+    kind: Literal["full"] = "full"
+
+
+class TopOptions(Data):
+    """How many layers move."""
+
+    layers: int = Field(2, ge=1, description="how many of the last layers move")
+
+
+class TopLayers(TopOptions):
+    """The last layers move (FT-top2 of Li & Liang 2021, section 5.2)."""
+
+    kind: Literal["top"] = "top"
+
+
+class Biases(Data):
+    """The biases move (Ben Zaken et al. 2022)."""
+
+    kind: Literal["bitfit"] = "bitfit"
+
+
+class BottleneckOptions(Data):
+    """The size of bottleneck adapters, and what moves beside them."""
+
+    reduction: float = Field(
+        16.0, ge=0.1, description="width of the backbone over that of an adapter's bottleneck"
+    )
+    size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="width of the bottleneck; null: the backbone's over `reduction`",
+    )
+    activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
+    layer_norms: bool = Field(True, description="whether the backbone's layer norms move too")
+
+
+class Bottlenecks(BottleneckOptions):
+    """Small layers after attention and feed-forward move (Houlsby et al. 2019, section 2)."""
+
+    kind: Literal["adapter"] = "adapter"
+
+
+class LowRankOptions(Data):
+    """The size of low-rank updates, and what they are added to."""
+
+    rank: int = Field(4, ge=1, le=65536, description="of each update")
+    alpha: float = Field(32.0, gt=0, description="an update counts alpha / rank times")
+    dropout: float = Field(0.1, ge=0, lt=1, description="on an update's input, in training")
+    targets: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="ends of the names of the linear layers that are updated, or `all` for every"
+        " one but the output; null: queries and values, as PEFT knows them for the family",
+    )
+
+
+class LowRank(LowRankOptions):
+    """Low-rank updates of chosen weights move (Hu et al. 2021, section 4.1)."""
+
+    kind: Literal["lora"] = "lora"
+
+
+AnyDelta = Frozen | Full | TopLayers | Biases | Bottlenecks | LowRank
+DeltaChoice = Annotated[
+    AnyDelta,
+    Field(discriminator="kind", description="what of the backbone's own weights moves, too"),
+]
+
+
 @dataclass(frozen=True)
 class Point:
-    """Where a method stands on the axes that are not its reparameterization."""
+    """Where a method stands on the axes that its options do not choose."""
 
     injection: Literal["keys_values", "embeddings", "text"]
-    delta: Literal["frozen", "full"]
+
+
+def _one_or_several(given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    return {label: (word,) if isinstance(word, str) else word for label, word in given.items()}
+
+
+def _usable(words: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    for label, chosen in words.items():
+        if not chosen or not all(word.strip() == word != "" for word in chosen):
+            raise ValueError(
+                f"label {label!r}: expected a word, or a list of words, without blanks around "
+                f"them, found {list(chosen)}"
+            )
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"label {label!r}: names a word twice")
+    return words
+
+
+LabelWords = Annotated[
+    dict[str, tuple[str, ...]], BeforeValidator(_one_or_several), AfterValidator(_usable)
+]
+"""Label -> the words that stand for it; a plain text is one word."""

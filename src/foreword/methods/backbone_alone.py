@@ -11,7 +11,7 @@ from foreword.methods.base import MethodOptions
 class BackboneAlone(MethodOptions):
     """Options of the bare backbone: there are none."""
 
-    point: ClassVar[Point] = Point("text", "frozen")
+    point: ClassVar[Point] = Point("text")
     paper: ClassVar[str] = "(no training)"
 
     name: Literal["backbone-alone"]

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import AnyReparameterization, Data, Init, Point
+from foreword.methods.axes import (
+    AnyDelta,
+    AnyReparameterization,
+    Data,
+    DeltaChoice,
+    Frozen,
+    Init,
+    Point,
+    Positions,
+    RandomInit,
+    Table,
+)
 
 
 class MethodOptions(Data):
@@ -23,3 +34,30 @@ class MethodOptions(Data):
     positions: Literal["auto", "shift", "keep"]
     reparameterization: AnyReparameterization
     init: Init
+
+    @property
+    def moves(self) -> AnyDelta:
+        """What of the backbone's own weights moves."""
+        return Frozen()
+
+
+class PromptOptions(MethodOptions):
+    """Base of the options of methods with a prompt, beside which the backbone may move, too."""
+
+    delta: DeltaChoice = Frozen()
+
+    @property
+    def moves(self) -> AnyDelta:
+        """What of the backbone's own weights moves."""
+        return self.delta
+
+
+class DeltaOptions(MethodOptions):
+    """Base of the options of methods without a prompt, where the backbone alone moves."""
+
+    point: ClassVar[Point] = Point("text")
+
+    length: Literal[0] = 0
+    positions: Positions = "auto"
+    reparameterization: Table = Table()
+    init: RandomInit = RandomInit()

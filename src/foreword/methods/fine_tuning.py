@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import Point, Positions, RandomInit, Table
-from foreword.methods.base import MethodOptions
+from foreword.methods.axes import AnyDelta, Full
+from foreword.methods.base import DeltaOptions
 
 
-class FineTuning(MethodOptions):
-    """Options of full fine-tuning."""
+class FineTuning(DeltaOptions):
+    """Options of full fine-tuning: there are none."""
 
-    point: ClassVar[Point] = Point("text", "full")
     paper: ClassVar[str] = "Devlin et al. 2019"
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 3,
@@ -28,7 +27,8 @@ class FineTuning(MethodOptions):
     }
 
     name: Literal["fine-tuning"]
-    length: Literal[0] = 0
-    positions: Positions = "auto"
-    reparameterization: Table = Table()
-    init: RandomInit = RandomInit()
+
+    @property
+    def moves(self) -> AnyDelta:
+        """Every weight."""
+        return Full()

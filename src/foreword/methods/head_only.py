@@ -11,7 +11,7 @@ from foreword.methods.base import MethodOptions
 class HeadOnly(MethodOptions):
     """Options of a head without a prompt."""
 
-    point: ClassVar[Point] = Point("text", "frozen")
+    point: ClassVar[Point] = Point("text")
     paper: ClassVar[str] = "a linear probe"
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 3,

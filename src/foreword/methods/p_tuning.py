@@ -26,13 +26,13 @@ from foreword.methods.axes import (
     UniformInit,
     VocabularyInit,
 )
-from foreword.methods.base import MethodOptions
+from foreword.methods.base import PromptOptions
 
 
-class PTuning(MethodOptions):
+class PTuning(PromptOptions):
     """Options of P-Tuning."""
 
-    point: ClassVar[Point] = Point("embeddings", "frozen")
+    point: ClassVar[Point] = Point("embeddings")
     paper: ClassVar[str] = "Liu et al. 2021"
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,

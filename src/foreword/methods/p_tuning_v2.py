@@ -26,13 +26,13 @@ from foreword.methods.axes import (
     Reparameterization,
     Table,
 )
-from foreword.methods.base import MethodOptions
+from foreword.methods.base import PromptOptions
 
 
-class PTuningV2(MethodOptions):
+class PTuningV2(PromptOptions):
     """Options of P-Tuning v2."""
 
-    point: ClassVar[Point] = Point("keys_values", "frozen")
+    point: ClassVar[Point] = Point("keys_values")
     paper: ClassVar[str] = "Liu et al. 2022"
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 10,

@@ -22,13 +22,13 @@ from foreword.methods.axes import (
     RandomInit,
     Reparameterization,
 )
-from foreword.methods.base import MethodOptions
+from foreword.methods.base import PromptOptions
 
 
-class PrefixTuning(MethodOptions):
+class PrefixTuning(PromptOptions):
     """Options of prefix-tuning."""
 
-    point: ClassVar[Point] = Point("keys_values", "frozen")
+    point: ClassVar[Point] = Point("keys_values")
     paper: ClassVar[str] = "Li & Liang 2021"
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 5,

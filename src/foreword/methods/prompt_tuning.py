@@ -21,13 +21,13 @@ from foreword.methods.axes import (
     Table,
     VocabularyInit,
 )
-from foreword.methods.base import MethodOptions
+from foreword.methods.base import PromptOptions
 
 
-class PromptTuning(MethodOptions):
+class PromptTuning(PromptOptions):
     """Options of prompt tuning."""
 
-    point: ClassVar[Point] = Point("embeddings", "frozen")
+    point: ClassVar[Point] = Point("embeddings")
     paper: ClassVar[str] = "Lester et al. 2021"
     training_defaults: ClassVar[dict[str, Any]] = {
         "steps": 30_000,

@@ -40,9 +40,10 @@ class Prefix:
     ) -> Layout:
         """Lay out a batch of token lists; `heads` are `Layout.of`'s marks, labels and segments.
 
-        What an encoder of an encoder-decoder reads is always padded on the right.
+        What an encoder of an encoder-decoder reads is always padded on the right; nothing in it is
+        marked, and labels are what its decoder should say.
         """
-        virtual = 0 if self.columns else self.length
+        virtual = 0 if self.columns else self.outside
         if self.begin is None:
             return Layout.of(
                 sources,
@@ -70,6 +71,7 @@ class Prefix:
             positions=self.positions,
             pad_id=pad_id,
             source=read,
+            labels=heads.get("labels", ()),
         )
 
     def room(self, context: int | None) -> int | None:
@@ -91,10 +93,15 @@ class Prefix:
         return context - len(self.begin) - taken
 
     @property
+    def outside(self) -> int:
+        """How many virtual tokens stand outside of the text that is laid out."""
+        return self.length
+
+    @property
     def _taken(self) -> int:
-        return self.length if self.positions == "shift" else 0
+        return self.outside if self.positions == "shift" else 0
 
     @property
     def _decoder_shifts(self) -> bool:
         """Whether it is the decoder of an encoder-decoder whose positions come after a prefix's."""
-        return self.begin is not None and not self.columns
+        return self.begin is not None and not self.columns and self.outside > 0

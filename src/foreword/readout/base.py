@@ -16,3 +16,11 @@ class Readout(nn.Module):
     @abstractmethod
     def loss(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
         """Negative log-likelihood in nats of everything that a batch should answer: `[N]`."""
+
+
+class Told(Readout):
+    """A readout that says something of each row, instead of writing."""
+
+    @abstractmethod
+    def read(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> list[Tensor]:
+        """What each row of a batch says, on the CPU."""

@@ -6,17 +6,15 @@ Which states it reads, the layout marks, so virtual tokens, padding and truncati
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor, nn
 
 from foreword.backbone import Backbone, Prompt
 from foreword.layout import Layout
-from foreword.readout.base import Readout
+from foreword.readout.base import Told
 
 
-class Head(Readout):
+class Head(Told):
     """A linear layer on the marked states, or a layer with tanh before it.
 
     Args:
@@ -50,19 +48,26 @@ class Head(Readout):
         """The marked states of a batch, row after row: `[N, width]`."""
         return backbone.hidden(layout, prompt)[_marks(layout)]
 
-    @abstractmethod
-    def read(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> list[Tensor]:
-        """What each row of a batch says, on the CPU."""
-
 
 class SequenceHead(Head):
-    """One label a row. Of several marked states a row (`pooling: mean`) it reads the mean."""
+    """One label a row. Of several marked states a row (`pooling: mean`) it reads the mean.
+
+    Attributes:
+        temperature: what logits are divided by where it learns from probabilities; the loss is
+            multiplied by its square (Hinton et al. 2015, section 2).
+    """
+
+    temperature: float = 1.0
 
     def loss(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
-        """Negative log-likelihood of each row's label: `[B]`."""
-        return nn.functional.cross_entropy(
-            self._rows(backbone, layout, prompt), _labels(layout), reduction="none"
-        )
+        """Negative log-likelihood of each row's label, or cross-entropy with its probabilities:
+        `[B]`."""
+        logits, labels = self._rows(backbone, layout, prompt), _labels(layout)
+        if not labels.is_floating_point():
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+        t = self.temperature
+        shares = labels.view_as(logits).to(logits.dtype)
+        return t**2 * nn.functional.cross_entropy(logits / t, shares, reduction="none")
 
     def read(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> list[Tensor]:
         """Probabilities of the labels: `[labels]` for each row."""

@@ -17,6 +17,7 @@ from foreword.recipe.spec import (
     Recipe,
     TaskSpec,
     TrainingSpec,
+    VerbalizerSpec,
     types_rule,
     written_input,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Recipe",
     "TaskSpec",
     "TrainingSpec",
+    "VerbalizerSpec",
     "load_recipe",
     "parse_recipe",
     "recipe_schema",

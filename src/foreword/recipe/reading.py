@@ -78,7 +78,8 @@ def recipe_schema() -> dict[str, Any]:
             continue  # the fields of `Recipe` say it themselves
         for options in METHODS.values():
             method = schema["$defs"][options.__name__]["properties"]
-            method[field] = _or_plain(method[field], key)
+            if field in method:
+                method[field] = _or_plain(method[field], key)
     return schema
 
 
@@ -201,7 +202,7 @@ def _from_here(path: str, value: Any) -> Any:
         return _resolve_backbone(value, Path.cwd())
     splits = ("train", "dev", "test")
     files = {
-        *(f"task.data.{split}" for split in splits),
+        *(f"task.data.{split}" for split in (*splits, "unlabelled")),
         *(f"task.data.only.{split}.ids" for split in splits),
     }
     return _resolve_path(value, Path.cwd()) if path in files else value
@@ -227,7 +228,7 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     data = recipe.task.data
     paths: dict[str, Any] = {
         split: _resolve_path(path, folder)
-        for split in ("train", "dev", "test")
+        for split in ("train", "dev", "test", "unlabelled")
         if (path := getattr(data, split)) is not None
     }
     if data.only is not None:

@@ -6,12 +6,21 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from foreword import names
-from foreword.errors import did_you_mean
-from foreword.methods import METHODS, MethodChoice
-from foreword.methods.axes import Data
+from foreword.errors import TemplateError, did_you_mean
+from foreword.methods import METHODS, PET, MethodChoice
+from foreword.methods.axes import Data, LabelWords
+from foreword.tasks.template import Template
 
 VERSION = 1
 DEVICE_RULES = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -21,6 +30,7 @@ PLAIN = {
     "method": "name",
     "method.reparameterization": "kind",
     "method.init": "kind",
+    "method.delta": "kind",
 }
 """Mappings that may be given as a plain text, and the key that the text stands for."""
 
@@ -108,6 +118,11 @@ class DataSpec(Data):
     )
     dev: str | None = None
     test: str | None = None
+    unlabelled: str | None = Field(
+        None,
+        description="file of inputs alone, for methods that learn from them; null: the training"
+        " examples that `task.limits` leaves out",
+    )
     hold_out: float | None = Field(
         None,
         gt=0,
@@ -121,7 +136,7 @@ class DataSpec(Data):
     tags: int | None = Field(None, ge=1, description="conll: column with the tags; default: last")
     only: Only | None = Field(None, description="xsum: which documents each split has")
 
-    @field_validator("train", "dev", "test")
+    @field_validator("train", "dev", "test", "unlabelled")
     @classmethod
     def _a_path(cls, path: str | None) -> str | None:
         return path if path is None else _path(path)
@@ -157,6 +172,14 @@ class DataSpec(Data):
         return {**columns, "sections": subset.sections, "ids": subset.ids}
 
 
+def _leaves_room(template: Any) -> bool:
+    """Whether an input has a {mask}."""
+    try:
+        return isinstance(template, str) and Template.parse(template).mask is not None
+    except TemplateError:
+        return False
+
+
 def _asked_for(format: Any, label: Any) -> names.Answer:
     if format in ("conll", "squad"):
         return "tags" if format == "conll" else "span"
@@ -164,9 +187,14 @@ def _asked_for(format: Any, label: Any) -> names.Answer:
 
 
 class Limits(Data):
-    """How much of each file is used, from its beginning."""
+    """How much of each file is used, from its beginning; `per_label` draws instead."""
 
     train: int | None = Field(None, ge=1, description="training pairs (references)")
+    per_label: int | None = Field(
+        None,
+        ge=1,
+        description="few-shot: so many training examples of each label, drawn by the seed",
+    )
     dev: int | None = Field(None, ge=1, description="records")
     test: int | None = Field(None, ge=1, description="records")
 
@@ -205,6 +233,24 @@ class HeadSpec(Data):
     )
 
 
+class VerbalizerSpec(Data):
+    """Which words of the backbone's vocabulary stand for the labels, and how they are read."""
+
+    words: LabelWords = Field(
+        min_length=2, description="label -> the word that stands for it, or several"
+    )
+    order: Literal["joint", "max-first"] = Field(
+        "joint",
+        description="how a masked model reads a word of several tokens: all masks at once, or the"
+        " surest token first and then the others again",
+    )
+    calibration: Literal["none", "content-free", "examples"] = Field(
+        "none",
+        description="what tells how probable each label is before anything is read, which is then"
+        " taken off: inputs without content (N/A), or the training inputs",
+    )
+
+
 class TaskSpec(Data):
     """What goes in, what comes out, how it is measured."""
 
@@ -233,6 +279,9 @@ class TaskSpec(Data):
         description="all labels in their order; null: those of the training data",
     )
     head: HeadSpec = HeadSpec()
+    verbalizer: VerbalizerSpec | None = Field(
+        None, description="label words, read where the input leaves room, instead of a head"
+    )
     stride: int = Field(
         128, ge=1, description="squad: tokens that neighbouring windows of a context share"
     )
@@ -246,11 +295,36 @@ class TaskSpec(Data):
         """The metrics, the usual ones where none are named."""
         if self.metrics is not None:
             return self.metrics
-        return names.DEFAULT_METRICS[self.data.answer]
+        return names.DEFAULT_METRICS[self.answer]
+
+    @property
+    def answer(self) -> names.Answer:
+        """What the task asks for: a pattern with a mask and no label asks for the missing word."""
+        asked = self.data.answer
+        return "word" if asked == "text" and any(t.mask for t in self.templates) else asked
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a trained layer answers."""
+        return self.verbalizer is None and self.answer in ("label", "tags", "span")
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """The texts of the input; none where they do not parse, or are messages."""
+        texts = [text for text in (self.input, self.second) if isinstance(text, str)]
+        try:
+            return tuple(map(Template.parse, texts))
+        except TemplateError:
+            return ()
+
+    @property
+    def soft(self) -> int:
+        """How many virtual tokens the input has slots for."""
+        return sum(template.soft for template in self.templates)
 
     @model_validator(mode="after")
     def _rules(self) -> TaskSpec:
-        answer = self.data.answer
+        answer = self.answer
         for metric in self.metrics or ():
             if names.METRICS[metric].of != answer:
                 fitting = [name for name, known in names.METRICS.items() if known.of == answer]
@@ -260,9 +334,38 @@ class TaskSpec(Data):
                 )
         if answer not in ("label", "tags") and self.labels is not None:
             raise ValueError("`labels` are for tasks with labels or tags")
-        if answer != "label" and self.second is not None:
+        if answer not in ("label", "word") and self.second is not None:
             raise ValueError("`second` is for tasks with labels: give `data.label`")
+        if self.limits.per_label is not None and answer != "label":
+            raise ValueError("`limits.per_label` is for tasks with labels: give `data.label`")
+        if self.limits.per_label is not None and self.limits.train is not None:
+            raise ValueError("give either `limits.per_label` or `limits.train`")
+        self._check_verbalizer()
         return self
+
+    def _check_verbalizer(self) -> None:
+        masked = any(template.mask for template in self.templates)
+        if self.data.answer in ("tags", "span") and (masked or self.soft):
+            raise ValueError(
+                f"`input` is not read for `format: {self.data.format}`, so it has no place for "
+                "{soft} or {mask}; leave it out"
+            )
+        if self.verbalizer is None:
+            if masked and self.answer == "label":
+                raise ValueError(
+                    "`input` has a {mask}, but nothing says which words stand for the labels; give "
+                    "`verbalizer.words`, or leave {mask} out and a head answers"
+                )
+            return
+        if self.answer != "label":
+            raise ValueError("`verbalizer` is for tasks with labels: give `data.label`")
+        if "head" in self.model_fields_set and self.head != HeadSpec():
+            raise ValueError("give either `verbalizer` or `head`")
+        if self.labels is not None and set(self.labels) != set(self.verbalizer.words):
+            raise ValueError(
+                f"`labels` are {', '.join(self.labels)}, but `verbalizer.words` has words for "
+                f"{', '.join(self.verbalizer.words)}; name the same, or leave `labels` out"
+            )
 
 
 def training_rules(section: Any) -> list[str]:
@@ -324,6 +427,8 @@ def section_rules(data: Mapping[str, Any]) -> list[str]:
         )
     elif isinstance(data_section, Mapping) and isinstance(watched, str):
         answer = _asked_for(data_section.get("format"), data_section.get("label"))
+        if answer == "text" and _leaves_room(at("task", "input")):
+            answer = "word"
         if watched in names.METRICS and names.METRICS[watched].of != answer:
             fitting = [name for name, known in names.METRICS.items() if known.of == answer]
             broken.append(
@@ -355,9 +460,23 @@ class TrainingSpec(Data):
         " sequences",
     )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the arithmetic")
+    mlm_weight: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of a loss on masked words of unlabelled inputs beside that on label words"
+        " (PET's)",
+    )
+    mlm_batch_size: int = Field(12, ge=1, description="unlabelled inputs in each step for it")
     gradient_checkpointing: bool = Field(
         False,
         description="compute each layer twice instead of keeping what it computes: less memory",
+    )
+    source_cache: float = Field(
+        1.0,
+        ge=0,
+        description="an infix on a frozen backbone: most gigabytes for keys and values of sources,"
+        " kept over all epochs; 0: none are kept",
     )
     evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations")
     best_by: Literal["loss"] | names.Metric | None = Field(
@@ -451,15 +570,83 @@ class Recipe(Data):
 
     @field_validator("method", mode="before", json_schema_input_type=MethodChoice | str)
     @classmethod
-    def _plain_method(cls, value: Any) -> Any:
+    def _plain_method(cls, value: Any, info: ValidationInfo) -> Any:
         value = _spell_out("method", value)
         if not isinstance(value, Mapping):
             return value
-        return {key: _spell_out(f"method.{key}", inner) for key, inner in value.items()}
+        spelt = {key: _spell_out(f"method.{key}", inner) for key, inner in value.items()}
+        soft = task.soft if isinstance(task := info.data.get("task"), TaskSpec) else 0
+        return {"length": soft, **spelt} if soft and _has_slots(spelt.get("name")) else spelt
+
+    @field_validator("method")
+    @classmethod
+    def _teaches_labels(cls, method: MethodChoice, info: ValidationInfo) -> MethodChoice:
+        task = info.data.get("task")
+        if not isinstance(method, PET) or not isinstance(task, TaskSpec):
+            return method
+        if task.answer != "label" or task.verbalizer is not None:
+            raise ValueError(
+                "pet ends in a classifier with a head: give `task.data.label`, and the label words "
+                "as `method.words` instead of `task.verbalizer`"
+            )
+        if task.labels is not None and set(task.labels) != set(method.words):
+            raise ValueError(
+                f"`words` has words for {', '.join(method.words)}, but `task.labels` are "
+                f"{', '.join(task.labels)}; name the same, or leave `task.labels` out"
+            )
+        for pattern in method.patterns:
+            try:
+                parsed = Template.parse(pattern)
+            except TemplateError as error:
+                raise ValueError(f"`patterns`: {error}") from error
+            if parsed.mask is None or parsed.soft:
+                raise ValueError(
+                    f"`patterns`: {pattern!r} needs a {{mask}}, and takes no {{soft}} slots"
+                )
+        return method
+
+    @field_validator("training")
+    @classmethod
+    def _masks_beside_words(cls, training: TrainingSpec, info: ValidationInfo) -> TrainingSpec:
+        task = info.data.get("task")
+        if training.mlm_weight and isinstance(task, TaskSpec) and task.verbalizer is None:
+            raise ValueError(
+                "`mlm_weight` is of a loss beside that on label words: give `task.verbalizer`, or "
+                "leave it out"
+            )
+        return training
+
+    @field_validator("method")
+    @classmethod
+    def _as_many_as_slots(cls, method: MethodChoice, info: ValidationInfo) -> MethodChoice:
+        task = info.data.get("task")
+        if not isinstance(task, TaskSpec) or not task.soft:
+            return method
+        if not _has_slots(method.name):
+            raise ValueError(
+                f"task.input has {{soft}} slots, but {method.name} puts no virtual tokens into the "
+                "text; use p-tuning or prompt-tuning, or leave them out"
+            )
+        if method.length != task.soft:
+            raise ValueError(
+                f"`length` is {method.length}, but task.input has {task.soft} {{soft}} slots; "
+                "leave `length` out"
+            )
+        if method.positions != "auto":
+            raise ValueError(
+                "`positions` has no meaning for virtual tokens inside the text; leave it out"
+            )
+        return method
 
     def to_yaml(self) -> str:
         """The whole recipe, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _has_slots(method: Any) -> bool:
+    """Whether a method's virtual tokens can stand in the text."""
+    known = METHODS.get(method) if isinstance(method, str) else None
+    return known is not None and known.point.injection == "embeddings"
 
 
 def _spell_out(path: str, value: Any) -> Any:

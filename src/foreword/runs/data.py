@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from foreword import names
 from foreword.backbone import Decoding
 from foreword.errors import RecipeError
 from foreword.evaluation import fit_inputs
 from foreword.manifest import TaskId
-from foreword.methods import MethodOptions
+from foreword.methods import PET, MethodOptions
 from foreword.recipe import Recipe, written_input
 from foreword.tasks import (
     Example,
     Reading,
+    few_shot,
     hold_out,
     merged,
     parse_input,
@@ -28,7 +30,7 @@ from foreword.training import Pair
 from foreword.tuned import TunedModel
 from foreword.understanding import HeadTask
 
-Split = Literal["train", "dev", "test"]
+Split = Literal["train", "dev", "test", "unlabelled"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class RunExamples:
         dev: examples watched during training.
         test: examples measured afterwards; `test_split` names where they come from.
         counted: what there is to say of them, line by line.
+        unlabelled: inputs whose labels, if there are any, are not looked at.
     """
 
     train: list[Example]
@@ -47,6 +50,7 @@ class RunExamples:
     test: list[Example]
     test_split: str
     counted: list[str]
+    unlabelled: list[Example] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -54,18 +58,22 @@ class RunData:
     """The same, as far as it is trained on, as tokens.
 
     Attributes:
+        train: the examples that the pairs are of, and others that the limit left out.
         pairs: training pairs.
         dev: examples watched during training; `dev_pairs` are they as tokens.
         test: examples measured afterwards; `test_split` names where they come from.
         truncated: how many training inputs were cut to fit the backbone's context.
+        unlabelled: inputs whose labels are not looked at.
     """
 
+    train: list[Example]
     pairs: list[Pair]
     dev: list[Example]
     dev_pairs: list[Pair]
     test: list[Example]
     test_split: str
     truncated: int
+    unlabelled: list[Example] = field(default_factory=list)
 
 
 def trains(recipe: Recipe) -> bool:
@@ -74,26 +82,28 @@ def trains(recipe: Recipe) -> bool:
     Raises:
         RecipeError: a head where the method trains none, or a method of a head alone without one.
     """
-    method, answer = recipe.method, recipe.task.data.answer
+    method, answer = recipe.method, recipe.task.answer
     still = _is_still(method)
-    if still and method.name == "head-only" and answer == "text":
+    if still and method.name == "head-only" and not recipe.task.has_head:
         raise RecipeError(
             "recipe",
             [
-                "method: head-only trains a head, but this task asks for a text; give a task with "
-                "labels, or another method"
+                f"method: head-only trains a head, but this task asks for {names.ASKED[answer]} "
+                "without one; give a task with labels and no verbalizer, or another method"
             ],
         )
-    if still and method.name != "head-only" and answer != "text":
+    if still and method.name != "head-only" and recipe.task.has_head:
         raise RecipeError(
             "recipe",
             [f"method: {method.name} trains nothing, so no head can answer; use head-only"],
         )
-    return not still or answer != "text"
+    verbalizer = recipe.task.verbalizer
+    calibrated = verbalizer is not None and verbalizer.calibration == "examples"
+    return not still or recipe.task.has_head or calibrated
 
 
 def _is_still(method: MethodOptions) -> bool:
-    return method.point.injection == "text" and method.point.delta == "frozen"
+    return method.point.injection == "text" and method.moves.kind == "none"
 
 
 def read_examples(recipe: Recipe) -> RunExamples:
@@ -116,7 +126,9 @@ def read_examples(recipe: Recipe) -> RunExamples:
         path = getattr(spec, split)
         if path is None:
             return []
-        reading = read_file(path, spec.format, inputs=inputs, merge=merge, **spec.options(split))
+        options = spec.options("train" if split == "unlabelled" else split)
+        asked = {"need_references": False} if split == "unlabelled" else {}
+        reading = read_file(path, spec.format, inputs=inputs, merge=merge, **options, **asked)
         counted.extend(_counts(split, reading, inputs))
         return reading.examples
 
@@ -126,13 +138,18 @@ def read_examples(recipe: Recipe) -> RunExamples:
         train, dev = hold_out(train, spec.hold_out, seed=recipe.seed, inputs=inputs)
         dev = merged(dev)
         counted.append(f"dev: {len(dev):,} of the training file's, held out")
+    rest = train[limits.train :] if limits.train is not None else []
+    if limits.per_label is not None:
+        train, rest = few_shot(train, limits.per_label, seed=recipe.seed, inputs=inputs)
+        counted.append(f"train: {len(train):,} examples drawn, {limits.per_label} of each label")
+    unlabelled = read("unlabelled", merge=False) if spec.unlabelled else rest
     dev = dev[: limits.dev]
     test, split = (read("test", merge=True), "test") if spec.test else (dev, "dev")
     test = test[: limits.test] if split == "test" else test
     if spec.answer == "label":
         for name, measured in {"dev": dev, split: test}.items():
             counted.extend(_one_sided(name, measured, getattr(limits, name)))
-    return RunExamples(train if trains(recipe) else [], dev, test, split, counted)
+    return RunExamples(train if trains(recipe) else [], dev, test, split, counted, unlabelled)
 
 
 def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
@@ -143,7 +160,9 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
     """
     task, data = recipe.task, recipe.task.data
     labels = task.labels
-    if data.answer in ("label", "tags"):
+    if task.verbalizer is not None:
+        labels = labels or tuple(task.verbalizer.words)
+    elif data.answer in ("label", "tags"):
         known = _labels(examples.train, data.answer)
         used = _labels(examples.train[: task.limits.train], data.answer)
         if len(used) < 2:
@@ -154,9 +173,10 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
         target=task.target,
         truncate=task.truncate,
         second=task.second,
-        answer=data.answer,
+        answer=task.answer,
         labels=labels or (),
         head=task.head,
+        verbalizer=task.verbalizer,
         max_tokens=task.max_tokens,
         stride=task.stride,
         longest_answer=task.longest_answer,
@@ -195,7 +215,16 @@ def read_data(
         fit_inputs(model, task, test, how)
         if examples.train and recipe.training.best_by not in (None, "loss"):
             fit_inputs(model, task, dev, how)
-    return RunData(pairs, dev, dev_pairs, test, examples.test_split, truncated)
+    return RunData(
+        examples.train,
+        pairs,
+        dev,
+        dev_pairs,
+        test,
+        examples.test_split,
+        truncated,
+        examples.unlabelled,
+    )
 
 
 def training_pairs(
@@ -218,7 +247,7 @@ def data_hashes(recipe: Recipe) -> dict[str, Any]:
     data = recipe.task.data
     return {
         split: {"path": path, "sha256": source_sha256(path)}
-        for split in ("train", "dev", "test")
+        for split in ("train", "dev", "test", "unlabelled")
         if (path := getattr(data, split)) is not None
     }
 
@@ -226,12 +255,15 @@ def data_hashes(recipe: Recipe) -> dict[str, Any]:
 def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
     """The fields that the templates name; None where they are not what is read."""
     task = recipe.task
-    if task.data.answer in ("tags", "span"):
+    if task.answer in ("tags", "span"):
         return None
     slots: Callable[[Any], tuple[str, ...]] = lambda template: template.slots  # noqa: E731
     second = () if task.second is None else slots(Template.parse(task.second))
     target = tuple(name for name in slots(Template.parse(task.target)) if name != "reference")
-    return (*slots(parse_input(written_input(task.input))), *second, *target)
+    patterns = recipe.method.patterns if isinstance(recipe.method, PET) else ()
+    asked = (slot for pattern in patterns for slot in Template.parse(pattern).slots)
+    named = (*slots(parse_input(written_input(task.input))), *second, *target, *asked)
+    return tuple(dict.fromkeys(named))
 
 
 def _too_few(known: Sequence[str], used: Sequence[str], limit: int | None) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
 from foreword.backbone.devices import main_device
 from foreword.errors import RecipeError, RunError, UserError
+from foreword.evaluation.calibration import calibrate
 from foreword.initial import initialise
-from foreword.manifest import size_in_bytes
+from foreword.manifest import said_of_trained, size_in_bytes
+from foreword.methods import PET
 from foreword.progress import Progress, Silent
 from foreword.recipe import (
     BackboneSpec,
@@ -38,7 +41,14 @@ from foreword.recipe import (
 )
 from foreword.runs import resuming
 from foreword.runs.curve import draw_curve
-from foreword.runs.data import RunData, data_hashes, read_data, read_examples, state_task
+from foreword.runs.data import (
+    RunData,
+    RunExamples,
+    data_hashes,
+    read_data,
+    read_examples,
+    state_task,
+)
 from foreword.runs.folder import (
     ARTIFACT,
     CURVE,
@@ -52,6 +62,7 @@ from foreword.runs.folder import (
     write_answers,
 )
 from foreword.runs.given import as_the_recipe_says
+from foreword.runs.pet import Procedure, soft_pairs
 from foreword.runs.resuming import holds_run
 from foreword.runs.stages import Stages
 from foreword.text import TextTask
@@ -59,10 +70,11 @@ from foreword.training import History
 from foreword.training.checkpoints import FOLDER, LOG, Checkpoints, newest
 from foreword.training.hardware import Hardware
 from foreword.training.log import Log
+from foreword.training.masking import masked_words
 from foreword.training.signals import Stop, Stopped, stop_on_signals
 from foreword.training.storage import Storage
 from foreword.tuned import TunedModel, compose
-from foreword.understanding import HeadTask, task_of
+from foreword.understanding import Classification, Cloze, HeadTask, soft_slots, task_of
 
 
 def train(
@@ -157,7 +169,9 @@ def _run(
     if rule := types_rule(backbone.dtype, recipe.training.precision):
         raise RecipeError("recipe", [rule])
     readout = task.readout(backbone) if isinstance(task, HeadTask) else None
-    model = compose(backbone, recipe.method, readout)
+    for line in task.split_words(backbone) if isinstance(task, Cloze) else []:
+        progress.say(f"note: {line}")
+    model = compose(backbone, recipe.method, readout, inside=soft_slots(task) > 0)
     how = Decoding(**recipe.decoding.model_dump())
     data = read_data(recipe, examples, task, model, how)
     about = resuming.about(recipe, backbone, data_hashes(recipe), hardware)
@@ -167,6 +181,9 @@ def _run(
         progress.say(_plan(recipe, model, data))
         for line in examples.counted:
             progress.say(line)
+        taught = {}
+        if isinstance(recipe.method, PET):
+            stages, taught = _taught(stages, model, folder, stated.labels, examples, backbone)
         history = _train(model, stages, folder, about)
         trained = time.monotonic()
         folded = model.fold()
@@ -191,11 +208,13 @@ def _run(
                 "final_loss": _recent_loss(history),
                 "initial_fit_error": about["initial_fit_error"],
                 "trained_parameters": model.trained_parameters,
+                "trained_share": model.trained_share,
                 "stored_parameters": folded.stored_parameters,
                 "pairs": len(data.pairs),
                 "truncated": data.truncated,
                 "resumed_at": about["resumed_at"],
             },
+            **({"pet": taught} if taught else {}),
             "seconds": {name: round(value, 2) for name, value in timing.items()},
         }
         remove_artifact(folder)
@@ -211,6 +230,7 @@ def _run(
                 recipe=recipe.model_dump(mode="json"),
                 seed=recipe.seed,
                 metrics=reports["prompt"].figures(),
+                trained_parameters=model.trained_parameters,
             )
         except SafetensorError as error:
             raise RunError(f"{folder / ARTIFACT}: cannot be written: {error}") from error
@@ -227,7 +247,7 @@ def _run(
 def _check_templates(recipe: Recipe) -> None:
     """Parse the templates of a text, before any file is read."""
     task = recipe.task
-    if task.data.answer in ("text", "label"):
+    if task.answer in ("text", "label", "word"):
         TextTask.of(written_input(task.input), task.target, task.truncate, task.second)
 
 
@@ -265,6 +285,7 @@ def _train(model: TunedModel, stages: Stages, folder: Path, about: dict[str, Any
         started = time.monotonic()
         examples = [pair.source + pair.target for pair in stages.data.pairs]
         about["initial_fit_error"] = initialise(model, recipe.method.init, examples)
+        _calibrate(model, stages)
         about["initialise_seconds"] = time.monotonic() - started
     else:
         checkpoint, before = saved.checkpoint, saved.checkpoint.values["run"]
@@ -277,7 +298,11 @@ def _train(model: TunedModel, stages: Stages, folder: Path, about: dict[str, Any
         about["resumed_at"] = [*before["resumed_at"], checkpoint.step]
         say(f"goes on from {checkpoint.folder}")
     mark = None if saved is None else saved.checkpoint.values["log"]
-    with Log(folder / LOG, mark, hardware.main) as log, stages.stop.patiently():
+    with (
+        Log(folder / LOG, mark, hardware.main) as log,
+        stages.stop.patiently(),
+        _masked_words(model, stages),
+    ):
         checkpoints = Checkpoints(
             folder,
             log,
@@ -289,14 +314,72 @@ def _train(model: TunedModel, stages: Stages, folder: Path, about: dict[str, Any
         return stages.train(model, checkpoints)
 
 
+def _taught(
+    stages: Stages,
+    model: TunedModel,
+    folder: Path,
+    labels: Sequence[str],
+    examples: RunExamples,
+    backbone: Backbone,
+) -> tuple[Stages, dict[str, Any]]:
+    """The stages of PET's classifier, which learns from what the patterns' models say."""
+    assert isinstance(stages.recipe.method, PET)
+    assert isinstance(stages.task, Classification)
+    procedure = Procedure(
+        stages.recipe, folder, labels, examples, backbone, stages.progress, train
+    )
+    softly, report = procedure.run()
+    model.readout.temperature = stages.recipe.method.temperature
+    data = replace(stages.data, pairs=soft_pairs(model, stages.task, softly))
+    return replace(stages, data=data), report
+
+
+def _calibrate(model: TunedModel, stages: Stages) -> None:
+    """Take the prior of label words off, where the recipe asks for it."""
+    task, verbalizer = stages.task, stages.recipe.task.verbalizer
+    if not isinstance(task, Cloze) or verbalizer is None or not task.calibrated:
+        return
+    inputs = stages.data.train if verbalizer.calibration == "examples" else None
+    prior = calibrate(model, task, inputs, batch_size=stages.recipe.evaluation.batch_size)
+    shares = ", ".join(f"{label} {share:.1%}" for label, share in prior.items())
+    stages.progress.say(f"prior of the labels, taken off: {shares}")
+
+
+def _masked_words(model: TunedModel, stages: Stages) -> AbstractContextManager[None]:
+    """Learn masked words of unlabelled inputs beside the labels, where the recipe asks for it.
+
+    Raises:
+        UserError: the backbone has no masks, or there are no unlabelled inputs.
+    """
+    spec, task = stages.recipe.training, stages.task
+    if not spec.mlm_weight:
+        return nullcontext()
+    assert isinstance(task, Cloze)
+    if model.backbone.geometry.kind != "encoder":
+        raise UserError(
+            f"training.mlm_weight: '{model.backbone.name}' is no masked model; leave it out"
+        )
+    if not stages.data.unlabelled:
+        raise UserError(
+            "training.mlm_weight: there are no unlabelled inputs; name task.data.unlabelled"
+        )
+    rows = [
+        window.pair
+        for example in stages.data.unlabelled
+        for window in task.windows(model.backbone, example, model.room, labelled=False)[-1:]
+    ]
+    return masked_words(model, rows, weight=spec.mlm_weight, rows=spec.mlm_batch_size)
+
+
 def _plan(recipe: Recipe, model: TunedModel, data: RunData) -> str:
     geometry = model.backbone.geometry
     cut = f", {data.truncated} of them cut to fit" if data.truncated else ""
+    trained = said_of_trained(model.trained_parameters, model.trained_share)
     return (
         f"{recipe.name}: {recipe.method.name} on {recipe.backbone.name} "
         f"({geometry.main.layers} layers, width {geometry.width}), {recipe.method.length} virtual "
-        f"tokens, {model.trained_parameters:,} trained parameters; {len(data.pairs)} training "
-        f"pairs{cut}, {len(data.dev)} dev and {len(data.test)} {data.test_split} records"
+        f"tokens, {trained}; {len(data.pairs)} training pairs{cut}, {len(data.dev)} dev and "
+        f"{len(data.test)} {data.test_split} records"
     )
 
 

@@ -17,7 +17,7 @@ from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware
 from foreword.training.signals import Stop
 from foreword.tuned import TunedModel
-from foreword.understanding import HeadTask
+from foreword.understanding import HeadTask, without_soft
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Stages:
             self.progress.begin(title, len(self.data.test))
             reports[name] = evaluate(
                 subject,
-                self.task,
+                self.task if name == "prompt" else without_soft(self.task),
                 self.data.test,
                 self.how,
                 metrics=self.recipe.task.measured,

@@ -3,19 +3,21 @@
 from foreword.tasks.census import Census, take_census
 from foreword.tasks.chat import Chat, parse_input
 from foreword.tasks.example import Example, Field, Span, linearise
-from foreword.tasks.holding_out import hold_out
+from foreword.tasks.holding_out import few_shot, hold_out
 from foreword.tasks.readers import Reading, merged, read_data, read_examples
 from foreword.tasks.sources import source_sha256
-from foreword.tasks.template import Template
+from foreword.tasks.template import MaskSlot, Template
 
 __all__ = [
     "Census",
     "Chat",
     "Example",
     "Field",
+    "MaskSlot",
     "Reading",
     "Span",
     "Template",
+    "few_shot",
     "hold_out",
     "linearise",
     "merged",

@@ -28,13 +28,21 @@ class Chat:
         """Read messages.
 
         Raises:
-            TemplateError: a content does not parse, or the last turn is the assistant's.
+            TemplateError: a content does not parse or has a slot that is no field, or the last turn
+                is the assistant's.
         """
         if not messages or messages[-1]["role"] == "assistant":
             raise TemplateError(
                 "task.input: messages must end before the assistant's turn, which is the target"
             )
-        return cls(tuple((m["role"], Template.parse(m["content"])) for m in messages))
+        parsed = tuple((m["role"], Template.parse(m["content"])) for m in messages)
+        for _, content in parsed:
+            if not content.plain:
+                raise TemplateError(
+                    f"template {content.source!r}: {{soft}} and {{mask}} have no place in "
+                    "messages, whose tokens the chat template sets; give task.input as one text"
+                )
+        return cls(parsed)
 
     @property
     def source(self) -> list[Message]:

@@ -68,6 +68,51 @@ def hold_out(
     return train, held
 
 
+def few_shot(
+    examples: Sequence[Example],
+    per_label: int,
+    *,
+    seed: int = 0,
+    inputs: Iterable[str] | None = None,
+) -> tuple[list[Example], list[Example]]:
+    """A few examples of each label, and the others; each in their old order.
+
+    Inputs that stand twice are taken once. The choice follows from the seed and the inputs
+    themselves, as `hold_out`'s does.
+
+    Args:
+        examples: with labels.
+        per_label: how many of each.
+        seed: another seed, another choice.
+        inputs: the fields that make the input; without it all fields do.
+
+    Raises:
+        UserError: a label has too few.
+    """
+    names = None if inputs is None else tuple(inputs)
+    hashed = {
+        number: hashlib.sha256(f"{seed}\0few\0{input_of(example, names)}".encode()).digest()
+        for number, example in enumerate(examples)
+    }
+    drawn: dict[str, dict[bytes, int]] = {}
+    for number in sorted(hashed, key=lambda number: hashed[number]):
+        label = examples[number].label
+        if label is not None:
+            drawn.setdefault(label, {}).setdefault(hashed[number], number)
+    for label, found in drawn.items():
+        if len(found) < per_label:
+            raise UserError(
+                f"task.limits.per_label: {per_label} are asked for, but the label {label!r} has "
+                f"{len(found)} different inputs; give a smaller number"
+            )
+    chosen = {n for found in drawn.values() for n in list(found.values())[:per_label]}
+    taken = {hashed[number] for number in chosen}
+    return (
+        [example for number, example in enumerate(examples) if number in chosen],
+        [example for number, example in enumerate(examples) if hashed[number] not in taken],
+    )
+
+
 def _weight(examples: Sequence[Example], group: list[int]) -> int:
     return 1 if examples[group[0]].asks_text else len(group)
 

@@ -31,6 +31,7 @@ from foreword.training.held_out import dev_loss, lay_out
 from foreword.training.history import Best, History
 from foreword.training.signals import Stop, Stopped
 from foreword.training.snapshot import put_back, take
+from foreword.training.sources import reading_once
 from foreword.tuned import TunedModel
 
 Listener = Callable[[dict[str, float]], None]
@@ -83,7 +84,8 @@ def train(
     progress = progress or Silent()
     progress.begin("train", loop.total - loop.step)
     steps = loop.batches.steps(loop.step)
-    with model.backbone.recomputing(spec.gradient_checkpointing):
+    known = reading_once(model, pairs, spec, loop.total, hardware)
+    with known, model.backbone.recomputing(spec.gradient_checkpointing):
         loop.evaluate(held_out, on_evaluation)
         while not loop.done:
             entry = loop.one(next(steps))

@@ -1,126 +1,24 @@
-"""Tasks that a head answers: a label for a text, a tag for each word, a span of a context.
-
-How an example becomes tokens with marks and labels, and how what a head says becomes an answer.
-"""
+"""Tasks that a head answers: a label for a text, a tag for each word, a span of a context."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from foreword.backbone import Backbone
-from foreword.errors import ArtifactError, DataError
+from foreword.errors import DataError
 from foreword.layout import Pair
-from foreword.manifest import TaskId
 from foreword.readout import Head, SequenceHead, SpanHead, TokenHead
-from foreword.recipe import written_input
 from foreword.tasks import Example
 from foreword.tasks.tags import OUTSIDE
 from foreword.text import Room, TextTask
+from foreword.understanding.base import Answered, HeadOptions, HeadTask, Window
 
-Pooling = Literal["auto", "first", "last", "mean", "prompt"]
-
-
-@dataclass(frozen=True)
-class HeadOptions:
-    """What a head is made of.
-
-    Attributes:
-        dropout: on the states it reads.
-        hidden: width of a layer with tanh before the last one; none where it is None.
-        pooling: which state answers for a text: the first (an encoder's), the last (a decoder's),
-            the mean of all, or that of the first virtual token in an encoder's input (PEFT's).
-    """
-
-    dropout: float = 0.1
-    hidden: int | None = None
-    pooling: Pooling = "auto"
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What a head says of one example.
-
-    Attributes:
-        answer: the label; one tag a word; or the text of a span, "" for no answer.
-        probability: of the answer; of each tag; of a span's begin and end in its window.
-        probabilities: of every label, where the answer is one.
-        start: where a span begins, in characters of its context; None for no answer.
-        score: of a span: the logarithm of its probability less that of no answer.
-    """
-
-    answer: str | tuple[str, ...]
-    probability: float | tuple[float, ...]
-    probabilities: dict[str, float] = field(default_factory=dict)
-    start: int | None = None
-    score: float | None = None
-
-
-@dataclass(frozen=True)
-class Window:
-    """One row that a head reads of an example.
-
-    Attributes:
-        pair: its tokens, marks and labels.
-        cut: whether something of the example does not stand in it, nor in another window.
-        at: for each marked token what it stands for: the number of a word, or characters of a
-            context; None for "no answer".
-    """
-
-    pair: Pair
-    cut: bool = False
-    at: tuple[int | tuple[int, int] | None, ...] = ()
-
-
-class HeadTask(ABC):
-    """What a task of any kind gives."""
-
-    answer: Literal["label", "tags", "span"]
-    labels: tuple[str, ...]
-    head: HeadOptions
-
-    @abstractmethod
-    def readout(self, backbone: Backbone) -> Head:
-        """A new head for a backbone."""
-
-    @abstractmethod
-    def windows(
-        self, backbone: Backbone, example: Example, room: Room, *, labelled: bool = True
-    ) -> list[Window]:
-        """An example as rows; with labels where it is trained on.
-
-        Raises:
-            DataError: it lacks what the task asks for, or has a label that is not known.
-        """
-
-    @abstractmethod
-    def told(self, example: Example, windows: Sequence[Window], read: Sequence[Tensor]) -> Answered:
-        """The answer to an example, from what the head read in each of its windows."""
-
-    def pairs(
-        self, backbone: Backbone, example: Example, room: Room
-    ) -> Iterator[tuple[Pair, bool]]:
-        """The rows that an example is trained on, and whether each was cut."""
-        for window in self.windows(backbone, example, room):
-            yield window.pair, window.cut
-
-    def label(self, example: Example, label: str | None) -> int:
-        """The number of a label.
-
-        Raises:
-            DataError: the example has none, or one that training has not seen.
-        """
-        if label not in self.labels:
-            raise DataError(
-                f"{example.where}: the label {label!r} is none of {', '.join(self.labels)}; "
-                "name every label in task.labels"
-            )
-        return self.labels.index(label)
+_USUAL = HeadOptions()
 
 
 @dataclass(frozen=True)
@@ -135,7 +33,7 @@ class Classification(HeadTask):
 
     text: TextTask
     labels: tuple[str, ...]
-    head: HeadOptions = HeadOptions()
+    head: HeadOptions = _USUAL
     answer: Literal["label"] = "label"
 
     def readout(self, backbone: Backbone) -> Head:
@@ -156,7 +54,13 @@ class Classification(HeadTask):
         pair = Pair(ids, [], self._marks(backbone, ids), labels, segments)
         return [Window(pair, cut)]
 
-    def told(self, example: Example, windows: Sequence[Window], read: Sequence[Tensor]) -> Answered:  # noqa: ARG002
+    def told(
+        self,
+        backbone: Backbone,  # noqa: ARG002
+        example: Example,  # noqa: ARG002
+        windows: Sequence[Window],  # noqa: ARG002
+        read: Sequence[Tensor],
+    ) -> Answered:
         """The most probable label."""
         probabilities = dict(zip(self.labels, read[0].tolist(), strict=True))
         best = max(probabilities, key=probabilities.__getitem__)
@@ -180,7 +84,7 @@ class Tagging(HeadTask):
     """
 
     labels: tuple[str, ...]
-    head: HeadOptions = HeadOptions()
+    head: HeadOptions = _USUAL
     max_tokens: int | None = None
     answer: Literal["tags"] = "tags"
 
@@ -215,7 +119,13 @@ class Tagging(HeadTask):
         words = tuple(word for word, _ in found)
         return [Window(Pair(ids, [], marks, labels), None in firsts, words)]
 
-    def told(self, example: Example, windows: Sequence[Window], read: Sequence[Tensor]) -> Answered:
+    def told(
+        self,
+        backbone: Backbone,  # noqa: ARG002
+        example: Example,
+        windows: Sequence[Window],
+        read: Sequence[Tensor],
+    ) -> Answered:
         """The most probable tag of each word."""
         words = example.words or ()
         tags = [OUTSIDE if OUTSIDE in self.labels else self.labels[0]] * len(words)
@@ -244,7 +154,7 @@ class Question(HeadTask):
         tells_apart: whether a backbone that can is told which tokens are the context's.
     """
 
-    head: HeadOptions = HeadOptions()
+    head: HeadOptions = _USUAL
     max_tokens: int | None = 384
     stride: int = 128
     longest: int = 30
@@ -290,7 +200,13 @@ class Question(HeadTask):
             )
         return backbone.tokens.windows(question, context, limit, self.stride)
 
-    def told(self, example: Example, windows: Sequence[Window], read: Sequence[Tensor]) -> Answered:
+    def told(
+        self,
+        backbone: Backbone,  # noqa: ARG002
+        example: Example,
+        windows: Sequence[Window],
+        read: Sequence[Tensor],
+    ) -> Answered:
         """The likeliest span of all windows, or no answer where that is allowed and likelier."""
         context = example.fields["context"]
         assert isinstance(context, str)
@@ -338,40 +254,3 @@ def _limit(room: Room, most: int | None) -> Room:
         return fits if most is None else most if fits is None else min(fits, most)
 
     return limited
-
-
-def task_of(stated: TaskId) -> TextTask | HeadTask:
-    """A task as an artifact states it.
-
-    Raises:
-        ArtifactError: it has no labels to choose from.
-        TemplateError: its templates do not parse, or do not go together.
-    """
-    known = set(stated.labels)
-    if stated.answer in ("label", "tags") and not 2 <= len(known) == len(stated.labels):
-        raise ArtifactError(
-            f"task.labels: {str(list(stated.labels))[:200]}: a head tells at least two labels, and "
-            "no two alike"
-        )
-    head = HeadOptions(stated.head.dropout, stated.head.hidden, stated.head.pooling)
-    if stated.answer == "tags":
-        return Tagging(stated.labels, head, stated.max_tokens)
-    if stated.answer == "span":
-        return Question(
-            head,
-            stated.max_tokens,
-            stated.stride,
-            stated.longest_answer,
-            stated.may_be_none,
-            stated.tells_apart,
-        )
-    text = TextTask.of(
-        written_input(stated.input),
-        stated.target,
-        stated.truncate,
-        stated.second,
-        stated.max_tokens,
-    )
-    if stated.answer == "label":
-        return Classification(text, stated.labels, head)
-    return text

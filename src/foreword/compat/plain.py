@@ -1,0 +1,122 @@
+"""From an artifact to a plain model's folder: `foreword export model`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from foreword import files
+from foreword.artifact import load_model
+from foreword.backbone import Backbone
+from foreword.errors import RunError, UserError
+from foreword.manifest import CARD, Manifest, artifact_folder, read_manifest
+from foreword.methods.axes import Bottlenecks
+
+
+def export_model(
+    artifact: Path | str,
+    folder: Path | str,
+    *,
+    backbone: Backbone | str | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    other_backbone: bool = False,
+    download: bool = False,
+) -> list[str]:
+    """Write the backbone as an artifact changed it, as a folder that transformers loads by itself.
+
+    LoRA's updates are added to the weights; weights that moved themselves take their places.
+
+    Args:
+        artifact: an artifact, or a run folder that has one.
+        folder: where it goes; there must be nothing yet.
+        backbone: a loaded one, or where to load it from; by default what the artifact names.
+        device: where it is loaded to.
+        dtype: what its weights are cast to, and stored as; as trained if not given.
+        other_backbone: take a backbone with other weights all the same.
+        download: let a hub name be downloaded.
+
+    Returns:
+        What the folder does not hold, in words.
+
+    Raises:
+        ArtifactError: the artifact is damaged or does not fit the backbone.
+        UserError: what it changed has no place in a plain model, or the folder is not empty.
+        RunError: the folder cannot be written.
+    """
+    source, folder = artifact_folder(artifact), Path(folder)
+    manifest = read_manifest(source)
+    _refuse_what_is_no_weight(source, manifest)
+    files.refuse_occupied(folder)
+    _, model = load_model(
+        source,
+        backbone=backbone if isinstance(backbone, Backbone) else None,
+        backbone_name=backbone if isinstance(backbone, str) else None,
+        device=device,
+        dtype=dtype,
+        other_backbone=other_backbone,
+        download=download,
+    )
+    origin, weights = model.delta.origin, model.delta.weights()
+    assert origin is not None, "something moved"
+    plain = origin.copied(weights).model
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+    plain.generation_config = GenerationConfig.from_model_config(plain.config)
+    notes = _notes(manifest)
+    with files.new_folder(folder) as temporary:
+        try:
+            plain.save_pretrained(temporary)
+            origin.tokens.tokenizer.save_pretrained(temporary)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RunError(f"{folder}: cannot be written: {error}") from error
+        files.write_text(temporary / CARD, _card(manifest, notes))
+    return notes
+
+
+def _refuse_what_is_no_weight(source: Path, manifest: Manifest) -> None:
+    method = manifest.method
+    if method.length:
+        raise UserError(
+            f"{source}: has a prompt of {method.length} virtual tokens, for which a plain model "
+            "has no place, and without which it would answer otherwise; `foreword export peft` "
+            "writes prompts"
+        )
+    if method.moves.kind == "none":
+        raise UserError(
+            f"{source}: is {method.name}, which leaves the backbone as it is; the plain model is "
+            f"'{manifest.backbone.name}' itself"
+        )
+    if isinstance(method.moves, Bottlenecks):
+        raise UserError(
+            f"{source}: adapters are layers of their own, for which a plain model has no place; "
+            "LoRA can be put into its weights"
+        )
+
+
+def _notes(manifest: Manifest) -> list[str]:
+    if manifest.head_sha256 is None:
+        return []
+    return [
+        "the head that reads the answer stays in the artifact (head.safetensors); the folder holds "
+        "the model below it"
+    ]
+
+
+def _card(manifest: Manifest, notes: list[str]) -> str:
+    task: Any = manifest.task
+    said = "".join(f"- {note}\n" for note in notes)
+    return f"""# {manifest.name}
+
+`{manifest.backbone.name}` with what {manifest.method.name} changed put into its weights, by
+foreword: a plain transformers model.
+
+- Input: `{task.input!r}`; answer: `{task.target!r}`
+- Beginning token: `{manifest.tokens.bos}` (auto: as the tokenizer does by itself).
+- Backbone sha256 over its stored tensors, before: `{manifest.backbone.sha256}`
+{said}"""

@@ -1,0 +1,37 @@
+"""Bottleneck adapters (Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP").
+
+After the attention of each layer and after its feed-forward part stands a small network: down to a
+bottleneck, a nonlinearity, up again, and its input added. It moves, and the layer norms with it
+(section 2.1). Defaults: the paper's on GLUE (section 3.2): batches of 32, linear decay after a
+warm-up over a tenth of the steps, 20 epochs, a rate of 3e-4 (it searches 3e-5 to 3e-3, and
+bottlenecks of 8 to 256 at a width of 1024).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from foreword.methods.axes import AnyDelta, BottleneckOptions, Bottlenecks
+from foreword.methods.base import DeltaOptions
+
+
+class Adapter(BottleneckOptions, DeltaOptions):
+    """Options of bottleneck adapters."""
+
+    paper: ClassVar[str] = "Houlsby et al. 2019"
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 20,
+        "batch_size": 32,
+        "learning_rate": 3e-4,
+        "schedule": "linear",
+        "warmup": 0.1,
+        "weight_decay": 0.0,
+    }
+
+    name: Literal["adapter"]
+
+    @property
+    def moves(self) -> AnyDelta:
+        """The adapters."""
+        chosen = {name: getattr(self, name) for name in BottleneckOptions.model_fields}
+        return Bottlenecks.model_validate(chosen)

@@ -1,0 +1,47 @@
+"""The embedding-only ablation of Prefix-Tuning (Li & Liang 2021, section 7.2).
+
+Virtual tokens are trained at the input alone, and the frozen layers compute what follows from them.
+Defaults: those of Prefix-Tuning; the section compares 1, 10 and 20 virtual tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from foreword.methods.axes import (
+    MLP,
+    InputSites,
+    LabelsInit,
+    Point,
+    Positions,
+    RandomInit,
+    Reparameterization,
+    TextInit,
+    UniformInit,
+    VocabularyInit,
+)
+from foreword.methods.base import PromptOptions
+from foreword.methods.prefix_tuning import PrefixTuning
+
+
+class EmbeddingOnly(PromptOptions):
+    """Options of the embedding-only ablation."""
+
+    point: ClassVar[Point] = Point("embeddings")
+    paper: ClassVar[str] = "Li & Liang 2021, section 7.2"
+    training_defaults: ClassVar[dict[str, Any]] = PrefixTuning.training_defaults
+
+    name: Literal["embedding-only"]
+    length: int = Field(10, ge=1, le=4096, description="virtual tokens")
+    placement: Literal["prefix", "infix"] = Field(
+        "prefix", description="prefix: before the source; infix: between source and target"
+    )
+    positions: Positions = "auto"
+    sites: InputSites = None
+    reparameterization: Reparameterization = MLP()
+    init: Annotated[
+        RandomInit | UniformInit | VocabularyInit | TextInit | LabelsInit,
+        Field(discriminator="kind"),
+    ] = RandomInit()

@@ -1,0 +1,37 @@
+"""Infix-tuning (Li & Liang 2021, section 7.3), which Prefix-Tuning is compared with there.
+
+Trained keys and values at every layer, between source and target: the answer attends to them, the
+source does not. Defaults: those of Prefix-Tuning; the section compares 1, 10 and 20 virtual tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from foreword.methods.axes import (
+    MLP,
+    KeysValuesInit,
+    Point,
+    Positions,
+    RandomInit,
+    Reparameterization,
+)
+from foreword.methods.base import PromptOptions
+from foreword.methods.prefix_tuning import PrefixTuning
+
+
+class InfixTuning(PromptOptions):
+    """Options of infix-tuning."""
+
+    point: ClassVar[Point] = Point("keys_values")
+    paper: ClassVar[str] = "Li & Liang 2021, section 7.3"
+    training_defaults: ClassVar[dict[str, Any]] = PrefixTuning.training_defaults
+
+    name: Literal["infix-tuning"]
+    length: int = Field(10, ge=1, le=4096, description="virtual tokens")
+    placement: Literal["infix"] = "infix"
+    positions: Positions = "auto"
+    reparameterization: Reparameterization = MLP()
+    init: KeysValuesInit = RandomInit()

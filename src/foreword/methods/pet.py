@@ -1,0 +1,80 @@
+"""PET (Schick & Schütze 2021, "Exploiting Cloze Questions for Few Shot Text Classification and
+Natural Language Inference"): a procedure over patterns and label words.
+
+Each pattern turns a text into a cloze question, and a language model is tuned on a few labelled
+examples of it, several times. All of them together label examples that have no label, softly, and a
+classifier with a head learns from these (sections 3.1 to 3.4). With `generations`, each model first
+learns anew from what others have labelled, several times, from more examples each time (iPET,
+section 3.5). The recipe's `task` and `training` say the classifier; what is here, the models that
+teach it.
+
+Defaults are the paper's (section 4): three models a pattern, 1,000 steps where masked words of
+unlabelled examples are predicted too, with a weight of 1e-4, batches of 4 labelled and 12
+unlabelled examples, a rate of 1e-5; patterns weighted by their accuracy before training;
+temperature 2; 10,000 unlabelled examples of each label at most; the classifier 5,000 steps of 16.
+iPET: three generations, five times as many examples in each, labelled by a quarter of the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from foreword.methods.axes import Full, LabelWords
+from foreword.methods.base import DeltaOptions
+
+
+class PET(DeltaOptions):
+    """Options of PET."""
+
+    paper: ClassVar[str] = "Schick & Schütze 2021"
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "steps": 5000,
+        "batch_size": 16,
+        "learning_rate": 1e-5,
+        "schedule": "linear",
+        "warmup": 0.0,
+        "weight_decay": 0.01,
+    }
+
+    name: Literal["pet"]
+    patterns: tuple[str, ...] = Field(
+        min_length=1, description="templates with a {mask}, where the label's word is read"
+    )
+    words: LabelWords = Field(
+        min_length=2, description="label -> the word that stands for it, or several"
+    )
+    models: int = Field(3, ge=1, description="how many are tuned for each pattern")
+    tuned: Literal["fine-tuning", "fine-tuning-top", "bitfit", "adapter", "lora"] = Field(
+        "fine-tuning", description="what of a model moves"
+    )
+    steps: int = Field(1000, ge=0, description="optimizer steps of each model")
+    batch_size: int = Field(4, ge=1, description="labelled examples in each")
+    learning_rate: float = Field(1e-5, gt=0, description="of each model")
+    mlm_weight: float = Field(
+        1e-4, ge=0, lt=1, description="of the loss on masked words of unlabelled examples"
+    )
+    mlm_batch_size: int = Field(12, ge=1, description="unlabelled examples in each step")
+    weighting: Literal["accuracy", "uniform"] = Field(
+        "accuracy",
+        description="how much a pattern counts: its accuracy on the labelled examples before"
+        " training, or all alike",
+    )
+    temperature: float = Field(2.0, gt=0, description="that softens what the classifier learns")
+    unlabelled: int = Field(10_000, ge=1, description="most examples that are labelled softly")
+    generations: int = Field(0, ge=0, description="iPET's; the paper takes 3")
+    growth: float = Field(5.0, gt=1, description="by which a generation's training set grows")
+    teachers: float = Field(
+        0.25, gt=0, le=1, description="share of the other models that label for one"
+    )
+
+    @field_validator("patterns", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    @property
+    def moves(self) -> Full:
+        """The classifier is tuned as a whole."""
+        return Full()

@@ -1,0 +1,51 @@
+"""Virtual tokens between source and target (Li & Liang 2021, section 7.3: `[x; INFIX; y]`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from foreword.layout import Layout, Side
+from foreword.placement.prefix import Prefix
+
+
+@dataclass(frozen=True)
+class Infix(Prefix):
+    """Source, then P virtual tokens, then target: the source does not see them.
+
+    Virtual tokens with columns are followed by the target, and the last of them predicts its first
+    token. Keys and values predict nothing, so the source's last token stands behind them and does.
+
+    The part before the virtual tokens is laid out apart, as `Layout.before`. Padding is at the two
+    ends of a row: no column lies idle between its tokens.
+    """
+
+    def layout(
+        self,
+        sources: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]] | None = None,
+        *,
+        side: Side = "right",
+        pad_id: int = 0,
+        **heads: Sequence[Sequence[int]],
+    ) -> Layout:
+        """Lay out a batch of token lists; `side` decides nothing, and no head reads an infix."""
+        if not self.length:
+            return super().layout(sources, targets, side=side, pad_id=pad_id, **heads)
+        columns = self.columns.get("decoder", ())
+        ends = [len(source) - (0 if columns else 1) for source in sources]
+        rest = Layout.of(
+            [[*columns, *source[end:]] for source, end in zip(sources, ends, strict=True)],
+            targets,
+            virtual=0 if columns else self.length,
+            positions="keep",
+            pad_id=pad_id,
+        )
+        first = torch.tensor(ends)[:, None] + (0 if columns else self._taken)
+        before = None
+        if any(ends):
+            fronts = [source[:end] for source, end in zip(sources, ends, strict=True)]
+            before = Layout.of(fronts, side="left", pad_id=pad_id)
+        return replace(rest, position_ids=rest.position_ids + first, before=before)

@@ -1,0 +1,374 @@
+"""PET's procedure (Schick & Schütze 2021, section 3): many models label, one classifier learns.
+
+Below the run's folder `patterns/` holds what it needs: the labelled and the unlabelled examples as
+JSONL, a run folder for each model (`g0-p1-m2`: generation, pattern, model), what each model says of
+every unlabelled example (`said.safetensors`), and at the end `ensemble.json`. A stopped run goes on
+with the first model that is not there yet.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from foreword import files
+from foreword.artifact import load_model
+from foreword.backbone import Backbone
+from foreword.errors import RecipeError
+from foreword.evaluation import tell
+from foreword.layout import Pair
+from foreword.methods import PET, BackboneAlone
+from foreword.progress import Progress
+from foreword.recipe import Recipe, parse_recipe
+from foreword.runs.data import RunExamples
+from foreword.tasks import Example
+from foreword.text import TextTask
+from foreword.tuned import TunedModel, compose
+from foreword.understanding import Answered, Classification, Cloze, task_of
+
+FOLDER, SAID, ENSEMBLE = "patterns", "said.safetensors", "ensemble.json"
+SMALLEST = 1e-12
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model that teaches.
+
+    Attributes:
+        generation: 0, or iPET's.
+        pattern: its number.
+        number: among the models of its pattern.
+    """
+
+    generation: int
+    pattern: int
+    number: int
+
+    @property
+    def name(self) -> str:
+        """Its folder's."""
+        return f"g{self.generation}-p{self.pattern}-m{self.number}"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one model says: the logarithms of the labels' probabilities, `[examples, labels]`."""
+
+    unlabelled: Tensor
+    dev: Tensor
+
+
+Trainer = Callable[..., Any]
+"""`foreword.runs.train`: a run inside the run."""
+
+
+class Procedure:
+    """One run of PET in a folder.
+
+    Args:
+        recipe: whose method is PET.
+        folder: the run's.
+        labels: in the order of the classifier's outputs.
+        examples: labelled, unlabelled, and those that are measured.
+        backbone: the pretrained one.
+        progress: told what is done.
+        train: runs a recipe.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        labels: Sequence[str],
+        examples: RunExamples,
+        backbone: Backbone,
+        progress: Progress,
+        train: Trainer,
+    ) -> None:
+        assert isinstance(recipe.method, PET)
+        self.recipe, self.method = recipe, recipe.method
+        self.folder, self.labels = folder / FOLDER, tuple(labels)
+        self.backbone, self.progress, self.train = backbone, progress, train
+        self.labelled = examples.train
+        rng = random.Random(f"{recipe.seed}/unlabelled")
+        rest = list(examples.unlabelled)
+        self.unlabelled = rng.sample(rest, min(len(rest), self.method.unlabelled))
+        self.dev = examples.test
+        if not self.unlabelled:
+            raise RecipeError(
+                "recipe",
+                [
+                    "task.data.unlabelled: pet labels examples that have no label, and there are "
+                    "none; name a file, or leave some of the training file to them with "
+                    "task.limits.per_label or task.limits.train"
+                ],
+            )
+        unnamed = sorted({e.label or "" for e in self.labelled} - set(self.method.words))
+        if unnamed:
+            raise RecipeError(
+                "recipe",
+                [
+                    f"method.words: has no word for the label {unnamed[0]!r}; its labels are "
+                    f"{', '.join(self.method.words)}"
+                ],
+            )
+
+    def run(self) -> tuple[list[tuple[Example, tuple[float, ...]]], dict[str, Any]]:
+        """The unlabelled examples with their labels' probabilities, softened; and a report."""
+        self.folder.mkdir(exist_ok=True)
+        self._write("unlabelled.jsonl", self.unlabelled)
+        self._write("dev.jsonl", self.dev)
+        weights = self._weights()
+        said: dict[Member, Said] = {}
+        for generation in range(self.method.generations + 1):
+            said = self._generation(generation, said, weights)
+        mixed, dev = (
+            _mixed([getattr(s, part) for s in said.values()], [weights[m.pattern] for m in said])
+            for part in ("unlabelled", "dev")
+        )
+        report = self._report(said, weights, dev)
+        shares = (mixed / self.method.temperature).softmax(-1).tolist()
+        softly = [(e, tuple(row)) for e, row in zip(self.unlabelled, shares, strict=True)]
+        return softly, report
+
+    def tasks(self) -> list[Cloze]:
+        """The patterns as tasks."""
+        return [
+            Cloze(
+                TextTask.of(
+                    pattern,
+                    truncate=self._truncated(pattern),
+                    max_tokens=self.recipe.task.max_tokens,
+                ),
+                self.labels,
+                tuple(self.method.words[label] for label in self.labels),
+            )
+            for pattern in self.method.patterns
+        ]
+
+    def _weights(self) -> list[float]:
+        """How much each pattern counts."""
+        if self.method.weighting == "uniform":
+            return [1.0] * len(self.method.patterns)
+        weights = []
+        for task in self.tasks():
+            bare = compose(
+                self.backbone, BackboneAlone(name="backbone-alone"), task.readout(self.backbone)
+            )
+            told, _ = tell(bare, task, self.labelled)
+            right = sum(
+                said.answer == e.label for said, e in zip(told, self.labelled, strict=True)
+            )
+            weights.append(right / len(self.labelled))
+        return weights if any(weights) else [1.0] * len(weights)
+
+    def _generation(
+        self, number: int, before: dict[Member, Said], weights: Sequence[float]
+    ) -> dict[Member, Said]:
+        members = [
+            Member(number, pattern, model)
+            for pattern in range(len(self.method.patterns))
+            for model in range(self.method.models)
+        ]
+        said = {}
+        for i, member in enumerate(members):
+            file = self.folder / member.name / SAID
+            if not file.exists():
+                self.progress.say(
+                    f"pet: generation {number}, model {i + 1} of {len(members)}: "
+                    f"{self.method.patterns[member.pattern]}"
+                )
+                data = self._training_set(member, before, weights)
+                self._teach(member, data, file)
+            kept = load_file(file)
+            said[member] = Said(kept["unlabelled"], kept["dev"])
+        return said
+
+    def _teach(self, member: Member, data: Path, file: Path) -> None:
+        """Train one model, and keep what it says."""
+        out = self.folder / member.name
+        recipe = self._member_recipe(member, data)
+        self.train(
+            recipe, out=out, resume=out.exists(), backbone=self.backbone, progress=self.progress
+        )
+        manifest, model = load_model(out / "artifact", backbone=self.backbone)
+        task = task_of(manifest.task)
+        assert isinstance(task, Cloze)
+        found = {}
+        for name, examples in (("unlabelled", self.unlabelled), ("dev", self.dev)):
+            self.progress.begin(f"label the {name} examples", len(examples))
+            told, _ = tell(
+                model,
+                task,
+                examples,
+                batch_size=self.recipe.evaluation.batch_size,
+                advance=self.progress.advance,
+            )
+            found[name] = torch.stack([self._logs(said) for said in told])
+        temporary = file.with_name(f".{SAID}")
+        save_file(found, temporary)
+        temporary.replace(file)
+        # Weights of a whole model for each member; what is needed of it is written down.
+        for weights in (out / "artifact").glob("delta.safetensors"):
+            weights.unlink()
+        shutil.rmtree(out / "artifact", ignore_errors=True)
+
+    def _logs(self, said: Answered) -> Tensor:
+        return torch.tensor(
+            [math.log(max(said.probabilities[label], SMALLEST)) for label in self.labels]
+        )
+
+    def _training_set(
+        self, member: Member, before: dict[Member, Said], weights: Sequence[float]
+    ) -> Path:
+        """What a model learns from: the labelled examples, and in iPET what others say is sure."""
+        name = f"train-{member.name}.jsonl"
+        chosen = list(self.labelled)
+        if before:
+            chosen += self._sure(member, before, weights)
+        self._write(name, chosen)
+        return self.folder / name
+
+    def _sure(
+        self, member: Member, before: dict[Member, Said], weights: Sequence[float]
+    ) -> list[Example]:
+        """Examples that some of the others label, in the labelled ones' proportions.
+
+        Drawn as probably as the teachers are sure of them (section 3.5).
+        """
+        rng = random.Random(f"{self.recipe.seed}/{member.name}")
+        others = [m for m in before if (m.pattern, m.number) != (member.pattern, member.number)]
+        others = others or list(before)
+        count = max(1, round(self.method.teachers * len(others)))
+        teachers = sorted(rng.sample(others, count), key=lambda m: m.name)
+        shares = _mixed(
+            [before[m].unlabelled for m in teachers], [weights[m.pattern] for m in teachers]
+        ).softmax(-1)
+        best, label = shares.max(-1)
+        size = round(len(self.labelled) * self.method.growth**member.generation)
+        found: list[Example] = []
+        for number, name in enumerate(self.labels):
+            same = sum(e.label == name for e in self.labelled)
+            wanted = round(size * same / len(self.labelled)) - same
+            candidates = (label == number).nonzero().squeeze(1).tolist()
+            # Exponential clocks: without replacement, each as probably as it is sure.
+            clocks = {i: -math.log(rng.random() or SMALLEST) / best[i].item() for i in candidates}
+            for i in sorted(candidates, key=lambda i: clocks[i])[: max(0, wanted)]:
+                e = self.unlabelled[i]
+                found.append(Example(e.fields, (name,), e.group, e.where, name))
+        return found
+
+    def _member_recipe(self, member: Member, data: Path) -> dict[str, Any]:
+        method, task = self.method, self.recipe.task
+        pattern = method.patterns[member.pattern]
+        masks = method.mlm_weight if self.backbone.geometry.kind == "encoder" else 0.0
+        column = task.data.label
+        raw: dict[str, Any] = {
+            "version": 1,
+            "name": f"{self.recipe.name}-{member.name}"[:100],
+            "backbone": self.recipe.backbone.model_dump(mode="json"),
+            "seed": (self.recipe.seed + 1009 * (member.number + 1)) % 2**32,
+            "task": {
+                "data": {
+                    "format": "jsonl",
+                    "train": str(data.resolve()),
+                    "dev": str((self.folder / "dev.jsonl").resolve()),
+                    "label": column,
+                    **(
+                        {"unlabelled": str((self.folder / "unlabelled.jsonl").resolve())}
+                        if masks
+                        else {}
+                    ),
+                },
+                "input": pattern,
+                "truncate": self._truncated(pattern),
+                "max_tokens": task.max_tokens,
+                "labels": list(self.labels),
+                "verbalizer": {"words": {k: list(v) for k, v in method.words.items()}},
+            },
+            "method": method.tuned if method.steps else "backbone-alone",
+            "evaluation": {"backbone_alone": False, "samples": 0},
+        }
+        if method.steps:
+            raw["training"] = {
+                "steps": method.steps,
+                "batch_size": method.batch_size,
+                "learning_rate": method.learning_rate,
+                "warmup": 0.0,
+                "weight_decay": 0.01,
+                "best_by": None,
+                "mlm_weight": masks,
+                "mlm_batch_size": method.mlm_batch_size,
+            }
+        return parse_recipe(raw, where=member.name).model_dump(mode="json")
+
+    def _truncated(self, pattern: str) -> str | None:
+        """The classifier's field that gives way, where the pattern has it and does not say."""
+        field = self.recipe.task.truncate
+        return field if f"{{{field}}}" in pattern else None
+
+    def _report(
+        self, said: dict[Member, Said], weights: Sequence[float], dev: Tensor
+    ) -> dict[str, Any]:
+        gold = [self.labels.index(e.label) if e.label in self.labels else -1 for e in self.dev]
+
+        def accuracy(logs: Tensor) -> float:
+            right = sum(a == b for a, b in zip(logs.argmax(-1).tolist(), gold, strict=True))
+            return 100 * right / len(gold)
+
+        report = {
+            "labelled": len(self.labelled),
+            "unlabelled": len(self.unlabelled),
+            "patterns": [
+                {
+                    **asdict(member),
+                    "text": self.method.patterns[member.pattern],
+                    "weight": weights[member.pattern],
+                    "accuracy": accuracy(found.dev),
+                }
+                for member, found in said.items()
+            ],
+            "ensemble_accuracy": accuracy(dev),
+        }
+        files.write_text(self.folder / ENSEMBLE, json.dumps(report, indent=2) + "\n")
+        return report
+
+    def _write(self, name: str, examples: Sequence[Example]) -> None:
+        column = self.recipe.task.data.label or "label"
+        rows = [
+            {**e.fields, **({} if e.label is None else {column: e.label})} for e in examples
+        ]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file = self.folder / name
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            files.write_text(file, text)
+
+
+def soft_pairs(
+    model: TunedModel,
+    task: Classification,
+    softly: Sequence[tuple[Example, tuple[float, ...]]],
+) -> list[Pair]:
+    """Softly labelled examples as rows that a classifier learns from."""
+    pairs = []
+    for example, shares in softly:
+        (window,) = task.windows(model.backbone, example, model.room, labelled=False)
+        pair = window.pair
+        pairs.append(Pair(pair.source, [], pair.marks, shares, pair.segments))
+    return pairs
+
+
+def _mixed(said: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The mean of what several say, as each counts: `[examples, labels]`."""
+    total = sum(weights) or 1.0
+    return torch.stack([s * (w / total) for s, w in zip(said, weights, strict=True)]).sum(0)

@@ -1,0 +1,125 @@
+"""What a task whose answer is told gives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from foreword.backbone import Backbone
+from foreword.errors import DataError
+from foreword.layout import Pair
+from foreword.readout import Told
+from foreword.tasks import Example
+from foreword.text import Room
+
+Pooling = Literal["auto", "first", "last", "mean", "prompt"]
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """What a head is made of.
+
+    Attributes:
+        dropout: on the states it reads.
+        hidden: width of a layer with tanh before the last one; none where it is None.
+        pooling: which state answers for a text: the first (an encoder's), the last (a decoder's),
+            the mean of all, or that of the first virtual token in an encoder's input (PEFT's).
+    """
+
+    dropout: float = 0.1
+    hidden: int | None = None
+    pooling: Pooling = "auto"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a head says of one example.
+
+    Attributes:
+        answer: the label; one tag a word; or the text of a span, "" for no answer.
+        probability: of the answer; of each tag; of a span's begin and end in its window.
+        probabilities: of every label, where the answer is one.
+        start: where a span begins, in characters of its context; None for no answer.
+        score: of a span: the logarithm of its probability less that of no answer.
+    """
+
+    answer: str | tuple[str, ...]
+    probability: float | tuple[float, ...]
+    probabilities: dict[str, float] = field(default_factory=dict)
+    start: int | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """One row that a head reads of an example.
+
+    Attributes:
+        pair: its tokens, marks and labels.
+        cut: whether something of the example does not stand in it, nor in another window.
+        at: for each marked token what it stands for: the number of a word, or characters of a
+            context; None for "no answer".
+    """
+
+    pair: Pair
+    cut: bool = False
+    at: tuple[int | tuple[int, int] | None, ...] = ()
+
+
+class HeadTask(ABC):
+    """What a task of any kind gives."""
+
+    answer: Literal["label", "tags", "span", "word"]
+    labels: tuple[str, ...]
+
+    @abstractmethod
+    def readout(self, backbone: Backbone) -> Told:
+        """A new readout for a backbone.
+
+        Raises:
+            UserError: the backbone cannot answer this task.
+        """
+
+    @abstractmethod
+    def windows(
+        self, backbone: Backbone, example: Example, room: Room, *, labelled: bool = True
+    ) -> list[Window]:
+        """An example as rows; with labels where it is trained on.
+
+        Raises:
+            DataError: it lacks what the task asks for, or has a label that is not known.
+        """
+
+    @abstractmethod
+    def told(
+        self,
+        backbone: Backbone,
+        example: Example,
+        windows: Sequence[Window],
+        read: Sequence[Tensor],
+    ) -> Answered:
+        """The answer to an example, from what was read in each of its windows."""
+
+    def pairs(
+        self, backbone: Backbone, example: Example, room: Room
+    ) -> Iterator[tuple[Pair, bool]]:
+        """The rows that an example is trained on, and whether each was cut."""
+        for window in self.windows(backbone, example, room):
+            yield window.pair, window.cut
+
+    def label(self, example: Example, label: str | None) -> int:
+        """The number of a label.
+
+        Raises:
+            DataError: the example has none, or one that training has not seen.
+        """
+        if label not in self.labels:
+            raise DataError(
+                f"{example.where}: the label {label!r} is none of {', '.join(self.labels)}; "
+                "name every label in task.labels"
+            )
+        return self.labels.index(label)
