@@ -15,7 +15,7 @@ from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Decoding
 from foreword.errors import ArtifactError, UserError
 from foreword.manifest import Manifest, TaskId, artifact_folder, read_manifest, size_in_bytes
-from foreword.methods import BackboneAlone, MethodChoice, PrefixTuning
+from foreword.methods import HardPrompt, MethodChoice, PrefixTuning
 from foreword.methods.axes import MLP, Table
 from foreword.recipe import DecodingSpec
 from foreword.session import load
@@ -27,7 +27,7 @@ METHODS: dict[str, MethodChoice] = {
         name="prefix-tuning", length=3, positions="keep", reparameterization=Table(std=0.5)
     ),
     "mlp": PrefixTuning(name="prefix-tuning", length=2, reparameterization=MLP(hidden=8)),
-    "alone": BackboneAlone(name="backbone-alone"),
+    "alone": HardPrompt(name="hard-prompt"),
 }
 
 

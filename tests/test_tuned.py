@@ -10,7 +10,7 @@ from foreword.backbone import Backbone, Decoding, hashing
 from foreword.errors import UserError
 from foreword.initial import init_tokens, initialise
 from foreword.layout import Layout
-from foreword.methods import BackboneAlone, PrefixTuning
+from foreword.methods import HardPrompt, PrefixTuning
 from foreword.methods.axes import MLP, ActivationsInit, RandomInit, Table
 from foreword.recipe import TrainingSpec
 from foreword.tasks import Example
@@ -110,7 +110,7 @@ def test_bare_is_the_backbone_itself(tiny_backbone, family, positions) -> None:
 
 
 def test_backbone_alone_is_a_method(tiny_backbone) -> None:
-    model = compose(tiny_backbone("gpt2"), BackboneAlone(name="backbone-alone"))
+    model = compose(tiny_backbone("gpt2"), HardPrompt(name="hard-prompt"))
     assert model.trained_parameters == 0
     assert model.prompt() is None
     assert model.placement.length == 0

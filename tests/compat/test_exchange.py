@@ -15,7 +15,7 @@ from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, bundled_backbones, load_backbone
 from foreword.errors import ArtifactError, BackboneError, TemplateError, UserError
 from foreword.manifest import TaskId, read_manifest
-from foreword.methods import BackboneAlone, PrefixTuning, PromptTuning, PTuning, axes
+from foreword.methods import HardPrompt, PrefixTuning, PromptTuning, PTuning, axes
 from foreword.tuned import compose
 
 pytestmark = pytest.mark.filterwarnings(*WARNINGS)
@@ -233,7 +233,7 @@ def test_mistakes_of_a_call(adapter, mini, tmp_path) -> None:
 
 def test_what_peft_has_no_place_for(mini, tmp_path) -> None:
     keep = PrefixTuning(name="prefix-tuning", length=2, positions="keep")
-    alone = BackboneAlone(name="backbone-alone")
+    alone = HardPrompt(name="hard-prompt")
     for method, said in ((keep, "PEFT always puts"), (alone, "no trained prompt")):
         folder = artifact(tmp_path / method.name, mini, method)
         with pytest.raises(UserError, match=said):

@@ -162,7 +162,7 @@ def test_what_no_plain_model_can_hold(gpt2: Backbone, tmp_path: Path) -> None:
         method("adapter"): "adapters are layers of their own, for which a plain model has no place",
         method("prefix-tuning", length=2, delta={"kind": "lora"}): "has a prompt of 2 virtual",
         method("prefix-tuning", length=2): "has a prompt of 2 virtual tokens",
-        method("backbone-alone"): "leaves the backbone as it is",
+        method("hard-prompt"): "leaves the backbone as it is",
     }.items():
         folder = tmp_path / f"{options.name}-{options.moves.kind}"
         stored(folder, gpt2, options)

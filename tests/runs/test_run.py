@@ -156,7 +156,7 @@ def test_the_loaded_artifact_answers_as_the_run_did(run: Run, mini: Backbone) ->
 
 def test_runs_are_numbered(mini: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    alone = ["method=backbone-alone", "task.limits.test=1"]
+    alone = ["method=hard-prompt", "task.limits.test=1"]
     names = []
     for _ in range(3):
         run = train(QUICKSTART, overrides=alone, backbone=mini, device="cpu")

@@ -277,7 +277,7 @@ def test_a_label_that_training_has_not_seen(encoder: Backbone, rated: Path, tmp_
     ("method", "data", "line"),
     [
         ("head-only", {"format": "jsonl", "references": "answer"}, "head-only trains a head, but"),
-        ("backbone-alone", {}, "backbone-alone trains nothing, so no head can answer"),
+        ("hard-prompt", {}, "hard-prompt trains nothing, so no head can answer"),
     ],
 )
 def test_methods_that_do_not_go_with_the_task(

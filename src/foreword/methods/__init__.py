@@ -10,12 +10,12 @@ from typing import Annotated
 from pydantic import Field
 
 from foreword.methods.adapter import Adapter
-from foreword.methods.backbone_alone import BackboneAlone
 from foreword.methods.base import MethodOptions
 from foreword.methods.bitfit import BitFit
 from foreword.methods.embedding_only import EmbeddingOnly
 from foreword.methods.fine_tuning import FineTuning
 from foreword.methods.fine_tuning_top import FineTuningTop
+from foreword.methods.hard_prompt import HardPrompt
 from foreword.methods.head_only import HeadOnly
 from foreword.methods.infix_tuning import InfixTuning
 from foreword.methods.lora import LoRA
@@ -39,7 +39,7 @@ METHODS: dict[str, type[MethodOptions]] = {
     "lora": LoRA,
     "pet": PET,
     "head-only": HeadOnly,
-    "backbone-alone": BackboneAlone,
+    "hard-prompt": HardPrompt,
 }
 
 MethodChoice = Annotated[
@@ -56,7 +56,7 @@ MethodChoice = Annotated[
     | LoRA
     | PET
     | HeadOnly
-    | BackboneAlone,
+    | HardPrompt,
     Field(discriminator="name"),
 ]
 
@@ -64,11 +64,11 @@ __all__ = [
     "METHODS",
     "PET",
     "Adapter",
-    "BackboneAlone",
     "BitFit",
     "EmbeddingOnly",
     "FineTuning",
     "FineTuningTop",
+    "HardPrompt",
     "HeadOnly",
     "InfixTuning",
     "LoRA",

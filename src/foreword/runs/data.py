@@ -11,8 +11,9 @@ from foreword.backbone import Decoding
 from foreword.errors import RecipeError
 from foreword.evaluation import fit_inputs
 from foreword.manifest import TaskId
-from foreword.methods import PET, MethodOptions
+from foreword.methods import PET, HardPrompt, MethodOptions
 from foreword.recipe import Recipe, written_input
+from foreword.runs.demonstrations import shown_first
 from foreword.tasks import (
     Example,
     Reading,
@@ -43,6 +44,7 @@ class RunExamples:
         test: examples measured afterwards; `test_split` names where they come from.
         counted: what there is to say of them, line by line.
         unlabelled: inputs whose labels, if there are any, are not looked at.
+        demonstrated: examples of which a hard prompt shows some.
     """
 
     train: list[Example]
@@ -51,6 +53,7 @@ class RunExamples:
     test_split: str
     counted: list[str]
     unlabelled: list[Example] = field(default_factory=list)
+    demonstrated: list[Example] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,10 @@ def trains(recipe: Recipe) -> bool:
     return not still or recipe.task.has_head or calibrated
 
 
+def _shots(recipe: Recipe) -> int:
+    return recipe.method.shots if isinstance(recipe.method, HardPrompt) else 0
+
+
 def _is_still(method: MethodOptions) -> bool:
     return method.point.injection == "text" and method.moves.kind == "none"
 
@@ -117,7 +124,8 @@ def read_examples(recipe: Recipe) -> RunExamples:
         raise RecipeError(
             "recipe", ["task.data: names neither `dev` nor `test` nor `hold_out` to measure on"]
         )
-    if trains(recipe) and spec.train is None:
+    reads = trains(recipe) or _shots(recipe) > 0
+    if reads and spec.train is None:
         raise RecipeError("recipe", ["task.data.train: is missing; name the training file"])
     inputs = _inputs(recipe)
     counted: list[str] = []
@@ -132,7 +140,7 @@ def read_examples(recipe: Recipe) -> RunExamples:
         counted.extend(_counts(split, reading, inputs))
         return reading.examples
 
-    train = read("train", merge=False) if trains(recipe) or spec.hold_out else []
+    train = read("train", merge=False) if reads or spec.hold_out else []
     dev = read("dev", merge=True)
     if spec.hold_out is not None:
         train, dev = hold_out(train, spec.hold_out, seed=recipe.seed, inputs=inputs)
@@ -149,7 +157,9 @@ def read_examples(recipe: Recipe) -> RunExamples:
     if spec.answer == "label":
         for name, measured in {"dev": dev, split: test}.items():
             counted.extend(_one_sided(name, measured, getattr(limits, name)))
-    return RunExamples(train if trains(recipe) else [], dev, test, split, counted, unlabelled)
+    shown = train[: limits.train] if _shots(recipe) else []
+    train = train if trains(recipe) else []
+    return RunExamples(train, dev, test, split, counted, unlabelled, shown)
 
 
 def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
@@ -169,7 +179,7 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
             raise RecipeError("recipe", [_too_few(known, used, task.limits.train)])
         labels = labels or known
     return TaskId(
-        input=task.input,
+        input=shown_first(recipe, examples.demonstrated),
         target=task.target,
         truncate=task.truncate,
         second=task.second,

@@ -27,7 +27,7 @@ from foreword.backbone import Backbone
 from foreword.errors import RecipeError
 from foreword.evaluation import tell
 from foreword.layout import Pair
-from foreword.methods import PET, BackboneAlone
+from foreword.methods import PET, HardPrompt
 from foreword.progress import Progress
 from foreword.recipe import Recipe, parse_recipe
 from foreword.runs.data import RunExamples
@@ -163,7 +163,7 @@ class Procedure:
         weights = []
         for task in self.tasks():
             bare = compose(
-                self.backbone, BackboneAlone(name="backbone-alone"), task.readout(self.backbone)
+                self.backbone, HardPrompt(name="hard-prompt"), task.readout(self.backbone)
             )
             told, _ = tell(bare, task, self.labelled)
             right = sum(
@@ -296,7 +296,7 @@ class Procedure:
                 "labels": list(self.labels),
                 "verbalizer": {"words": {k: list(v) for k, v in method.words.items()}},
             },
-            "method": method.tuned if method.steps else "backbone-alone",
+            "method": method.tuned if method.steps else "hard-prompt",
             "evaluation": {"backbone_alone": False, "samples": 0},
         }
         if method.steps:

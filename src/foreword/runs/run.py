@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import set_seed
 
 from foreword import files
 from foreword.artifact import save_artifact
-from foreword.backbone import Backbone, Decoding, default_device, load_backbone
+from foreword.backbone import Backbone, default_device
 from foreword.backbone.devices import main_device
-from foreword.errors import RecipeError, RunError, UserError
+from foreword.errors import RunError, UserError
 from foreword.evaluation.calibration import calibrate
 from foreword.initial import initialise
-from foreword.manifest import said_of_trained, size_in_bytes
+from foreword.manifest import size_in_bytes
 from foreword.methods import PET
 from foreword.progress import Progress, Silent
 from foreword.recipe import (
@@ -36,18 +35,12 @@ from foreword.recipe import (
     Recipe,
     load_recipe,
     parse_recipe,
-    types_rule,
-    written_input,
 )
 from foreword.runs import resuming
 from foreword.runs.curve import draw_curve
 from foreword.runs.data import (
-    RunData,
     RunExamples,
     data_hashes,
-    read_data,
-    read_examples,
-    state_task,
 )
 from foreword.runs.folder import (
     ARTIFACT,
@@ -63,9 +56,9 @@ from foreword.runs.folder import (
 )
 from foreword.runs.given import as_the_recipe_says
 from foreword.runs.pet import Procedure, soft_pairs
+from foreword.runs.preparing import prepare
 from foreword.runs.resuming import holds_run
 from foreword.runs.stages import Stages
-from foreword.text import TextTask
 from foreword.training import History
 from foreword.training.checkpoints import FOLDER, LOG, Checkpoints, newest
 from foreword.training.hardware import Hardware
@@ -73,8 +66,8 @@ from foreword.training.log import Log
 from foreword.training.masking import masked_words
 from foreword.training.signals import Stop, Stopped, stop_on_signals
 from foreword.training.storage import Storage
-from foreword.tuned import TunedModel, compose
-from foreword.understanding import Classification, Cloze, HeadTask, soft_slots, task_of
+from foreword.tuned import TunedModel
+from foreword.understanding import Classification, Cloze
 
 
 def train(
@@ -144,41 +137,21 @@ def _run(
     stop: Stop,
     trust_remote_code: bool,
 ) -> Run:
-    _check_templates(recipe)
-    examples = read_examples(recipe)
-    stated = state_task(recipe, examples)
-    task = task_of(stated)
-    set_seed(recipe.seed)
     if recipe.backbone.device_map is not None and hardware.processes > 1:
         raise UserError(
             f"backbone.device_map: {hardware.processes} processes train together, and each would "
             "spread a model over the same devices; start one process, or leave device_map out"
         )
-    backbone = backbone or load_backbone(
-        recipe.backbone.name,
-        revision=recipe.backbone.revision,
-        dtype=recipe.backbone.dtype,
-        device=hardware.device,
-        bos=recipe.backbone.bos,
-        attention=None if recipe.backbone.attention == "auto" else recipe.backbone.attention,
-        quantization=recipe.backbone.quantization,
-        device_map=recipe.backbone.device_map,
-        trust_remote_code=trust_remote_code,
+    ready = prepare(
+        recipe, hardware.device, backbone, progress, trust_remote_code=trust_remote_code
     )
-    backbone.check_trainable(recomputing=recipe.training.gradient_checkpointing)
-    if rule := types_rule(backbone.dtype, recipe.training.precision):
-        raise RecipeError("recipe", [rule])
-    readout = task.readout(backbone) if isinstance(task, HeadTask) else None
-    for line in task.split_words(backbone) if isinstance(task, Cloze) else []:
-        progress.say(f"note: {line}")
-    model = compose(backbone, recipe.method, readout, inside=soft_slots(task) > 0)
-    how = Decoding(**recipe.decoding.model_dump())
-    data = read_data(recipe, examples, task, model, how)
+    examples, stated, task = ready.examples, ready.stated, ready.task
+    backbone, model, how, data = ready.backbone, ready.model, ready.how, ready.data
     about = resuming.about(recipe, backbone, data_hashes(recipe), hardware)
     stages = Stages(task, recipe, data, how, hardware, progress, stop)
     with claimed(folder, recipe, hardware, resume=resume):
         hardware.track(folder, recipe.name, {"recipe": recipe.to_yaml()})
-        progress.say(_plan(recipe, model, data))
+        progress.say(ready.plan(recipe))
         for line in examples.counted:
             progress.say(line)
         taught = {}
@@ -242,13 +215,6 @@ def _run(
         hardware.wait()
         hardware.close()
     return Run(folder, folder / ARTIFACT, recipe, metrics, samples)
-
-
-def _check_templates(recipe: Recipe) -> None:
-    """Parse the templates of a text, before any file is read."""
-    task = recipe.task
-    if task.answer in ("text", "label", "word"):
-        TextTask.of(written_input(task.input), task.target, task.truncate, task.second)
 
 
 def _device(spec: BackboneSpec, asked: str | None, backbone: Backbone | None) -> str:
@@ -369,18 +335,6 @@ def _masked_words(model: TunedModel, stages: Stages) -> AbstractContextManager[N
         for window in task.windows(model.backbone, example, model.room, labelled=False)[-1:]
     ]
     return masked_words(model, rows, weight=spec.mlm_weight, rows=spec.mlm_batch_size)
-
-
-def _plan(recipe: Recipe, model: TunedModel, data: RunData) -> str:
-    geometry = model.backbone.geometry
-    cut = f", {data.truncated} of them cut to fit" if data.truncated else ""
-    trained = said_of_trained(model.trained_parameters, model.trained_share)
-    return (
-        f"{recipe.name}: {recipe.method.name} on {recipe.backbone.name} "
-        f"({geometry.main.layers} layers, width {geometry.width}), {recipe.method.length} virtual "
-        f"tokens, {trained}; {len(data.pairs)} training pairs{cut}, {len(data.dev)} dev and "
-        f"{len(data.test)} {data.test_split} records"
-    )
 
 
 def _recent_loss(history: History) -> float | None:

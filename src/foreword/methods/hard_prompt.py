@@ -1,0 +1,30 @@
+"""A hard prompt: real text alone, nothing is trained (Brown et al. 2020, section 2).
+
+Zero-shot, the backbone reads the input's template and answers; few-shot, some training examples
+with their answers stand before it. Which ones, the seed decides; where there are labels, each has
+its turn.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from foreword.methods.axes import Point, Positions, RandomInit, Table
+from foreword.methods.base import MethodOptions
+
+
+class HardPrompt(MethodOptions):
+    """Options of a hard prompt."""
+
+    point: ClassVar[Point] = Point("text")
+    paper: ClassVar[str] = "Brown et al. 2020"
+
+    name: Literal["hard-prompt"]
+    shots: int = Field(0, ge=0, le=1024, description="training examples before the input")
+    separator: str = Field("\n\n", description="what stands after each of them")
+    length: Literal[0] = 0
+    positions: Positions = "auto"
+    reparameterization: Table = Table()
+    init: RandomInit = RandomInit()

@@ -1,0 +1,99 @@
+"""Training examples with their answers, as text before the input (Brown et al. 2020, section 2)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from foreword.errors import RecipeError
+from foreword.methods import HardPrompt
+from foreword.recipe import InputSpec, MessageSpec, Recipe
+from foreword.tasks import Example, MaskSlot, Template
+from foreword.tasks.template import escaped
+
+
+def shown_first(recipe: Recipe, train: Sequence[Example]) -> InputSpec:
+    """The recipe's input, a hard prompt's examples before it.
+
+    They are words of the template then: no truncation cuts them, and an artifact keeps them.
+
+    Raises:
+        RecipeError: there are too few training examples, or no place for them.
+    """
+    method, task = recipe.method, recipe.task
+    if not isinstance(method, HardPrompt) or not method.shots:
+        return task.input
+    if task.second is not None:
+        raise RecipeError(
+            "recipe",
+            ["method.shots: has no place beside task.second; put both texts into task.input"],
+        )
+    if len(train) < method.shots:
+        raise RecipeError(
+            "recipe",
+            [f"method.shots: {method.shots} are asked for, but there are {len(train)} examples"],
+        )
+    chosen = _chosen(train, method.shots, recipe.seed)
+    if not isinstance(task.input, str):
+        *before, last = task.input
+        turns = [turn for example in chosen for turn in _turns(recipe, last, example)]
+        return (*before, *turns, last)
+    shown = "".join(_shown(recipe, task.input, example) + method.separator for example in chosen)
+    return escaped(shown) + task.input
+
+
+def _chosen(train: Sequence[Example], shots: int, seed: int) -> list[Example]:
+    rng = random.Random(f"{seed}/shots")
+    order = rng.sample(range(len(train)), len(train))
+    by_label: dict[str | None, list[int]] = {}
+    for number in order:
+        by_label.setdefault(train[number].label, []).append(number)
+    turns = sorted(by_label, key=str)
+    taken: list[int] = []
+    while len(taken) < shots:
+        taken += [by_label[label].pop(0) for label in turns if by_label[label]]
+    taken = taken[:shots]
+    rng.shuffle(taken)
+    return [train[number] for number in taken]
+
+
+def _shown(recipe: Recipe, template: str, example: Example) -> str:
+    """An example as the backbone would have read it and answered."""
+    task = recipe.task
+    parsed = Template.parse(template)
+    word = _word(recipe, example) if parsed.mask or task.verbalizer else None
+    text = ""
+    for part in parsed.fill(example.fields):
+        if isinstance(part, MaskSlot):
+            text += f" {word}" if part.spaced else str(word)
+        else:
+            assert isinstance(part, str)
+            text += part
+    if parsed.mask:
+        return text
+    if word is not None:
+        return text + ("" if text[-1:].isspace() else " ") + word
+    answer = Template.parse(task.target)
+    return text + answer.render({**example.fields, "reference": example.references[0]})
+
+
+def _word(recipe: Recipe, example: Example) -> str:
+    verbalizer = recipe.task.verbalizer
+    if verbalizer is None:
+        return example.references[0]
+    if example.label not in verbalizer.words:
+        raise RecipeError(
+            "recipe",
+            [f"task.verbalizer.words: has no word for the label {example.label!r} of the data"],
+        )
+    return verbalizer.words[example.label][0]
+
+
+def _turns(recipe: Recipe, last: MessageSpec, example: Example) -> tuple[MessageSpec, MessageSpec]:
+    asked = Template.parse(last.content).render(example.fields)
+    answer = Template.parse(recipe.task.target)
+    said = answer.render({**example.fields, "reference": example.references[0]})
+    return (
+        MessageSpec(role=last.role, content=escaped(asked)),
+        MessageSpec(role="assistant", content=escaped(said)),
+    )

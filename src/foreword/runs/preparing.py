@@ -1,0 +1,108 @@
+"""What a run needs before it trains: examples, templates, the backbone, rows of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import set_seed
+
+from foreword.backbone import Backbone, Decoding, load_backbone
+from foreword.errors import RecipeError
+from foreword.manifest import TaskId, said_of_trained
+from foreword.progress import Progress
+from foreword.recipe import Recipe, types_rule, written_input
+from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
+from foreword.text import TextTask
+from foreword.tuned import TunedModel, compose
+from foreword.understanding import Cloze, HeadTask, soft_slots, task_of
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is trained, and on what.
+
+    Attributes:
+        examples: what the files hold; `data` is it as tokens.
+        stated: the task as an artifact states it; `task` does it.
+        model: the method's, at its random start, on `backbone`.
+        how: decoding.
+        notes: what there is to say of label words.
+    """
+
+    examples: RunExamples
+    stated: TaskId
+    task: TextTask | HeadTask
+    backbone: Backbone
+    model: TunedModel
+    how: Decoding
+    data: RunData
+    notes: list[str]
+
+    def plan(self, recipe: Recipe) -> str:
+        """What will be trained, in a line."""
+        model, data, geometry = self.model, self.data, self.backbone.geometry
+        cut = f", {data.truncated} of them cut to fit" if data.truncated else ""
+        trained = said_of_trained(model.trained_parameters, model.trained_share)
+        return (
+            f"{recipe.name}: {recipe.method.name} on {recipe.backbone.name} "
+            f"({geometry.main.layers} layers, width {geometry.width}), {recipe.method.length} "
+            f"virtual tokens, {trained}; {len(data.pairs)} training pairs{cut}, {len(data.dev)} "
+            f"dev and {len(data.test)} {data.test_split} records"
+        )
+
+
+def prepare(
+    recipe: Recipe,
+    device: str,
+    backbone: Backbone | None,
+    progress: Progress,
+    *,
+    trust_remote_code: bool = False,
+) -> Prepared:
+    """Read a recipe's files, load its backbone, and make sure that all goes together.
+
+    Args:
+        recipe: what is run.
+        device: where the backbone is loaded to.
+        backbone: the recipe's, if it is loaded already.
+        progress: told what is odd about label words.
+        trust_remote_code: run code that comes with the backbone.
+
+    Raises:
+        UserError: the recipe, a data file or the backbone is wrong, or an example is too long.
+    """
+    _check_templates(recipe)
+    examples = read_examples(recipe)
+    stated = state_task(recipe, examples)
+    task = task_of(stated)
+    set_seed(recipe.seed)
+    spec = recipe.backbone
+    backbone = backbone or load_backbone(
+        spec.name,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        device=device,
+        bos=spec.bos,
+        attention=None if spec.attention == "auto" else spec.attention,
+        quantization=spec.quantization,
+        device_map=spec.device_map,
+        trust_remote_code=trust_remote_code,
+    )
+    backbone.check_trainable(recomputing=recipe.training.gradient_checkpointing)
+    if rule := types_rule(backbone.dtype, recipe.training.precision):
+        raise RecipeError("recipe", [rule])
+    readout = task.readout(backbone) if isinstance(task, HeadTask) else None
+    notes = task.split_words(backbone) if isinstance(task, Cloze) else []
+    for line in notes:
+        progress.say(f"note: {line}")
+    model = compose(backbone, recipe.method, readout, inside=soft_slots(task) > 0)
+    how = Decoding(**recipe.decoding.model_dump())
+    data = read_data(recipe, examples, task, model, how)
+    return Prepared(examples, stated, task, backbone, model, how, data, notes)
+
+
+def _check_templates(recipe: Recipe) -> None:
+    """Parse the templates of a text, before any file is read."""
+    task = recipe.task
+    if task.answer in ("text", "label", "word"):
+        TextTask.of(written_input(task.input), task.target, task.truncate, task.second)
