@@ -234,8 +234,8 @@ def test_types_that_go_together(dtype: str) -> None:
             {"training": {"table": 1}},
             "training.table: no such name (known: accumulation, batch_size, best_by, betas, "
             "checkpoint_every, clip, epochs, evaluate_every, gradient_checkpointing, "
-            "learning_rate, loss, patience, precision, schedule, steps, tracker, warmup, "
-            "weight_decay)",
+            "learning_rate, loss, mlm_batch_size, mlm_weight, patience, precision, schedule, "
+            "source_cache, steps, tracker, warmup, weight_decay)",
         ),
     ],
 )

@@ -390,7 +390,7 @@ def _reparam(options: MethodOptions, injection: Injection, d: int) -> Reparamete
     if len(parts) == 1:
         return _one(options, parts[0].width, d)
     if not parts:
-        return Table(options.length, 0)
+        return Table(options.length, 0).requires_grad_(False)  # processes wait for all that do
     return Sites({part.site: (part.width, _one(options, part.width, d)) for part in parts})
 
 

@@ -40,7 +40,9 @@ def test_it_adds_a_product_to_weights(family: str) -> None:
         merged = delta.weights()
         other = wrapped(family)
         with_weights_by_hand(other, delta, 6.0 / 3)
-        assert_close(found[layout.attention_mask], other.logits(layout, None)[layout.attention_mask])
+        assert_close(
+            found[layout.attention_mask], other.logits(layout, None)[layout.attention_mask]
+        )
     theirs = dict(other.model.named_parameters())
     for name, weight in merged.items():
         assert_close(weight, theirs[name])
@@ -55,9 +57,7 @@ def test_how_many_numbers_move_and_how_far(rank: int, alpha: float) -> None:
     with torch.no_grad():
         weight = _GPT2.model.transformer.h[0].attn.c_attn.weight
         change = delta.weights()["transformer.h.0.attn.c_attn.weight"] - weight
-        a, b = (
-            delta.tensors()[f"transformer.h.0.attn.c_attn.lora_{side}.weight"] for side in "AB"
-        )
+        a, b = (delta.tensors()[f"transformer.h.0.attn.c_attn.lora_{side}.weight"] for side in "AB")
         assert_close(change, alpha / rank * (b @ a).T)
     assert torch.linalg.matrix_rank(change) <= rank
 

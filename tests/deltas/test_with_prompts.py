@@ -99,7 +99,7 @@ def test_training_moves_both_and_no_weight_of_the_backbone(delta: str) -> None:
     for name, parameter in backbone.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
     assert model.bare().backbone is backbone
-    assert 0 < model.trained_share
+    assert model.trained_share > 0
 
 
 def test_the_share_is_of_the_backbone_without_what_was_put_into_it() -> None:

@@ -40,7 +40,9 @@ def updates(model: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def our_model(family: str, dtype: torch.dtype, targets: list[str] | None, theirs: Any) -> TunedModel:
+def our_model(
+    family: str, dtype: torch.dtype, targets: list[str] | None, theirs: Any
+) -> TunedModel:
     """Ours, from PEFT's numbers; the names are PEFT's own."""
     options = method("lora", rank=3, alpha=12, dropout=0.0, targets=targets)
     ours = compose(make_backbone(family, dtype), options)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from test_resuming import Killed, Told
@@ -19,7 +20,8 @@ from foreword.backbone import Backbone, bundled_backbones, load_backbone
 from foreword.cli import main
 from foreword.errors import RecipeError
 from foreword.manifest import read_manifest
-from foreword.recipe import load_recipe, parse_recipe
+from foreword.methods import METHODS
+from foreword.recipe import load_recipe, parse_recipe, recipe_schema
 from foreword.runs import Run, train
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "methods"
@@ -132,10 +134,10 @@ def test_from_the_command_line(
 
     (tmp_path / "r.yaml").write_text(json.dumps(recipe(gpt2, data, "lora")), encoding="utf-8")
     out = command("train", tmp_path / "r.yaml", "--out", tmp_path / "run", "--device", "cpu")
-    assert "trained   1,536 trained parameters (0.5" in out
+    assert "trained   1,536 trained parameters (0.4" in out
     out = command("show", tmp_path / "run")
     assert "delta      lora (rank=4, alpha=32.0, dropout=0.1)" in out
-    assert "trained    1,536 parameters (0.5" in out
+    assert "trained    1,536 parameters (0.4" in out
     out = command("export", "model", tmp_path / "run", tmp_path / "plain")
     assert out.split() == ["model", str(tmp_path / "plain")]
     out = command("export", "peft", tmp_path / "run", tmp_path / "peft")
@@ -178,7 +180,7 @@ def test_in_a_recipe() -> None:
     assert parsed(name="prefix-tuning", delta={"kind": "adapter", "size": 3}).moves.size == 3
     for options, line in (
         ({"name": "lora", "delta": "bitfit"}, r"method\.delta: no such name"),
-        ({"name": "prefix-tuning", "delta": "bitfi"}, r"method\.delta\.kind: .* did you mean 'bi"),
+        ({"name": "prefix-tuning", "delta": "bitfi"}, r"method\.delta\.kind: .*did you mean 'bi"),
         ({"name": "prefix-tuning", "delta": {"kind": "lora", "rnk": 2}}, r"delta\.rnk: no such"),
         ({"name": "lora", "rank": 0}, r"method\.rank: must be at least 1"),
         ({"name": "lora", "targets": []}, r"method\.targets: expected at least 1"),
@@ -188,3 +190,24 @@ def test_in_a_recipe() -> None:
     ):
         with pytest.raises(RecipeError, match=line):
             parsed(**options)
+
+
+def test_the_schema_takes_what_the_reader_takes() -> None:
+    validator = jsonschema.Draft202012Validator(recipe_schema())
+    task = {"data": {"format": "jsonl", "train": "x"}, "input": "{text}"}
+    for name in METHODS:
+        taken = 0
+        for kind in ("none", "full", "top", "bitfit", "adapter", "lora", "no such thing", 7):
+            for given in (kind, {"kind": kind}):
+                options = {"name": name, "delta": given}
+                raw = {"version": 1, "name": "x", "backbone": "b", "method": options, "task": task}
+                try:
+                    parse_recipe(raw)
+                except RecipeError as error:
+                    accepted = "method.delta" not in str(error)
+                else:
+                    accepted = True
+                told = [e for e in validator.iter_errors(raw) if "method" in e.absolute_path]
+                assert accepted == (not told), (name, given)
+                taken += accepted
+        assert taken in (0, 12)

@@ -108,6 +108,12 @@ class Tokens:
         found = self.tokenizer.mask_token_id
         return None if found is None else int(found)
 
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """Tokens as a person reads them, virtual ones as `<soft1>`, `<soft2>` and so on."""
+        size = self.virtual or max(ids, default=0) + 1
+        known = iter(self.tokenizer.convert_ids_to_tokens([i for i in ids if i < size]))
+        return [f"<soft{i - size + 1}>" if i >= size else str(next(known)) for i in ids]
+
     def sentinel(self, number: int) -> int | None:
         """The token that stands for a span that an encoder-decoder fills in (T5's), if there is
         one."""

@@ -113,7 +113,7 @@ def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
         f"{backbone.sha256[:12]}…"
         f"{f', attention {backbone.attention}' if backbone.attention else ''}"
         f"{f', {quantised_as(backbone.quantization)}' if backbone.quantization else ''}",
-        **_asked(manifest),
+        **_asked(folder, manifest),
         "data": ", ".join(f"{split} {entry.get('path')}" for split, entry in manifest.data.items()),
         "seed": str(manifest.seed),
         "size": f"{size_in_bytes(folder) / 1000:.0f} kB",
@@ -135,7 +135,20 @@ def _moved(manifest: Manifest) -> dict[str, str]:
     return {} if kind == "none" else {"delta": f"{kind}{f' ({options})' if options else ''}"}
 
 
-def _asked(manifest: Manifest) -> dict[str, str]:
+def _prior(folder: Path, manifest: Manifest) -> dict[str, float]:
+    """How probable each label was before anything was read, where that is taken off."""
+    if manifest.head_sha256 is None or manifest.task.verbalizer is None:
+        return {}
+    import torch
+
+    from foreword.artifact import read_checked
+    from foreword.manifest import HEAD
+
+    logs = read_checked(folder / HEAD, manifest.head_sha256).get("prior", torch.empty(0))
+    return dict(zip(manifest.task.labels, logs.exp().tolist(), strict=False))
+
+
+def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
     """What goes in, and what comes out."""
     from foreword.recipe import written_input
 
@@ -148,6 +161,18 @@ def _asked(manifest: Manifest) -> dict[str, str]:
     texts = {"input": repr(written_input(task.input))}
     if task.second is not None:
         texts["second"] = repr(task.second)
+    soft = manifest.axes.get("placement") == "InText"
+    if soft:
+        texts["soft"] = f"{manifest.method.length} virtual tokens stand in the slots of the input"
+    if task.answer == "word":
+        return {**texts, "answers": "the word that is missing at {mask}"}
+    if task.verbalizer is not None:
+        prior = _prior(folder, manifest)
+        for label in task.labels:
+            words = ", ".join(map(repr, task.verbalizer.words[label]))
+            share = f", prior {prior[label]:.1%} taken off" if prior else ""
+            texts[f"word {label}"] = f"{words}{share}"
+        return {**texts, "answers": f"a label: {', '.join(task.labels)}"}
     if task.answer == "label":
         return {**texts, "answers": f"a label: {', '.join(task.labels)}"}
     chosen = manifest.decoding.model_dump(exclude_defaults=True)

@@ -12,6 +12,7 @@ import typer
 from foreword.cli import options as o
 
 if TYPE_CHECKING:
+    from foreword.recipe import Recipe
     from foreword.runs import Run
 
 
@@ -40,6 +41,13 @@ def train(
         typer.Option("--limit", min=1, help="Use N training pairs, dev and test records only."),
     ] = None,
     seed: o.SeedOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Train and write nothing: show what the first examples become, as tokens.",
+        ),
+    ] = False,
     as_json: o.JsonOption = False,
 ) -> None:
     """Train the prompt that a recipe describes, measure it, and write a run folder."""
@@ -62,6 +70,9 @@ def train(
     from foreword.runs import train as run_recipe
 
     progress = progress_for_terminal()
+    if dry_run:
+        _dry_run(checked, on, as_json)
+        return
     try:
         run = run_recipe(
             checked,
@@ -79,6 +90,41 @@ def train(
         progress.end()
     if run.metrics:
         _print_json(run) if as_json else _print_run(run)
+
+
+def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
+    """Show what would be trained."""
+    from foreword.runs.preview import preview
+
+    found = preview(
+        recipe,
+        device=on.device.value if on.device else None,
+        trust_remote_code=on.trust_remote_code,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        return
+    typer.echo(found.plan)
+    for line in found.notes:
+        typer.echo(line)
+    for label, words in found.words.items():
+        said = ", ".join(f"{word!r} as {' '.join(tokens)}" for word, tokens in words.items())
+        typer.echo(f"label {label!r}: {said}")
+    if found.in_front:
+        typer.echo(f"{found.in_front} virtual tokens stand outside of the text")
+    for shown in found.examples:
+        typer.echo(f"\n{shown.where}\n  text     {shown.text!r}")
+        for row in shown.rows:
+            most = "" if found.most is None else f" of at most {found.most}"
+            typer.echo(f"  tokens   {' '.join(row.tokens)}  ({len(row.tokens)}{most})")
+            for name, tokens in {"target": row.target, "read at": row.read_at}.items():
+                if tokens:
+                    typer.echo(f"  {name:<8} {' '.join(tokens)}")
+            if row.says:
+                typer.echo(f"  says     {' '.join(row.says)}")
+        if shown.cut:
+            typer.echo(f"  cut      {shown.cut} tokens of {', then of '.join(shown.cut_fields)}")
+    typer.echo("\nnothing was trained or written")
 
 
 def _go_on(folder: Path | None, on: o.BackboneFlags) -> str:

@@ -166,9 +166,7 @@ class Procedure:
                 self.backbone, HardPrompt(name="hard-prompt"), task.readout(self.backbone)
             )
             told, _ = tell(bare, task, self.labelled)
-            right = sum(
-                said.answer == e.label for said, e in zip(told, self.labelled, strict=True)
-            )
+            right = sum(said.answer == e.label for said, e in zip(told, self.labelled, strict=True))
             weights.append(right / len(self.labelled))
         return weights if any(weights) else [1.0] * len(weights)
 
@@ -345,9 +343,7 @@ class Procedure:
 
     def _write(self, name: str, examples: Sequence[Example]) -> None:
         column = self.recipe.task.data.label or "label"
-        rows = [
-            {**e.fields, **({} if e.label is None else {column: e.label})} for e in examples
-        ]
+        rows = [{**e.fields, **({} if e.label is None else {column: e.label})} for e in examples]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         file = self.folder / name
         if not file.exists() or file.read_text(encoding="utf-8") != text:

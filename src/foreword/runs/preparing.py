@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from transformers import set_seed
 
 from foreword.backbone import Backbone, Decoding, load_backbone
@@ -53,7 +54,7 @@ class Prepared:
 
 def prepare(
     recipe: Recipe,
-    device: str,
+    device: str | torch.device,
     backbone: Backbone | None,
     progress: Progress,
     *,

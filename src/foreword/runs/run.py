@@ -104,7 +104,7 @@ def train(
     if backbone is not None:
         backbone = as_the_recipe_says(backbone, recipe.backbone, device)
     hardware = Hardware.of(
-        _device(recipe.backbone, device, backbone),
+        recipe_device(recipe.backbone, device, backbone),
         recipe.training.precision,
         tracker=recipe.training.tracker,
     )
@@ -217,7 +217,7 @@ def _run(
     return Run(folder, folder / ARTIFACT, recipe, metrics, samples)
 
 
-def _device(spec: BackboneSpec, asked: str | None, backbone: Backbone | None) -> str:
+def recipe_device(spec: BackboneSpec, asked: str | None, backbone: Backbone | None) -> str:
     """Where it runs: where it is asked to, where the backbone lies, or the best there is."""
     if backbone is not None:
         return asked or backbone.device.type

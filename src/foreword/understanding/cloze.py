@@ -151,7 +151,7 @@ class Cloze(HeadTask):
         """
         slots = Slots.of(backbone, self.text)
         return Verbalizer(
-            self._tokens(backbone, slots),
+            self.tokens(backbone),
             masked=slots.masked,
             before=slots.before,
             order=self.order,
@@ -177,7 +177,7 @@ class Cloze(HeadTask):
     ) -> list[Window]:
         """One row; to tell a label at masks, one for each number of tokens that a word has."""
         slots = Slots.of(backbone, self.text)
-        lengths = {len(word) for label in self._tokens(backbone, slots) for word in label}
+        lengths = {len(word) for label in self.tokens(backbone) for word in label}
         labels = (self.label(example, example.label),) if labelled else ()
         masks = [max(lengths)] if labelled else sorted(lengths)
         return [
@@ -213,12 +213,13 @@ class Cloze(HeadTask):
             )
         return self.labels.index(label)
 
-    def _tokens(self, backbone: Backbone, slots: Slots) -> Words:
+    def tokens(self, backbone: Backbone) -> Words:
         """The words of each label as tokens.
 
         Raises:
             UserError: two labels have a word in common, or a word has no tokens.
         """
+        slots = Slots.of(backbone, self.text)
         return _tokens_of(self, slots, backbone.tokens, backbone.geometry.kind)
 
 
