@@ -48,8 +48,7 @@ whose largest logit is about {logit:.0f}. Made with {versions}.
   side) and alone, against transformers' own model with the same prompt put in by hand: keys and
   values concatenated inside the family's own eager attention, or embeddings given as
   `inputs_embeds`, one row without padding. Families that take a prompt through their cache are
-  compared with a cache that is filled by hand. The tests ask for less than {tolerance:.0e}, and for
-  1e-07 where rotations or norms are of float32.
+  compared with a cache that is filled by hand. The tests ask for less than {tolerance:.0e}.
 - **PEFT**: against PEFT with the same numbers, one row without padding, by PEFT's rule for
   positions. Where PEFT takes the sizes of a prompt wrongly off a config, it is told them.
   - *not seen*: its logits are those without a prompt. *raises*: it does.

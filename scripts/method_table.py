@@ -1,0 +1,147 @@
+"""Runs every recipe of recipes/methods/, and writes the table of methods.
+
+    python scripts/method_table.py --out runs/methods      # runs, then writes
+    python scripts/method_table.py                         # writes from the figures that are there
+
+Figures go to bench/results/methods.json; the tables in README.md and docs/methods/README.md are
+written from it, between their marks. A finished run in --out is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import foreword
+from foreword import files
+from foreword.manifest import read_manifest
+from foreword.methods import METHODS
+from foreword.names import METRICS
+from foreword.progress import PlainLog
+from foreword.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES, FIGURES = ROOT / "recipes" / "methods", ROOT / "bench" / "results" / "methods.json"
+PAGES = ROOT / "docs" / "methods"
+WORDS = {
+    "KeysValues": "keys and values",
+    "Embeddings": "embeddings",
+    "Text": "text",
+    "Prefix": "prefix",
+    "Infix": "infix",
+    "InText": "template",
+    "Generation": "generation",
+    "SequenceHead": "head",
+    "TokenHead": "head",
+    "SpanHead": "head",
+    "Verbalizer": "label words",
+    "AnyWord": "a word",
+    "Frozen": "none",
+    "Full": "all weights",
+    "Top": "top layers",
+    "BitFit": "biases",
+    "Adapter": "adapters",
+    "LoRA": "LoRA",
+}
+"""A class of an axis, and what the table calls it."""
+
+
+def measure(recipe: Path, out: Path) -> dict[str, Any]:
+    """Run a recipe, or read its finished run: a row of the table."""
+    folder = out / recipe.stem
+    run = foreword.train(recipe, out=folder, resume=folder.exists(), progress=PlainLog(60))
+    manifest = read_manifest(run.artifact)
+    axes, training = manifest.axes, run.metrics["training"]
+    scores = {k: v for k, v in run.metrics["prompt"]["all"].items() if v is not None}
+    metric = next(iter(scores))
+    alone = run.metrics.get("backbone", {}).get("all", {}).get(metric)
+    prompted = manifest.method.length > 0
+    return {
+        "recipe": f"recipes/methods/{recipe.name}",
+        "method": manifest.method.name,
+        "paper": METHODS[manifest.method.name].paper,
+        "backbone": manifest.backbone.name,
+        "reparameterization": axes["reparameterization"]["trained_as"] if prompted else None,
+        "injection": axes["injection"],
+        "placement": axes["placement"] if prompted else None,
+        "readout": axes["readout"],
+        "delta": axes["delta"],
+        "trained_parameters": training["trained_parameters"],
+        "artifact_bytes": run.metrics["artifact_bytes"],
+        "metric": metric,
+        "figure": scores[metric],
+        "backbone_alone": alone,
+    }
+
+
+def table(rows: list[dict[str, Any]], pages: str, recipes: str) -> str:
+    """The rows in Markdown; `pages` and `recipes` lead from the page to them."""
+    head = (
+        "| method | paper | virtual tokens are made by | enter as | stand | answer | backbone moves "
+        "| trained | artifact | measured | recipe |"
+    )
+    lines = [head, "|" + "---|" * 11]
+    for row in rows:
+        alone = row["backbone_alone"]
+        beside = "" if alone is None else f" (backbone alone {alone:.1f})"
+        title = METRICS[row["metric"]].title
+        page = f"[{Path(row['recipe']).stem}]({pages}{row['method']}.md)"
+        made = {"table": "a table", "mlp": "an MLP", "lstm": "an LSTM"}
+        cells = [
+            page,
+            row["paper"],
+            made.get(row["reparameterization"], "–"),
+            WORDS[row["injection"]] if row["placement"] else "–",
+            WORDS[row["placement"]] if row["placement"] else "–",
+            WORDS[row["readout"]],
+            WORDS[row["delta"]],
+            f"{row['trained_parameters']:,}",
+            f"{row['artifact_bytes'] / 1000:,.0f} kB",
+            f"{title} {row['figure']:.1f}{beside}",
+            f"[{Path(row['recipe']).name}]({recipes}{row['recipe']})",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write(file: Path, text: str) -> None:
+    """Put a table between a page's marks."""
+    page = file.read_text(encoding="utf-8")
+    new, count = re.subn(
+        r"(<!-- methods: begin[^>]*-->\n).*?(<!-- methods: end -->)",
+        lambda found: f"{found[1]}{text}\n{found[2]}",
+        page,
+        flags=re.DOTALL,
+    )
+    assert count == 1, f"{file} has no marks"
+    files.write_text(file, new)
+
+
+def main() -> int:
+    """Run what is asked for, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, help="folder for the runs; without it nothing is run")
+    given = parser.parse_args()
+    recipes = sorted(RECIPES.glob("*.yaml"))
+    for recipe in recipes:
+        load_recipe(recipe)
+    if given.out is not None:
+        rows = []
+        for number, recipe in enumerate(recipes):
+            print(f"{number + 1} of {len(recipes)}: {recipe.stem}", file=sys.stderr, flush=True)
+            rows.append(measure(recipe, given.out))
+        order = list(METHODS)
+        rows.sort(key=lambda row: order.index(row["method"]))
+        files.write_text(FIGURES, json.dumps(rows, indent=2) + "\n")
+    rows = json.loads(FIGURES.read_text(encoding="utf-8"))
+    write(ROOT / "README.md", table(rows, "docs/methods/", ""))
+    write(PAGES / "README.md", table(rows, "", "../../"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
