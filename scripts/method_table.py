@@ -81,8 +81,8 @@ def measure(recipe: Path, out: Path) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]], pages: str, recipes: str) -> str:
     """The rows in Markdown; `pages` and `recipes` lead from the page to them."""
     head = (
-        "| method | paper | virtual tokens are made by | enter as | stand | answer | backbone moves "
-        "| trained | artifact | measured | recipe |"
+        "| method | paper | virtual tokens are made by | enter as | stand | answer "
+        "| backbone moves | trained | artifact | measured | recipe |"
     )
     lines = [head, "|" + "---|" * 11]
     for row in rows:
