@@ -108,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(options.out)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(report, indent=2, ensure_ascii=False)
-        (folder / f"infix-{options.shape}-{device.type}.json").write_text(text + "\n", encoding="utf-8")
+        (folder / f"infix-{options.shape}-{device.type}.json").write_text(
+            text + "\n", encoding="utf-8"
+        )
     return 0
 
 

@@ -231,9 +231,7 @@ def compose(
     )
 
 
-def _between(
-    backbone: Backbone, options: MethodOptions, readout: Readout, *, inside: bool
-) -> bool:
+def _between(backbone: Backbone, options: MethodOptions, readout: Readout, *, inside: bool) -> bool:
     """Whether virtual tokens are to stand between source and target."""
     if getattr(options, "placement", "prefix") != "infix":
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,10 @@ from foreword.methods import EmbeddingOnly, InfixTuning, axes
 from foreword.placement import Infix, Prefix
 from foreword.readout import SequenceHead
 from foreword.recipe import TrainingSpec
-from foreword.training import Pair, train
+from foreword.training import Pair, Stopped, train
+from foreword.training.checkpoints import LOG, Checkpoints, newest
+from foreword.training.log import Log
+from foreword.training.signals import Stop
 from foreword.tuned import TunedModel, compose
 
 LENGTH, NEW = 4, 6
@@ -349,6 +353,43 @@ def test_nothing_is_kept_where_the_backbone_moves(monkeypatch) -> None:
     train(model, pairs, TrainingSpec(steps=4, batch_size=2))
     after = list(model.delta.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("limit", [1.0, 2e-5])
+def test_a_training_that_goes_on_ends_with_the_same_bits(limit, tmp_path) -> None:
+    """With room for all sources, and for some."""
+    lengths = zip(random_ids([6, 5, 9, 3, 7, 4]), random_ids([3] * 6, seed=1), strict=True)
+    pairs = [Pair(source, [*target, 0]) for source, target in lengths]
+    spec = TrainingSpec(
+        steps=9, batch_size=2, learning_rate=0.05, source_cache=limit, checkpoint_every=1
+    )
+
+    def run(folder: Path, stop_at: int | None = None) -> Tensor:
+        torch.manual_seed(0)
+        model, stop = compose(make_backbone("gpt2"), KEYS), Stop()
+        saved = newest(folder)
+
+        def on_step(entry: dict[str, float]) -> None:
+            if entry["step"] == stop_at:
+                stop.requested = 15
+
+        with Log(folder / LOG, None if saved is None else saved.checkpoint.values["log"]) as log:
+            kept = Checkpoints(folder, log, every=1, saved=saved)
+
+            def logged(entry: dict[str, float]) -> None:
+                log(entry)
+                on_step(entry)
+
+            train(model, pairs, spec, on_step=logged, checkpoints=kept, stop=stop)
+        return model.reparam()
+
+    for name in ("whole", "again"):
+        (tmp_path / name).mkdir()
+    expected = run(tmp_path / "whole")
+    for stop_at in (2, 5):
+        with pytest.raises(Stopped):
+            run(tmp_path / "again", stop_at)
+    assert torch.equal(run(tmp_path / "again"), expected)
 
 
 # Training, artifacts, refusals

@@ -144,6 +144,7 @@ def test_from_the_command_line(
     assert "(LORA, rank 4)" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOVING)
 def test_its_recipe(name: str, mini: Backbone, tmp_path: Path) -> None:
     """Two steps of the recipe in the repository."""

@@ -79,8 +79,7 @@ def _front(
         return keys, values
     own = (side.to(keys.device) for side in _expand(tokens, layer, rows, model))
     key, value = (
-        torch.cat([side, virtual], dim=2)
-        for side, virtual in zip((keys, values), own, strict=True)
+        torch.cat([side, virtual], dim=2) for side, virtual in zip((keys, values), own, strict=True)
     )
     return key, value
 
