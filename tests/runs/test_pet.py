@@ -1,4 +1,4 @@
-"""PET's procedure: its parts against their definitions, and the whole of it, stopped and resumed."""
+"""PET: its parts against their definitions, and the whole procedure, stopped and resumed."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Infix(Prefix):
         *,
         side: Side = "right",
         pad_id: int = 0,
-        **heads: Sequence[Sequence[int]],
+        **heads: Sequence[Sequence[float]],
     ) -> Layout:
         """Lay out a batch of token lists; `side` decides nothing, and no head reads an infix."""
         if not self.length:

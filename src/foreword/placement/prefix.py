@@ -36,7 +36,7 @@ class Prefix:
         *,
         side: Side = "right",
         pad_id: int = 0,
-        **heads: Sequence[Sequence[int]],
+        **heads: Sequence[Sequence[float]],
     ) -> Layout:
         """Lay out a batch of token lists; `heads` are `Layout.of`'s marks, labels and segments.
 

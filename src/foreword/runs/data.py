@@ -134,9 +134,14 @@ def read_examples(recipe: Recipe) -> RunExamples:
         path = getattr(spec, split)
         if path is None:
             return []
-        options = spec.options("train" if split == "unlabelled" else split)
-        asked = {"need_references": False} if split == "unlabelled" else {}
-        reading = read_file(path, spec.format, inputs=inputs, merge=merge, **options, **asked)
+        reading = read_file(
+            path,
+            spec.format,
+            inputs=inputs,
+            merge=merge,
+            need_references=split != "unlabelled",
+            **spec.options("train" if split == "unlabelled" else split),
+        )
         counted.extend(_counts(split, reading, inputs))
         return reading.examples
 

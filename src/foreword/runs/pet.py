@@ -321,8 +321,8 @@ class Procedure:
         gold = [self.labels.index(e.label) if e.label in self.labels else -1 for e in self.dev]
 
         def accuracy(logs: Tensor) -> float:
-            right = sum(a == b for a, b in zip(logs.argmax(-1).tolist(), gold, strict=True))
-            return 100 * right / len(gold)
+            told: list[int] = logs.argmax(-1).tolist()
+            return 100 * sum(a == b for a, b in zip(told, gold, strict=True)) / len(gold)
 
         report = {
             "labelled": len(self.labelled),

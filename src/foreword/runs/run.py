@@ -30,6 +30,7 @@ from foreword.initial import initialise
 from foreword.manifest import size_in_bytes
 from foreword.methods import PET
 from foreword.progress import Progress, Silent
+from foreword.readout import SequenceHead
 from foreword.recipe import (
     BackboneSpec,
     Recipe,
@@ -154,7 +155,7 @@ def _run(
         progress.say(ready.plan(recipe))
         for line in examples.counted:
             progress.say(line)
-        taught = {}
+        taught: dict[str, Any] = {}
         if isinstance(recipe.method, PET):
             stages, taught = _taught(stages, model, folder, stated.labels, examples, backbone)
         history = _train(model, stages, folder, about)
@@ -295,6 +296,7 @@ def _taught(
         stages.recipe, folder, labels, examples, backbone, stages.progress, train
     )
     softly, report = procedure.run()
+    assert isinstance(model.readout, SequenceHead)
     model.readout.temperature = stages.recipe.method.temperature
     data = replace(stages.data, pairs=soft_pairs(model, stages.task, softly))
     return replace(stages, data=data), report
