@@ -74,7 +74,8 @@ def read_data(
         path: the file, or a folder of WebNLG's; `foreword/<task>/<split>` is a bundled one,
             `hub:OWNER/NAME:SPLIT` one of the Hugging Face hub (tables and xsum).
         format: a name in `foreword.names.FORMATS`.
-        references: column that holds the answer, or a list of answers.
+        references: column that holds the answer, or a list of answers; with `label` a column like
+            others.
         label: column that holds the class; rows are then classified, and one that is empty but for
             its label is left out and counted.
         group: column to report results apart by.
@@ -155,7 +156,7 @@ def _example(
     asks_text = label is None and row.words is None and row.spans is None
     kind = None if label is None else _label(where, label, columns, need)
     answers: tuple[str, ...] = () if kind is None else (kind,)
-    if columns.get(references) is not None:
+    if label is None and columns.get(references) is not None:
         answers = _answers(where, references, columns[references])
     if need and asks_text and not answers:
         raise DataError(
@@ -163,8 +164,9 @@ def _example(
         )
     if group is not None and group not in columns:
         raise DataError(missing(where, group, columns, "the group this row is reported under"))
+    answered_by = references if label is None else label
     fields: dict[str, Field] = row.fields or fields_of(
-        where, {name: v for name, v in columns.items() if name not in (references, label)}
+        where, {name: v for name, v in columns.items() if name != answered_by}
     )
     for name in inputs or ():
         value = fields.get(name)
