@@ -20,13 +20,14 @@ test: $(READY)  ## all tests
 test-fast: $(READY)  ## quick feedback
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow"
 
-check: $(READY)  ## style, types, structure, recipes, README commands
+check: $(READY)  ## style, types, structure, recipes, README commands, the wheel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_recipes.py
 	$(BIN)/python scripts/check_readme.py
+	$(BIN)/python scripts/check_wheel.py
 
 bench: $(READY)  ## time against the floor and against PEFT
 	$(BIN)/python bench/training.py
