@@ -449,6 +449,12 @@ class TrainingSpec(Data):
     batch_size: int = Field(16, ge=1, description="examples per forward pass, all processes")
     accumulation: int = Field(1, ge=1, description="forward passes per optimizer step")
     learning_rate: float = Field(1e-3, gt=0)
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="of the head; null: the same rate"
+    )
+    delta_learning_rate: float | None = Field(
+        None, gt=0, description="of the backbone's own weights that move; null: the same rate"
+    )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(0.0, ge=0, description="steps, or below 1 the share of all steps")
     weight_decay: float = Field(0.0, ge=0)

@@ -125,7 +125,7 @@ class _Loop:
         )
         self.total = spec.steps or max(1, round((spec.epochs or 1) * self.batches.steps_per_epoch))
         self.optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
+            _groups(model, spec),
             lr=spec.learning_rate,
             betas=spec.betas,
             weight_decay=spec.weight_decay,
@@ -252,6 +252,17 @@ class _Loop:
         self.history.seconds = checkpoint.values["seconds"]
         self.history.stopped_early = self._impatient()
         self.saved = (self.step, self.best.seen)
+
+
+def _groups(model: TunedModel, spec: TrainingSpec) -> list[dict[str, Any]]:
+    """What is trained, by its rate: virtual tokens first, then head, then the backbone's own."""
+    parts = (
+        (model.reparam, spec.learning_rate),
+        (model.readout, spec.head_learning_rate or spec.learning_rate),
+        (model.delta, spec.delta_learning_rate or spec.learning_rate),
+    )
+    found = [([p for p in part.parameters() if p.requires_grad], rate) for part, rate in parts]
+    return [{"params": trained, "lr": rate} for trained, rate in found if trained]
 
 
 def _finite(what: str, value: float, step: int, spec: TrainingSpec) -> None:
