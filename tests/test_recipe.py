@@ -233,9 +233,10 @@ def test_types_that_go_together(dtype: str) -> None:
         (
             {"training": {"table": 1}},
             "training.table: no such name (known: accumulation, batch_size, best_by, betas, "
-            "checkpoint_every, clip, epochs, evaluate_every, gradient_checkpointing, "
-            "learning_rate, loss, mlm_batch_size, mlm_weight, patience, precision, schedule, "
-            "source_cache, steps, tracker, warmup, weight_decay)",
+            "checkpoint_every, clip, delta_learning_rate, epochs, evaluate_every, "
+            "gradient_checkpointing, head_learning_rate, learning_rate, loss, mlm_batch_size, "
+            "mlm_weight, patience, precision, schedule, source_cache, steps, tracker, warmup, "
+            "weight_decay)",
         ),
     ],
 )
@@ -574,6 +575,18 @@ def test_schema_takes_every_recipe_and_what_a_run_writes_down() -> None:
             assert [error.message for error in validator.iter_errors(raw)] == [], file
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "pet": {
+        "method": {"patterns": "{a} {mask}", "words": {"x": "good", "y": ["bad", "poor"]}},
+        "task": {
+            "data": {"format": "tsv", "train": "a", "dev": "b", "label": "c"},
+            "input": "{a}",
+        },
+    }
+}
+"""What a method cannot be without, beside the minimum."""
+
+
 @pytest.mark.parametrize("field", ["init", "reparameterization"])
 @pytest.mark.parametrize("method", list(METHODS))
 def test_schema_takes_the_plain_texts_that_the_reader_takes(method: str, field: str) -> None:
@@ -586,7 +599,9 @@ def test_schema_takes_the_plain_texts_that_the_reader_takes(method: str, field: 
     }
     taken = 0
     for kind in [*kinds, "no such thing", 7]:
-        raw = {**MINIMAL, "method": {"name": method, field: kind}}
+        raw = {**MINIMAL, **NEEDED.get(method, {})}
+        options = raw["method"] if method in NEEDED else {}
+        raw["method"] = {**options, "name": method, field: kind}
         try:
             parse_recipe(raw)
         except RecipeError:

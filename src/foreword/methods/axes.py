@@ -280,6 +280,8 @@ def _usable(words: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
 
 
 LabelWords = Annotated[
-    dict[str, tuple[str, ...]], BeforeValidator(_one_or_several), AfterValidator(_usable)
+    dict[str, tuple[str, ...]],
+    BeforeValidator(_one_or_several, json_schema_input_type=dict[str, str | tuple[str, ...]]),
+    AfterValidator(_usable),
 ]
 """Label -> the words that stand for it; a plain text is one word."""

@@ -69,7 +69,7 @@ class PET(DeltaOptions):
         0.25, gt=0, le=1, description="share of the other models that label for one"
     )
 
-    @field_validator("patterns", mode="before")
+    @field_validator("patterns", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_or_several(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str) else given
