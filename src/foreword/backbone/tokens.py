@@ -71,7 +71,7 @@ class Tokens:
         The words between two ids are read by themselves, so that no token spans an id.
         """
         inner = [self._between(parts) for parts in texts]
-        frame, segments = _frame(self, len(texts))
+        frame, segments, own = _frame(self, len(texts))
         ids: list[int] = []
         kinds: list[int] = []
         for i, around in enumerate(frame):
@@ -79,8 +79,8 @@ class Tokens:
             kinds += segments[i]
             if i < len(inner):
                 ids += inner[i]
-                kinds += [i] * len(inner[i])
-        return ids, kinds if len(texts) > 1 else [0] * len(ids)
+                kinds += [own[i]] * len(inner[i])
+        return ids, kinds
 
     def continued(self, text: str) -> list[int]:
         """Tokens of a text that goes on after another one: no mark of a beginning before it.
@@ -286,8 +286,8 @@ class Tokens:
 
 
 @lru_cache(maxsize=64)
-def _frame(tokens: Tokens, texts: int) -> tuple[list[list[int]], list[list[int]]]:
-    """The special tokens before, between and after texts, and the text each belongs to."""
+def _frame(tokens: Tokens, texts: int) -> tuple[list[list[int]], list[list[int]], list[int]]:
+    """The special tokens before, between and after texts, the segment of each, and of each text."""
     marks = [tokens.plain(text) for text in ("a", "b")[:texts]]
     if texts == 1:
         ids = tokens.source("a")
@@ -296,6 +296,7 @@ def _frame(tokens: Tokens, texts: int) -> tuple[list[list[int]], list[list[int]]
         ids, kinds = tokens.pair("a", "b")
     frame: list[list[int]] = []
     segments: list[list[int]] = []
+    own: list[int] = []
     start = 0
     for mark in marks:
         found = (i for i in range(start, len(ids)) if ids[i : i + len(mark)] == mark)
@@ -307,5 +308,6 @@ def _frame(tokens: Tokens, texts: int) -> tuple[list[list[int]], list[list[int]]
             )
         frame.append(ids[start:at])
         segments.append(kinds[start:at])
+        own.append(kinds[at])
         start = at + len(mark)
-    return [*frame, ids[start:]], [*segments, kinds[start:]]
+    return [*frame, ids[start:]], [*segments, kinds[start:]], own
