@@ -126,7 +126,11 @@ def main() -> int:
         each = ", ".join(f"{figure:.1f}" for figure in figures)
         print(f"| {name} | {trained[name]:,} | {mean(figures):.1f}{spread} | {each} |")
     if given.json:
-        rows = {name: {"trained": trained[name], "accuracy": found[name]} for name in METHODS if found[name]}
+        rows = {
+            name: {"trained": trained[name], "accuracy": figures}
+            for name, figures in found.items()
+            if figures
+        }
         given.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0
 

@@ -59,7 +59,8 @@ def test_one_line_and_status_1(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    place = {"train": "foreword.runs.preparing.load_backbone", "generate": "foreword.session.load"}[verb]
+    places = {"train": "runs.preparing.load_backbone", "generate": "session.load"}
+    place = f"foreword.{places[verb]}"
     monkeypatch.setattr(place, lambda *_, **__: fail())  # type: ignore[operator]
     words = {"train": [str(QUICKSTART)], "generate": ["a", "--text", "x"]}[verb]
     monkeypatch.setattr(sys, "argv", ["foreword", verb, *words])

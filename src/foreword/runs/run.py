@@ -25,7 +25,6 @@ from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, default_device
 from foreword.backbone.devices import main_device
 from foreword.errors import RunError, UserError
-from foreword.evaluation.calibration import calibrate
 from foreword.initial import initialise
 from foreword.manifest import size_in_bytes
 from foreword.methods import PET
@@ -304,11 +303,9 @@ def _taught(
 
 def _calibrate(model: TunedModel, stages: Stages) -> None:
     """Take the prior of label words off, where the recipe asks for it."""
-    task, verbalizer = stages.task, stages.recipe.task.verbalizer
-    if not isinstance(task, Cloze) or verbalizer is None or not task.calibrated:
+    prior = stages.calibrate(model, stages.task)
+    if not prior:
         return
-    inputs = stages.data.train if verbalizer.calibration == "examples" else None
-    prior = calibrate(model, task, inputs, batch_size=stages.recipe.evaluation.batch_size)
     shares = ", ".join(f"{label} {share:.1%}" for label, share in prior.items())
     stages.progress.say(f"prior of the labels, taken off: {shares}")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 from foreword.backbone import Decoding
 from foreword.errors import RecipeError
 from foreword.evaluation import Report, evaluate
+from foreword.evaluation.calibration import calibrate
 from foreword.progress import Progress
 from foreword.recipe import Recipe
 from foreword.runs.data import RunData
@@ -17,7 +19,7 @@ from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware
 from foreword.training.signals import Stop
 from foreword.tuned import TunedModel
-from foreword.understanding import HeadTask, without_soft
+from foreword.understanding import Cloze, HeadTask, without_soft
 
 
 @dataclass(frozen=True)
@@ -78,23 +80,34 @@ class Stages:
             stop=self.stop,
         )
 
+    def calibrate(self, model: TunedModel, task: TextTask | HeadTask) -> dict[str, float]:
+        """Set the prior of a model's label words, where the recipe asks for it; by label."""
+        verbalizer = self.recipe.task.verbalizer
+        if not isinstance(task, Cloze) or verbalizer is None or not task.calibrated:
+            return {}
+        inputs = self.data.train if verbalizer.calibration == "examples" else None
+        return calibrate(model, task, inputs, batch_size=self.recipe.evaluation.batch_size)
+
     def measure(self, model: TunedModel) -> dict[str, Report]:
         """Reports by name: "prompt", and "backbone" where it is asked for."""
-        subjects = {"prompt": model}
+        subjects = {"prompt": (model, self.task)}
         if self.recipe.evaluation.backbone_alone and model.differs_from_the_backbone:
-            subjects = {"backbone": model.bare(), **subjects}
+            alone, task = model.bare(), without_soft(self.task)
+            alone.readout = copy.deepcopy(alone.readout)
+            self.calibrate(alone, task)
+            subjects = {"backbone": (alone, task), **subjects}
 
         def advance(count: int) -> None:
             self.progress.advance(count)
             self.stop.check()
 
         reports = {}
-        for name, subject in subjects.items():
+        for name, (subject, task) in subjects.items():
             title = "measure the prompt" if name == "prompt" else "measure the backbone alone"
             self.progress.begin(title, len(self.data.test))
             reports[name] = evaluate(
                 subject,
-                self.task if name == "prompt" else without_soft(self.task),
+                task,
                 self.data.test,
                 self.how,
                 metrics=self.recipe.task.measured,

@@ -5,18 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
 from foreword.backbone import Backbone
 from foreword.errors import DataError
 from foreword.layout import Pair
-from foreword.readout import Told
+from foreword.readout import Head, Told
 from foreword.tasks import Example
 from foreword.text import Room
 
 Pooling = Literal["auto", "first", "last", "mean", "prompt"]
+AnyHead = TypeVar("AnyHead", bound=Head)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class HeadOptions:
     dropout: float = 0.1
     hidden: int | None = None
     pooling: Pooling = "auto"
+
+    def made(self, kind: type[AnyHead], backbone: Backbone, outputs: int) -> AnyHead:
+        """A new head for a backbone."""
+        return kind(backbone.hidden_width, outputs, dropout=self.dropout, hidden=self.hidden)
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,7 @@ class Classification(HeadTask):
 
     def readout(self, backbone: Backbone) -> Head:
         """A head with an output for each label."""
-        return SequenceHead(
-            backbone.hidden_width,
-            len(self.labels),
-            dropout=self.head.dropout,
-            hidden=self.head.hidden,
-        )
+        return self.head.made(SequenceHead, backbone, len(self.labels))
 
     def windows(
         self, backbone: Backbone, example: Example, room: Room, *, labelled: bool = True
@@ -90,12 +85,7 @@ class Tagging(HeadTask):
 
     def readout(self, backbone: Backbone) -> Head:
         """A head with an output for each tag."""
-        return TokenHead(
-            backbone.hidden_width,
-            len(self.labels),
-            dropout=self.head.dropout,
-            hidden=self.head.hidden,
-        )
+        return self.head.made(TokenHead, backbone, len(self.labels))
 
     def windows(
         self, backbone: Backbone, example: Example, room: Room, *, labelled: bool = True
@@ -165,9 +155,7 @@ class Question(HeadTask):
 
     def readout(self, backbone: Backbone) -> Head:
         """A head with two outputs: begin and end."""
-        return SpanHead(
-            backbone.hidden_width, 2, dropout=self.head.dropout, hidden=self.head.hidden
-        )
+        return self.head.made(SpanHead, backbone, 2)
 
     def windows(
         self, backbone: Backbone, example: Example, room: Room, *, labelled: bool = True
