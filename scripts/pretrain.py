@@ -54,8 +54,18 @@ from typing import Any
 import numpy as np
 import torch
 from pretrain_card import draw_curve, write_card
-from pretrain_objectives import NOISE, OBJECTIVES, Batch, Objective, vocabulary_of
+from pretrain_objectives import (
+    NOISE,
+    OBJECTIVES,
+    POSITIONS,
+    Batch,
+    Denoising,
+    Objective,
+    vocabulary_of,
+)
+from pretrain_start import DenoisingFrom
 from pretrain_text import NOTATIONS, Corpus, Stream, load_corpus
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -95,6 +105,11 @@ class Settings:
     float32: bool
     compile: bool
     early_share: float = NOISE
+    start_from: str | None = None
+    encoder_layers: str = ""
+    decoder_layers: str = ""
+    positions: int = POSITIONS
+    copied: float = 0.0
 
 
 @dataclass
@@ -188,7 +203,7 @@ class Training:
         length = self.current_length()
         rows = max(1, self.settings.rows * self.settings.length // length)
         share = self.share()
-        batch = self.next_batch(length, rows, share)
+        batch = self.next_batch(length, rows, share, copied=self.copies())
         rate = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
@@ -213,6 +228,12 @@ class Training:
         decaying = self.budget.spent(self.at) >= 1 - self.settings.decay
         return NOISE if decaying else self.settings.early_share
 
+    def copies(self) -> bool:
+        """Whether the next step is one of copying: fewer and fewer until the rate falls."""
+        early = 1 - self.budget.spent(self.at) / (1 - self.settings.decay)
+        dice = np.random.default_rng([self.settings.seed, self.at.step, 1])
+        return bool(dice.random() < self.settings.copied * early)
+
     def rate(self) -> float:
         """The learning rate of the next step."""
         up = min(1.0, (self.at.step + 1) / max(1, self.settings.warmup))
@@ -220,7 +241,7 @@ class Training:
         down = min(1.0, left / self.settings.decay) if self.settings.decay else 1.0
         return self.settings.rate * min(up, down)
 
-    def next_batch(self, length: int, rows: int, share: float) -> Batch:
+    def next_batch(self, length: int, rows: int, share: float, *, copied: bool = False) -> Batch:
         """The next windows of the shuffled stream; every pass has its own order."""
         stream, seed = self.corpus.training, self.settings.seed
         count = stream.windows(self.objective.taken(length, share))
@@ -236,7 +257,11 @@ class Training:
             self.at.long_windows += rows
         else:
             self.at.windows += rows
-        return self.objective.batch(stream, np.array(chosen), length, [seed, self.at.step], share)
+        objective = self.objective
+        if copied:
+            assert isinstance(objective, Denoising)
+            objective = objective.copying
+        return objective.batch(stream, np.array(chosen), length, [seed, self.at.step], share)
 
     def evaluate(self, windows: int = 128) -> dict[str, float]:
         """Held-out loss of each kind, in nats per predicted token."""
@@ -452,6 +477,11 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True, metavar="FOLDER")
     add("--vocabulary", type=Path, default=BUNDLED / "mini" / "tokenizer.json", metavar="FILE")
     add("--embeddings", metavar="FOLDER", help="start the word embeddings from this model's")
+    add("--start-from", metavar="FOLDER", help="denoising: a GPT-2 model whose layers it takes")
+    add("--encoder-layers", default="0,1,3", metavar="N,N,...", help="of it (%(default)s)")
+    add("--decoder-layers", default="0,1,3,4,5", metavar="N,N,...", help="of it (%(default)s)")
+    add("--positions", type=int, default=POSITIONS, help="with --start-from (%(default)s)")
+    add("--copied", type=float, default=0.0, help="see above; of the early batches (%(default)s)")
     add("--tokens", type=float, help="tokens of text to read in all")
     add("--minutes", type=float, help="minutes of training in all, earlier sessions included")
     add("--until", type=clock, metavar="HH:MM", help="the time of day (UTC) at which all is done")
@@ -488,6 +518,24 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return Settings(**{name: values[name] for name in Settings.__dataclass_fields__})
 
 
+def objective_of(settings: Settings, tokenizer: Tokenizer) -> Objective:
+    """What is learned, by random weights or by those of --start-from.
+
+    Raises:
+        UserError: another objective than denoising is to start from a decoder.
+    """
+    if settings.start_from is None:
+        shape = {name: getattr(settings, name) for name in ("width", "layers", "heads")}
+        return OBJECTIVES[settings.objective](tokenizer, shape)
+    if settings.objective != Denoising.name:
+        raise UserError("--start-from is for the objective denoising")
+    stacks = (settings.encoder_layers, settings.decoder_layers)
+    encoder, decoder = ([int(word) for word in stack.split(",")] for stack in stacks)
+    return DenoisingFrom(
+        tokenizer, Path(settings.start_from), encoder, decoder, settings.positions
+    )
+
+
 def command_of(arguments: list[str]) -> str:
     """The command that repeats a run, absolute paths cut to their last part."""
     shown = [Path(word).name if word.startswith("/") else word for word in arguments]
@@ -509,8 +557,7 @@ def train(options: argparse.Namespace, arguments: list[str]) -> int:
     with files.locked(out):
         settings = settings_of(options)
         tokenizer = vocabulary_of(options.vocabulary.read_text(encoding="utf-8"))
-        shape = {name: getattr(settings, name) for name in ("width", "layers", "heads")}
-        objective = OBJECTIVES[settings.objective](tokenizer, shape)
+        objective = objective_of(settings, tokenizer)
         corpus = load_corpus(
             options.data,
             tokenizer,

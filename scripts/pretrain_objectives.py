@@ -5,6 +5,7 @@ Knows nothing about files, time or optimizers.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from abc import ABC, abstractmethod
@@ -49,6 +50,7 @@ class Objective(ABC):
 
     name: str
     special: tuple[AddedToken, ...] = ()
+    positions = POSITIONS
     embedding_rate = 1.0
     """What the learning rate of the word embeddings is multiplied by."""
 
@@ -114,7 +116,7 @@ class Objective(ABC):
 
     def _wrap(self, **tokens: Any) -> PreTrainedTokenizerFast:
         return PreTrainedTokenizerFast(
-            tokenizer_object=self.tokenizer, model_max_length=POSITIONS, **tokens
+            tokenizer_object=self.tokenizer, model_max_length=self.positions, **tokens
         )
 
 
@@ -277,6 +279,7 @@ class Denoising(Objective):
     def __init__(self, tokenizer: Tokenizer, shape: dict[str, int] | None = None) -> None:
         super().__init__(tokenizer, {"layers": 4, **(shape or {})})
         self.pad, self.end = self.id("<pad>"), self.id("</s>")
+        self.start, self.shown = self.pad, False
         self.sentinel = self.id("<extra_id_0>")
         self.tokenizer.post_processor = TemplateProcessing(
             single="$A:0 </s>:0",
@@ -302,10 +305,18 @@ class Denoising(Objective):
         """The window with sentinels and </s>; the spans, each after its sentinel, and </s>."""
         del starts
         noise = choose_spans(len(ids), dice, share)
+        given = mark_runs if self.shown else replace_runs
         return {
-            "input_ids": np.append(replace_runs(ids, noise, self.sentinel), self.end),
+            "input_ids": np.append(given(ids, noise, self.sentinel), self.end),
             "labels": np.append(self._spans(ids, noise), self.end),
         }
+
+    @property
+    def copying(self) -> Denoising:
+        """The same with the spans left in the text, each between two of its sentinel."""
+        found = copy.copy(self)
+        found.shown = True
+        return found
 
     def _spans(self, ids: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Every span with its sentinel in front."""
@@ -344,7 +355,7 @@ class Denoising(Objective):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """At every position of the decoder."""
         labels = batch["labels"]
-        begin = torch.full_like(labels[:, :1], self.pad)
+        begin = torch.full_like(labels[:, :1], self.start)
         logits = model(
             input_ids=batch["input_ids"],
             decoder_input_ids=torch.cat([begin, labels[:, :-1]], dim=1),
@@ -484,6 +495,12 @@ def replace_runs(ids: np.ndarray, noise: np.ndarray, sentinel: int) -> np.ndarra
     begins = noise & ~np.append(False, noise[:-1])
     shown = np.where(begins, sentinel + np.cumsum(begins) - 1, ids)
     return shown[~noise | begins]
+
+
+def mark_runs(ids: np.ndarray, noise: np.ndarray, sentinel: int) -> np.ndarray:
+    """Each run of noise stands between two of one sentinel; they count upwards."""
+    edges = np.flatnonzero(np.diff(noise, prepend=False, append=False))
+    return np.insert(ids, edges, sentinel + np.arange(len(edges)) // 2)
 
 
 def restore_spans(shown: np.ndarray, said: np.ndarray, sentinel: int) -> np.ndarray:

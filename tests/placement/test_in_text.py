@@ -175,7 +175,7 @@ def test_the_backbone_alone_reads_the_same_words() -> None:
     assert bare.soft == 0
     model = tuned("gpt2").bare()
     (text, ids) = bare.source(model.backbone.tokens, examples()[0])
-    assert text == " a red bird means in words:"
+    assert text == "a red bird means in words:"
     assert ids == mini_tokens().plain(text)
     decode(model, [ids], Decoding(max_new_tokens=2), batch_size=1)
 

@@ -169,7 +169,7 @@ def test_the_backbone_alone_has_a_prior_of_its_own(
     words = {"words": WORDS, "calibration": "content-free"}
     task = {"input": "{soft:2} {sentence} It was {mask}", "verbalizer": words}
     run = start(labelled(rated, mini, task=task), mini, tmp_path / "run")
-    task = {"input": " {sentence} It was {mask}", "verbalizer": words}
+    task = {"input": "{sentence} It was {mask}", "verbalizer": words}
     given = labelled(rated, mini, task=task, method={"name": "hard-prompt"})
     bare = start(given, mini, tmp_path / "bare")
     assert run.metrics["backbone"] == bare.metrics["prompt"]
@@ -393,3 +393,15 @@ def test_a_preview_where_nothing_is_trained(mini: Backbone, rated: Path) -> None
     shown = seen(given, mini)
     assert len(shown["examples"]) == 3
     assert all("says" not in row for one in shown["examples"] for row in one["rows"])
+
+
+def test_an_artifact_whose_labels_and_words_part_is_refused(
+    mini: Backbone, rated: Path, tmp_path: Path
+) -> None:
+    run = start(labelled(rated, mini, training={"steps": 1}), mini, tmp_path / "run")
+    file = run.artifact / MANIFEST
+    stated = json.loads(file.read_text(encoding="utf-8"))
+    stated["task"]["labels"] = ["yes", "maybe"]
+    file.write_text(json.dumps(stated), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"task\.verbalizer\.words: has words for"):
+        foreword.load(run.folder, backbone=mini, device="cpu")

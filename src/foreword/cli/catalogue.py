@@ -145,7 +145,7 @@ def _prior(folder: Path, manifest: Manifest) -> dict[str, float]:
     from foreword.manifest import HEAD
 
     logs = read_checked(folder / HEAD, manifest.head_sha256).get("prior", torch.empty(0))
-    return dict(zip(manifest.task.labels, logs.exp().tolist(), strict=False))
+    return dict(zip(manifest.task.labels, logs.flatten().exp().tolist(), strict=False))
 
 
 def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
@@ -169,8 +169,8 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
     if task.verbalizer is not None:
         prior = _prior(folder, manifest)
         for label in task.labels:
-            words = ", ".join(map(repr, task.verbalizer.words[label]))
-            share = f", prior {prior[label]:.1%} taken off" if prior else ""
+            words = ", ".join(map(repr, task.verbalizer.words.get(label, ())))
+            share = f", prior {prior[label]:.1%} taken off" if label in prior else ""
             texts[f"word {label}"] = f"{words}{share}"
         return {**texts, "answers": f"a label: {', '.join(task.labels)}"}
     if task.answer == "label":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foreword.cli import options as o
+from foreword.errors import UserError
 
 if TYPE_CHECKING:
     from foreword.recipe import Recipe
@@ -71,6 +72,8 @@ def train(
 
     progress = progress_for_terminal()
     if dry_run:
+        if resume:
+            raise UserError("--dry-run: trains nothing, so --resume has nothing to go on with")
         _dry_run(checked, on, as_json)
         return
     try:
@@ -114,9 +117,12 @@ def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
         typer.echo(f"{found.in_front} virtual tokens stand outside of the text")
     for shown in found.examples:
         typer.echo(f"\n{shown.where}\n  text     {shown.text!r}")
+        before: list[str] = []
         for row in shown.rows:
             most = "" if found.most is None else f" of at most {found.most}"
-            typer.echo(f"  tokens   {' '.join(row.tokens)}  ({len(row.tokens)}{most})")
+            if row.tokens != before:
+                typer.echo(f"  tokens   {' '.join(row.tokens)}  ({len(row.tokens)}{most})")
+            before = row.tokens
             for name, tokens in {"target": row.target, "read at": row.read_at}.items():
                 if tokens:
                     typer.echo(f"  {name:<8} {' '.join(tokens)}")

@@ -14,7 +14,7 @@ Words of the template, virtual tokens and the mask are never cut. Blanks directl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foreword.errors import TemplateError, did_you_mean
 from foreword.tasks.example import Field, linearise
@@ -41,9 +41,11 @@ class SoftSlot:
 
     Attributes:
         count: how many.
+        spaced: whether a blank stood before them, which is not read.
     """
 
     count: int = 1
+    spaced: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,11 @@ class Template:
                         "'{{' for a brace",
                     )
                 slot = _slot(source, at, name)
-                if isinstance(slot, MaskSlot):
-                    if any(isinstance(piece, MaskSlot) for piece in pieces):
-                        raise _error(source, at, "a second {mask}; one is read, so leave one out")
-                    slot = MaskSlot(spaced=text.endswith(" "))
+                masked = any(isinstance(piece, MaskSlot) for piece in pieces)
+                if masked and isinstance(slot, MaskSlot):
+                    raise _error(source, at, "a second {mask}; one is read, so leave one out")
                 if not isinstance(slot, FieldSlot):
+                    slot = replace(slot, spaced=text.endswith(" "))
                     text = text.rstrip(" ")
                 pieces += [text, slot] if text else [slot]
                 text, at = "", end + 1
@@ -159,14 +161,21 @@ class Template:
         return before, after
 
     def without_soft(self) -> Template:
-        """The same without its virtual tokens."""
+        """The same without its virtual tokens; a blank stands where one stood around them."""
         kept: list[Piece] = []
+        left, blank = False, False
         for piece in self.pieces:
             if isinstance(piece, SoftSlot):
+                left, blank = True, blank or piece.spaced
                 continue
+            if left and not kept and isinstance(piece, str):
+                piece = piece.lstrip(" ")
+            elif blank and kept:
+                piece = _after_a_blank(kept, piece)
+            left, blank = False, False
             if isinstance(piece, str) and kept and isinstance(kept[-1], str):
                 kept[-1] += piece
-            else:
+            elif piece != "":
                 kept.append(piece)
         return Template(self.source, tuple(kept))
 
@@ -225,8 +234,9 @@ class Template:
 def shown(part: Part) -> str:
     """A part as a person reads it: virtual tokens and the mask as slots."""
     match part:
-        case SoftSlot(count=count):
-            return "{soft}" if count == 1 else f"{{soft:{count}}}"
+        case SoftSlot(count=count, spaced=spaced):
+            slot = "{soft}" if count == 1 else f"{{soft:{count}}}"
+            return f" {slot}" if spaced else slot
         case MaskSlot(spaced=spaced):
             return " {mask}" if spaced else "{mask}"
     return part
@@ -235,6 +245,19 @@ def shown(part: Part) -> str:
 def escaped(text: str) -> str:
     """A text as a template that renders to it."""
     return text.replace("{", "{{").replace("}", "}}")
+
+
+def _after_a_blank(kept: list[Piece], piece: Piece) -> Piece:
+    """A piece with a blank between it and what is kept."""
+    if isinstance(piece, MaskSlot):
+        return replace(piece, spaced=True)
+    if isinstance(piece, FieldSlot):
+        if isinstance(kept[-1], str):
+            kept[-1] += " "
+        else:
+            kept.append(" ")
+        return piece
+    return piece if isinstance(piece, str) and piece[:1].isspace() else f" {piece}"
 
 
 def _slot(source: str, at: int, written: str) -> FieldSlot | SoftSlot | MaskSlot:

@@ -93,6 +93,11 @@ def task_of(stated: TaskId) -> TextTask | HeadTask:
         return MissingWord(text)
     if stated.verbalizer is not None:
         spec = stated.verbalizer
+        if set(spec.words) != known:
+            raise ArtifactError(
+                f"task.verbalizer.words: has words for {str(list(spec.words))[:200]}, but the "
+                f"labels are {str(list(stated.labels))[:200]}"
+            )
         words = tuple(spec.words[label] for label in stated.labels)
         return Cloze(text, stated.labels, words, spec.order, spec.calibration != "none")
     if stated.answer == "label":
