@@ -112,6 +112,7 @@ def main() -> int:
                         *overrides,
                     ],
                     out=folder,
+                    resume=folder.exists(),
                     device="cpu",
                     progress=PlainLog(60),
                 )
