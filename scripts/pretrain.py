@@ -13,6 +13,14 @@ documents that begin with one are dropped (--drop-lines names other patterns). O
 documents with the smallest SHA-256 are held out. The rest is one stream of tokens, cut into windows
 of equal length, which are read in a shuffled order.
 
+With --start-from, `denoising` trains no T5 from random weights but an encoder-decoder whose layers,
+embeddings and positions are those of a trained GPT-2 model (Rothe et al. 2020): Blenderbot's
+architecture, which is GPT-2's with cross-attention. --encoder-layers and --decoder-layers say which
+layers each stack takes; --width, --layers and --heads are then the model's, not the options'. With
+--rewritten, in so large a share of the first batches the decoder writes the whole text, each span
+after its sentinel: it has the words before a span as a language model has them, and cross-attention
+learns from every word that is only to be copied. The share falls to zero at the end.
+
 The learning rate rises over --warmup steps, stays, and falls to zero over the last --decay of the
 budget. With --early-share another share than 15 % of the text is hidden until the rate begins to
 fall (Wettig et al. 2023; Ankner et al. 2024). The budget is --tokens, --minutes or --until,
@@ -109,7 +117,7 @@ class Settings:
     encoder_layers: str = ""
     decoder_layers: str = ""
     positions: int = POSITIONS
-    copied: float = 0.0
+    rewritten: float = 0.0
 
 
 @dataclass
@@ -203,7 +211,7 @@ class Training:
         length = self.current_length()
         rows = max(1, self.settings.rows * self.settings.length // length)
         share = self.share()
-        batch = self.next_batch(length, rows, share, copied=self.copies())
+        batch = self.next_batch(length, rows, share, rewritten=self.rewrites())
         rate = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
@@ -228,11 +236,11 @@ class Training:
         decaying = self.budget.spent(self.at) >= 1 - self.settings.decay
         return NOISE if decaying else self.settings.early_share
 
-    def copies(self) -> bool:
-        """Whether the next step is one of copying: fewer and fewer until the rate falls."""
-        early = 1 - self.budget.spent(self.at) / (1 - self.settings.decay)
+    def rewrites(self) -> bool:
+        """Whether the next step writes whole texts: fewer and fewer do."""
+        early = 1 - self.budget.spent(self.at)
         dice = np.random.default_rng([self.settings.seed, self.at.step, 1])
-        return bool(dice.random() < self.settings.copied * early)
+        return bool(dice.random() < self.settings.rewritten * early)
 
     def rate(self) -> float:
         """The learning rate of the next step."""
@@ -241,7 +249,7 @@ class Training:
         down = min(1.0, left / self.settings.decay) if self.settings.decay else 1.0
         return self.settings.rate * min(up, down)
 
-    def next_batch(self, length: int, rows: int, share: float, *, copied: bool = False) -> Batch:
+    def next_batch(self, length: int, rows: int, share: float, *, rewritten: bool = False) -> Batch:
         """The next windows of the shuffled stream; every pass has its own order."""
         stream, seed = self.corpus.training, self.settings.seed
         count = stream.windows(self.objective.taken(length, share))
@@ -258,9 +266,9 @@ class Training:
         else:
             self.at.windows += rows
         objective = self.objective
-        if copied:
+        if rewritten:
             assert isinstance(objective, Denoising)
-            objective = objective.copying
+            objective = objective.rewriting
         return objective.batch(stream, np.array(chosen), length, [seed, self.at.step], share)
 
     def evaluate(self, windows: int = 128) -> dict[str, float]:
@@ -481,7 +489,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--encoder-layers", default="0,1,3", metavar="N,N,...", help="of it (%(default)s)")
     add("--decoder-layers", default="0,1,3,4,5", metavar="N,N,...", help="of it (%(default)s)")
     add("--positions", type=int, default=POSITIONS, help="with --start-from (%(default)s)")
-    add("--copied", type=float, default=0.0, help="see above; of the early batches (%(default)s)")
+    add("--rewritten", type=float, default=0.0, help="share of the first batches (%(default)s)")
     add("--tokens", type=float, help="tokens of text to read in all")
     add("--minutes", type=float, help="minutes of training in all, earlier sessions included")
     add("--until", type=clock, metavar="HH:MM", help="the time of day (UTC) at which all is done")
@@ -522,18 +530,19 @@ def objective_of(settings: Settings, tokenizer: Tokenizer) -> Objective:
     """What is learned, by random weights or by those of --start-from.
 
     Raises:
-        UserError: another objective than denoising is to start from a decoder.
+        UserError: an option of denoising with another objective, or a window that is too long.
     """
+    denoising = settings.objective == Denoising.name
+    if not denoising and (settings.start_from is not None or settings.rewritten):
+        raise UserError("--start-from and --rewritten are for the objective denoising")
+    if max(settings.length, settings.long_length) > settings.positions:
+        raise UserError(f"a window does not fit into {settings.positions} positions")
     if settings.start_from is None:
         shape = {name: getattr(settings, name) for name in ("width", "layers", "heads")}
         return OBJECTIVES[settings.objective](tokenizer, shape)
-    if settings.objective != Denoising.name:
-        raise UserError("--start-from is for the objective denoising")
     stacks = (settings.encoder_layers, settings.decoder_layers)
     encoder, decoder = ([int(word) for word in stack.split(",")] for stack in stacks)
-    return DenoisingFrom(
-        tokenizer, Path(settings.start_from), encoder, decoder, settings.positions
-    )
+    return DenoisingFrom(tokenizer, Path(settings.start_from), encoder, decoder, settings.positions)
 
 
 def command_of(arguments: list[str]) -> str:

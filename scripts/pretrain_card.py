@@ -65,7 +65,7 @@ def write_card(
     corpus: Corpus,
 ) -> None:
     """Write README.md into a model folder; the model is read back by transformers' own names."""
-    page = _PAGES[objective.name]
+    page = _PAGES[objective.page or objective.name]
     settings, found, at = about["settings"], about["corpus"], about["position"]
     tokens, hours = at["tokens"], at["seconds"] / 3600
     filtered = sum(found["filtered_documents"].values())
@@ -78,13 +78,14 @@ def write_card(
     patterns = "\n".join(f"    {pattern}" for pattern in found["filter"])
     text = f"""# {name}: {page["title"]}
 
-{page["architecture"].format(**settings)}, {about["parameters"] / 1e6:.2f} M parameters, half
-precision. Byte-level BPE of foreword/mini (8,192 entries, same ids) with {page["added"]} added
-behind.
+{page["architecture"].format(**_stacks(settings))},
+{about["parameters"] / 1e6:.2f} M parameters, half precision. Byte-level BPE of foreword/mini (8,192
+entries, same ids) with {page["added"]} added behind.
 
-Pretrained from random weights{_embeddings(settings)} on {tokens / 1e6:.1f} M tokens of text, which
+Pretrained from {_start(settings)} on {tokens / 1e6:.1f} M tokens of text, which
 is {tokens / found["training_tokens"]:.2f} passes over {found["training_tokens"] / 1e6:.1f} M
-({_kinds(found["training_documents"])}), by {page["objective"]}{_early(settings)}. AdamW, peak rate
+({_kinds(found["training_documents"])}), by
+{page["objective"]}{_early(settings)}.{_copied(settings)} AdamW, peak rate
 {settings["rate"]:g}, {settings["warmup"]} steps of warm-up, the last
 {100 * settings["decay"]:.0f} % falling to zero; batches of {settings["rows"]} ×
 {settings["length"]} positions, the last {100 * settings["long_share"]:.0f} % of the budget in
@@ -154,9 +155,36 @@ def _command(command: str, tokens: int) -> str:
     return f"{timed} --tokens {tokens}"
 
 
-def _embeddings(settings: dict[str, Any]) -> str:
+def _start(settings: dict[str, Any]) -> str:
+    if settings.get("start_from"):
+        return (
+            f"the layers of {Path(settings['start_from']).name} (encoder: "
+            f"{settings['encoder_layers']}; decoder: {settings['decoder_layers']}, counted from "
+            "0), its embeddings and its positions (Rothe et al. 2020); cross-attention began as "
+            "the self-attention of the same layer, made small,"
+        )
     folder = settings["embeddings"]
-    return f" (word embeddings start from those of {Path(folder).name})" if folder else ""
+    named = f" (word embeddings start from those of {Path(folder).name})" if folder else ""
+    return f"random weights{named}"
+
+
+def _stacks(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the depth of each stack."""
+    depths = {
+        f"{stack}_depth": len(settings.get(f"{stack}_layers", "").split(","))
+        for stack in ("encoder", "decoder")
+    }
+    return {**settings, **depths}
+
+
+def _copied(settings: dict[str, Any]) -> str:
+    if not settings.get("copied"):
+        return ""
+    return (
+        " To begin with, some batches left the spans in the text, each between two of its "
+        f"sentinel, to be copied: {100 * settings['copied']:.0f} % of the batches at the start, "
+        "none once the rate began to fall."
+    )
 
 
 def _early(settings: dict[str, Any]) -> str:
@@ -283,4 +311,13 @@ _PAGES = {
         "fragments until it is tuned. Decoding starts from `<pad>` and ends with `</s>`. It "
         "knows no facts; it is for learning, tests and demonstrations of prompt methods.",
     },
+}
+_PAGES["started"] = {
+    **_PAGES["denoising"],
+    "architecture": "Blenderbot architecture (layer norms before each part, learned positions): "
+    "{encoder_depth} layers in the encoder, {decoder_depth} in the decoder, width {width}, "
+    "{heads} heads, {positions} positions, tied embeddings",
+    "limits": _PAGES["denoising"]["limits"].replace(
+        "from `<pad>` and ends with `</s>`", "from `</s>` and ends with `</s>`"
+    ),
 }

@@ -49,6 +49,8 @@ class Objective(ABC):
     """
 
     name: str
+    page = ""
+    """Of the card, where it is not the objective's own."""
     special: tuple[AddedToken, ...] = ()
     positions = POSITIONS
     embedding_rate = 1.0
@@ -279,7 +281,7 @@ class Denoising(Objective):
     def __init__(self, tokenizer: Tokenizer, shape: dict[str, int] | None = None) -> None:
         super().__init__(tokenizer, {"layers": 4, **(shape or {})})
         self.pad, self.end = self.id("<pad>"), self.id("</s>")
-        self.start, self.shown = self.pad, False
+        self.start, self.whole = self.pad, False
         self.sentinel = self.id("<extra_id_0>")
         self.tokenizer.post_processor = TemplateProcessing(
             single="$A:0 </s>:0",
@@ -305,17 +307,17 @@ class Denoising(Objective):
         """The window with sentinels and </s>; the spans, each after its sentinel, and </s>."""
         del starts
         noise = choose_spans(len(ids), dice, share)
-        given = mark_runs if self.shown else replace_runs
+        said = mark_runs(ids, noise, self.sentinel) if self.whole else self._spans(ids, noise)
         return {
-            "input_ids": np.append(given(ids, noise, self.sentinel), self.end),
-            "labels": np.append(self._spans(ids, noise), self.end),
+            "input_ids": np.append(replace_runs(ids, noise, self.sentinel), self.end),
+            "labels": np.append(said, self.end),
         }
 
     @property
-    def copying(self) -> Denoising:
-        """The same with the spans left in the text, each between two of its sentinel."""
+    def rewriting(self) -> Denoising:
+        """The same with a decoder that writes the whole text, each span after its sentinel."""
         found = copy.copy(self)
-        found.shown = True
+        found.whole = True
         return found
 
     def _spans(self, ids: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -498,9 +500,9 @@ def replace_runs(ids: np.ndarray, noise: np.ndarray, sentinel: int) -> np.ndarra
 
 
 def mark_runs(ids: np.ndarray, noise: np.ndarray, sentinel: int) -> np.ndarray:
-    """Each run of noise stands between two of one sentinel; they count upwards."""
-    edges = np.flatnonzero(np.diff(noise, prepend=False, append=False))
-    return np.insert(ids, edges, sentinel + np.arange(len(edges)) // 2)
+    """Each run of noise after a sentinel; they count upwards."""
+    begins = np.flatnonzero(noise & ~np.append(False, noise[:-1]))
+    return np.insert(ids, begins, sentinel + np.arange(len(begins)))
 
 
 def restore_spans(shown: np.ndarray, said: np.ndarray, sentinel: int) -> np.ndarray:

@@ -7,6 +7,7 @@ decoder is GPT-2 with the layers that were chosen, to the bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def copy_decoder(
                 _copy(mine, weight * norm.weight, bias + weight @ norm.bias)
             _copy(cross.out_proj, CROSS * out.weight.T, torch.zeros_like(out.bias))
     _copy(model.model.decoder.layer_norm, body.ln_f.weight, body.ln_f.bias)
+    look_up(model)
 
 
 def _parts(attention: nn.Module) -> list[tuple[Tensor, Tensor]]:
@@ -151,3 +153,72 @@ def _parts(attention: nn.Module) -> list[tuple[Tensor, Tensor]]:
 def _copy(module: nn.Module, weight: Tensor, bias: Tensor) -> None:
     module.get_parameter("weight").copy_(weight)
     module.get_parameter("bias").copy_(bias)
+
+
+WAVES, LOUD, SHARP, CODE, SAID, QUIET = 16, 0.25, 2.2, 4.0, 0.5, 0.05
+BESIDE = (-1, -2, 2, -3, -1, 1, -2, 2)
+
+
+def look_up(model: BlenderbotForConditionalGeneration) -> None:
+    """Let the decoder find what follows the token that it has just read.
+
+    The first encoder layer looks beside each token, by sinusoids where the word embeddings vary
+    least, and notes a code of the token before. Cross-attention of the first decoder layers finds
+    the place whose note is the current token, and says the word that is there.
+    """
+    config = model.config
+    width, heads = config.d_model, config.encoder_attention_heads
+    head = width // heads
+    table = model.model.shared.weight
+    words = table[: config.pad_token_id].double()
+    mean = words.mean(0)
+    variances, basis = torch.linalg.eigh(torch.cov(words.T))
+    quiet, noted, plain = basis[:, : 2 * WAVES], basis[:, 2 * WAVES :][:, :head], basis.flip(1)
+    white = (plain / variances.flip(0).sqrt()).T[:head]
+    white = white - torch.outer(white @ mean, mean) / mean.square().sum()
+    size = math.sqrt(float((words - mean).square().sum(1).mean()) / width)
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(width, width, generator=generator).double())[0]
+    encoder, layer = model.model.encoder, model.model.encoder.layers[0]
+    for each in encoder.layers:
+        each.self_attn.out_proj.weight.mul_(QUIET)
+        each.fc2.weight.mul_(QUIET)
+        each.fc2.bias.mul_(QUIET)
+        each.self_attn.out_proj.bias.mul_(QUIET)
+    rates = torch.exp(torch.linspace(math.log(2.5), math.log(0.05), WAVES).double())
+    turns = torch.arange(len(encoder.embed_positions.weight)).double().unsqueeze(1) * rates
+    encoder.embed_positions.weight.add_(LOUD * torch.cat([turns.sin(), turns.cos()], 1) @ quiet.T)
+    own = layer.self_attn
+    for part in (own.q_proj, own.k_proj, own.v_proj, own.out_proj):
+        part.bias.zero_()
+    _plain(layer.self_attn_layer_norm)
+    for number, offset in enumerate(BESIDE):
+        rows = slice(number * head, number * head + 2 * WAVES)
+        cos, sin = (torch.diag(f(offset * rates)) for f in (torch.cos, torch.sin))
+        shift = torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)])
+        own.q_proj.weight[rows] = (shift @ quiet.T).float()
+        own.k_proj.weight[rows] = quiet.T.float()
+        own.v_proj.weight[rows] = (size * white).float()
+        own.out_proj.weight[:, rows] = 0.3 * size * turn[:, rows].float()
+    own.out_proj.weight[:, :head] = CODE * size * noted.float()
+    for layer in model.model.decoder.layers[:2]:
+        cross = layer.encoder_attn
+        for part in (cross.q_proj, cross.k_proj, cross.v_proj, cross.out_proj):
+            part.bias.zero_()
+        _plain(layer.encoder_attn_layer_norm)
+        for number in range(heads):
+            rows = slice(number * head, (number + 1) * head)
+            cross.q_proj.weight[rows] = (SHARP * size * white).float()
+            if number < heads // 2:
+                cross.k_proj.weight[rows] = SHARP * noted.T.float()
+                cross.v_proj.weight[rows] = plain.T[rows].float()
+                cross.out_proj.weight[:, rows] = SAID * size * plain[:, rows].float()
+            else:
+                cross.k_proj.weight[rows] = (SHARP * size * white).float()
+                cross.v_proj.weight[rows] = turn.T[rows].float()
+                cross.out_proj.weight[:, rows] = 0.3 * size * turn.T[:, rows].float()
+
+
+def _plain(norm: nn.LayerNorm) -> None:
+    norm.weight.fill_(1.0)
+    norm.bias.zero_()

@@ -174,6 +174,16 @@ BLIND: dict[str, Any] = {"data": {"format": "jsonl", "train": "foreword/fieldgui
             "tag_accuracy",
         ),
         (
+            {"training": {"head_learning_rate": 0.1}},
+            "training: `head_learning_rate` is of a head, but this task asks for a text without "
+            "one; leave it out",
+        ),
+        (
+            {"task": LABELLED, "training": {"delta_learning_rate": 0.1}},
+            "training: `delta_learning_rate` is of the backbone's own weights, of which "
+            "prefix-tuning moves none; leave it out, or name a method or `method.delta` that does",
+        ),
+        (
             {"task": BLIND, "training": {"patience": 1, "evaluate_every": 1}},
             "training.patience: needs `task.data.dev` or `task.data.hold_out` to watch",
         ),

@@ -287,6 +287,19 @@ def read_tensors(file: Path, manifest: Manifest) -> dict[str, Tensor]:
     return read_checked(file, manifest.prompt_sha256)
 
 
+def read_prior(folder: Path, manifest: Manifest) -> dict[str, float]:
+    """How probable each label was before anything was read, where an artifact takes that off.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    if manifest.head_sha256 is None:
+        return {}
+    logs = read_checked(folder / HEAD, manifest.head_sha256).get("prior")
+    shares = [] if logs is None else logs.flatten().exp().tolist()
+    return dict(zip(manifest.task.labels, shares, strict=False))
+
+
 def read_checked(file: Path, sha256: str) -> dict[str, Tensor]:
     """Tensors of a file whose bytes have a known hash.
 

@@ -12,7 +12,7 @@ from foreword.backbone import Backbone, Tokens
 from foreword.errors import DataError, TemplateError, did_you_mean
 from foreword.layout import Pair
 from foreword.tasks import Chat, Example, Field, MaskSlot, Template, linearise, parse_input
-from foreword.tasks.template import SoftSlot
+from foreword.tasks.template import SoftSlot, excerpt
 
 Room = Callable[[int], int | None]
 """How many tokens of source fit beside an answer of so many; None: any number."""
@@ -70,12 +70,12 @@ class TextTask:
             )
         if "reference" not in task.target.slots or not task.target.plain:
             raise TemplateError(
-                f"template {target!r}: the target needs the slot {{reference}}, and takes neither "
-                "{soft} nor {mask}"
+                f"template {excerpt(target)}: the target needs the slot {{reference}}, and takes "
+                "neither {soft} nor {mask}"
             )
         if task.target.cuts:
             raise TemplateError(
-                f"template {target!r}: a target is never cut; write `cut` in task.input"
+                f"template {excerpt(target)}: a target is never cut; write `cut` in task.input"
             )
         task._check_cuts()
         return task
@@ -84,7 +84,8 @@ class TextTask:
         """Raise TemplateError where it is not clear what gives way first."""
         if self.truncate is not None and self.truncate not in self.slots:
             raise TemplateError(
-                f"truncate: '{self.truncate}' is no slot of the input {self.input.source!r}"
+                f"truncate: '{self.truncate}' is no slot of the input "
+                f"{excerpt(str(self.input.source))}"
                 f"{did_you_mean(self.truncate, self.slots)}"
             )
         written = [t.cuts for t in self._cut_in if t.cuts]
@@ -98,7 +99,7 @@ class TextTask:
             for number, name in template.numbered:
                 if by_number.setdefault(number, name) != name:
                     raise TemplateError(
-                        f"template {template.source!r}: '{name}' has cut={number}, as "
+                        f"template {excerpt(template.source)}: '{name}' has cut={number}, as "
                         f"'{by_number[number]}' has before it; give each field that gives way its "
                         "own number"
                     )

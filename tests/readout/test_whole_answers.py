@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -344,6 +345,24 @@ def test_words_without_a_token_are_told_o(models) -> None:
         windows(model, task, empty)
 
 
+def test_what_was_read_is_forgotten(models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing word reads a vocabulary's probabilities of every example: not all at once."""
+    model, task = models["bert", "keys"]["label"], TASKS["label"]
+    given = [Example({"text": f"an otter {i}"}, where="here") for i in range(6)]
+    alive: list[weakref.ref[torch.Tensor]] = []
+    real = model.read
+
+    def read(layout: Layout) -> list[torch.Tensor]:
+        assert sum(one() is not None for one in alive) <= 1  # the last one looked at
+        found = real(layout)
+        alive.extend(map(weakref.ref, found))
+        return found
+
+    monkeypatch.setattr(model, "read", read)
+    tell(model, task, given, batch_size=2)
+    assert len(alive) == 6
+
+
 def test_the_first_virtual_token_can_answer(models) -> None:
     backbone = models["bert", "columns"]["label"].backbone
     task = Classification(
@@ -360,6 +379,20 @@ def test_the_first_virtual_token_can_answer(models) -> None:
     for said, row in zip(say(model, task, given, 2), expected, strict=True):
         found = torch.tensor(list(said.probabilities.values()), dtype=torch.float64)
         assert_close(found, row.detach())
+
+
+def test_the_first_virtual_token_can_answer_from_its_slot(models) -> None:
+    """Wherever the template has it; tokens before it are real."""
+    backbone = models["bert", "columns"]["label"].backbone
+    text = TextTask.of("Is it so: {soft:2} {text} {soft}")
+    task = Classification(text, ("no", "yes"), HeadOptions(dropout=0.0, pooling="prompt"))
+    method = PromptTuning(name="prompt-tuning", length=3)
+    model = compose(backbone, method, task.readout(backbone), inside=True)
+    example = Example({"text": "an otter"}, where="here")
+    (window,) = windows(model, task, example, labelled=False)
+    (mark,) = window.pair.marks
+    assert window.pair.source[mark] == backbone.tokens.virtual
+    assert mark > 1
 
 
 def test_gpt2_is_not_told_of_segments(models) -> None:

@@ -208,12 +208,86 @@ def test_a_stopped_run_goes_on_with_the_next_model(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_what_a_limit_leaves_out_has_no_label(
+    masked: Backbone, rated: Path, tmp_path: Path
+) -> None:
+    """`task.limits.train` leaves the first examples their labels, and no other."""
+    given = recipe(rated, masked, models=1, patterns=PATTERNS[0])
+    given["task"]["limits"] = {"train": 24}
+    run = start(given, masked, tmp_path / "run")
+    assert run.metrics["pet"]["labelled"] == 24
+    below = run.folder / "patterns"
+    labelled = [row["sentence"] for row in lines(below / "train-g0-p0-m0.jsonl")]
+    unlabelled = {row["sentence"] for row in lines(below / "unlabelled.jsonl")}
+    assert len(labelled) == 24
+    assert len(unlabelled) == 40 - 8 - 24
+    assert not unlabelled & set(labelled)
+
+
+def stopped_before_the_classifier(
+    given: dict[str, Any], backbone: Backbone, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foreword.runs import run as runs
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "soft_pairs", stop)
+        with pytest.raises(KeyboardInterrupt):
+            start(given, backbone, out)
+
+
+def test_a_run_stopped_before_the_classifier_ends_the_same(
+    masked: Backbone, rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's dropout does not depend on which models were trained in this process."""
+    given = recipe(rated, masked, models=1, patterns=PATTERNS[0])
+    whole = start(given, masked, tmp_path / "whole")
+    stopped_before_the_classifier(given, masked, tmp_path / "run", monkeypatch)
+    resumed = start(given, masked, tmp_path / "run", resume=True)
+    for name in ("delta.safetensors", "head.safetensors"):
+        one, other = (load_file(r.artifact / name) for r in (whole, resumed))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_run_does_not_go_on_with_other_data(
+    masked: Backbone, rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What models said before is of other examples."""
+    data = tmp_path / "train.tsv"
+    data.write_text(rated.read_text(encoding="utf-8"), encoding="utf-8")
+    given = recipe(data, masked, models=1, patterns=PATTERNS[0], steps=1)
+    stopped_before_the_classifier(given, masked, tmp_path / "run", monkeypatch)
+    other = rated.read_text(encoding="utf-8").replace("the north", "the park")
+    data.write_text(other, encoding="utf-8")
+    with pytest.raises(UserError, match="holds other examples than the data gives now"):
+        start(given, masked, tmp_path / "run", resume=True)
+
+
+def test_the_classifier_keeps_its_precision(masked: Backbone, rated: Path, tmp_path: Path) -> None:
+    """Though the models before it were trained in another one."""
+    from accelerate.state import AcceleratorState
+
+    given = recipe(rated, masked, models=1, patterns=PATTERNS[0], steps=1)
+    given["training"]["precision"] = "bfloat16"
+    start(given, masked, tmp_path / "run")
+    assert AcceleratorState().mixed_precision == "bf16"
+
+
 @pytest.mark.parametrize(
     ("task", "method", "message"),
     [
         ({"limits": {}}, {}, "task.data.unlabelled: pet labels examples that have no label"),
         ({}, {"words": {"yes": "good", "maybe": "so"}}, "has no word for the label 'no'"),
+        ({}, {"words": {**WORDS, "maybe": "so"}}, "method.words: has a word for 'maybe', but"),
         ({}, {"patterns": ["{sentence}"]}, "needs a {mask}"),
+        (
+            {},
+            {"patterns": ["{sentence} {mask}"], "words": {"yes": "good", "no": ["bad", "good"]}},
+            "method.patterns: '{sentence} {mask}': task.verbalizer.words: 'good' says both",
+        ),
+        ({"max_tokens": 6}, {"patterns": ["{sentence} {mask}"]}, "but task.max_tokens is 6"),
         ({}, {"patterns": ["{mask} {"]}, "opens a slot that is not closed"),
         ({}, {"patterns": ["{mask} {sentense}"]}, "has no field 'sentense'"),
         (
@@ -238,7 +312,7 @@ def test_mistakes(
     with pytest.raises(UserError) as caught:
         start(given, masked, tmp_path / "run")
     assert message in str(caught.value)
-    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_soft_labels_are_learned_at_a_temperature() -> None:

@@ -32,7 +32,13 @@ SCRIPTS = ROOT / "scripts"
 VOCABULARY = ROOT / "src" / "foreword" / "bundled" / "mini" / "tokenizer.json"
 FIELD_GUIDE = ROOT / "src" / "foreword" / "bundled" / "fieldguide"
 OBJECTIVES = ("causal", "masked", "denoising")
-MODULES = ("pretrain", "pretrain_card", "pretrain_objectives", "pretrain_text")
+MODULES = (
+    "pretrain",
+    "pretrain_card",
+    "pretrain_objectives",
+    "pretrain_start",
+    "pretrain_text",
+)
 SETTINGS = (
     "--width 32 --layers 1 --heads 2 --length 32 --long-length 64 --long-share 0.3 --rows 4 "
     "--warmup 2 --decay 0.5 --held-out-share 0.1 --no-compile --threads 1"
@@ -363,6 +369,145 @@ def test_heads_look_beside_a_token_before_training(learned: ModuleType, vocabula
     assert before.tolist() == [-1, -1, -2, -2, -3, -4]
     across = found.cross_attentions[0][0].argmax(-1) == torch.arange(10, 40)
     assert across.float().mean() > 0.8
+
+
+# ---- starting from a decoder --------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoder(learned: ModuleType, vocabulary: Any, tmp_path: Path) -> Path:
+    """A GPT-2 whose weights are large enough that a mistake shows."""
+    torch.manual_seed(5)
+    model = learned.Causal(vocabulary, {"width": 32, "layers": 3, "heads": 2}).model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.3)
+    model.save_pretrained(tmp_path / "decoder")
+    return tmp_path / "decoder"
+
+
+def test_without_cross_attention_the_start_is_the_decoder(
+    modules: dict[str, ModuleType], learned: ModuleType, vocabulary: Any, decoder: Path
+) -> None:
+    start = modules["pretrain_start"]
+    model = start.DenoisingFrom(vocabulary, decoder, [0], [0, 2], 64).model().eval()
+    given = AutoModelForCausalLM.from_pretrained(decoder).eval()
+    layers = given.transformer.h
+    given.transformer.h = torch.nn.ModuleList([layers[0], layers[2]])
+    ids = torch.randint(0, 8192, (3, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for layer in model.model.decoder.layers:
+            layer.encoder_attn.out_proj.weight.zero_()
+        mine = model(input_ids=ids, decoder_input_ids=ids).logits[..., :8192]
+        theirs = given(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    targets = ids[:, 1:].flatten()
+    losses = [
+        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets)
+        for logits in (mine, theirs)
+    ]
+    assert losses[0] == pytest.approx(float(losses[1]), rel=1e-5)
+
+
+def test_both_stacks_take_the_layers_that_were_named(
+    modules: dict[str, ModuleType], vocabulary: Any, decoder: Path
+) -> None:
+    model = modules["pretrain_start"].DenoisingFrom(vocabulary, decoder, [1, 0], [2], 64).model()
+    body = AutoModelForCausalLM.from_pretrained(decoder).transformer
+    pairs = [*zip(model.model.encoder.layers, (1, 0), strict=True)]
+    pairs.append((model.model.decoder.layers[0], 2))
+    for layer, index in pairs:
+        own, fused = layer.self_attn, body.h[index].attn.c_attn.weight.T
+        mine = torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight])
+        assert torch.equal(mine, fused)
+        assert torch.equal(layer.fc2.weight, body.h[index].mlp.c_proj.weight.T)
+    cross = model.model.decoder.layers[0].encoder_attn
+    states = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(0))
+    plain = torch.nn.functional.layer_norm(states, [32])
+    key = body.h[2].attn.c_attn(body.h[2].ln_1(states))[..., 32:64]
+    torch.testing.assert_close(cross.k_proj(plain), key, rtol=1e-4, atol=1e-4)
+    assert torch.equal(model.get_input_embeddings().weight[:8192], body.wte.weight)
+    for stack in (model.model.encoder, model.model.decoder):
+        assert torch.equal(stack.embed_positions.weight, body.wpe.weight[:64])
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_to_copy_the_spans_stay_between_their_sentinels(
+    learned: ModuleType, text: ModuleType, vocabulary: Any
+) -> None:
+    hidden = learned.Denoising(vocabulary)
+    shown = hidden.copying
+    for ids, starts in windows_of(text, vocabulary, 10, 100):
+        first = hidden.example(ids, starts, np.random.default_rng(1), 0.3)
+        second = shown.example(ids, starts, np.random.default_rng(1), 0.3)
+        np.testing.assert_array_equal(first["labels"], second["labels"])
+        given = second["input_ids"]
+        marks = given[given >= hidden.sentinel]
+        np.testing.assert_array_equal(marks, hidden.sentinel + np.arange(len(marks)) // 2)
+        np.testing.assert_array_equal(given[given < hidden.pad], ids)
+        inside = np.cumsum(given >= hidden.sentinel) % 2 == 1
+        said = np.append(given[inside], hidden.end)
+        np.testing.assert_array_equal(said, first["labels"])
+
+
+def test_a_run_from_a_decoder_goes_on_and_says_so(
+    modules: dict[str, ModuleType], data: Path, tmp_path: Path, decoder: Path
+) -> None:
+    def run(out: Path, *more: object) -> int:
+        options = ["--data", data, "--out", out, *TINY, "--tokens", 4000, "--save-every", 0]
+        options += ["--start-from", decoder, "--encoder-layers", 1, "--decoder-layers", "0,2"]
+        options += ["--positions", 128, "--early-share", 0.3, "--copied", 0.8]
+        return pretrain(modules, "denoising", *options, *more)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run(whole) == 0
+    training = modules["pretrain"].Training
+    plain, seen = training.step, []
+
+    def interrupted(self: Any) -> tuple[float, float]:
+        seen.append(self.copies())
+        if len(seen) == 9:
+            raise KeyboardInterrupt
+        found: tuple[float, float] = plain(self)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(cut)
+        assert run(cut, "--resume") == 0
+        assert run(cut, "--resume", "--copied", 0.5) == 2
+    assert sum(seen[:8]) > 2
+    assert not any(seen[-8:])
+    ours, theirs = stored(cut / "model"), stored(whole / "model")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    about = json.loads((cut / "run.json").read_text("utf-8"))
+    assert about["settings"]["start_from"] == str(decoder)
+    model, report = AutoModelForSeq2SeqLM.from_pretrained(cut / "model", output_loading_info=True)
+    assert model.config.model_type == "blenderbot"
+    assert not report["missing_keys"] or set(report["missing_keys"]) == {"final_logits_bias"}
+    assert AutoTokenizer.from_pretrained(cut / "model").model_max_length == 128
+    card = " ".join((cut / "model" / "README.md").read_text("utf-8").split())
+    assert "1 layers in the encoder, 2 in the decoder" in card
+    assert "from the layers of decoder (encoder: 1; decoder: 0,2" in card
+    assert "random weights" not in card
+
+
+def test_what_cannot_start_is_said(
+    modules: dict[str, ModuleType],
+    data: Path,
+    tmp_path: Path,
+    decoder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--data", data, "--out", tmp_path / "run", *TINY, "--tokens", 500]
+    options += ["--start-from", decoder]
+    assert pretrain(modules, "masked", *options) == 2
+    assert "are for the objective denoising" in capsys.readouterr().err
+    assert pretrain(modules, "denoising", *options, "--encoder-layers", "0,3") == 2
+    assert "has 3 layers, none is number 3" in capsys.readouterr().err
+    assert pretrain(modules, "denoising", *options, "--positions", 48) == 2
+    assert "does not fit into 48 positions" in capsys.readouterr().err
 
 
 # ---- runs ---------------------------------------------------------------------------------------

@@ -336,3 +336,12 @@ def test_the_backbone_alone_reads_the_words_without_gaps(source: str, bare: str)
     found = Template.parse(source).without_soft()
     assert found.render({"a": "one"}) == bare
     assert found.plain == ("mask" not in source)
+
+
+def test_a_long_template_is_shown_around_the_mistake() -> None:
+    with pytest.raises(TemplateError) as caught:
+        Template.parse("x" * 5000 + "{" + "y" * 5000)
+    said = str(caught.value)
+    assert "xxx{yyy" in said
+    assert "column 5001" in said
+    assert len(said) < 600

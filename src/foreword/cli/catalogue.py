@@ -135,19 +135,6 @@ def _moved(manifest: Manifest) -> dict[str, str]:
     return {} if kind == "none" else {"delta": f"{kind}{f' ({options})' if options else ''}"}
 
 
-def _prior(folder: Path, manifest: Manifest) -> dict[str, float]:
-    """How probable each label was before anything was read, where that is taken off."""
-    if manifest.head_sha256 is None or manifest.task.verbalizer is None:
-        return {}
-    import torch
-
-    from foreword.artifact import read_checked
-    from foreword.manifest import HEAD
-
-    logs = read_checked(folder / HEAD, manifest.head_sha256).get("prior", torch.empty(0))
-    return dict(zip(manifest.task.labels, logs.flatten().exp().tolist(), strict=False))
-
-
 def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
     """What goes in, and what comes out."""
     from foreword.recipe import written_input
@@ -167,7 +154,11 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
     if task.answer == "word":
         return {**texts, "answers": "the word that is missing at {mask}"}
     if task.verbalizer is not None:
-        prior = _prior(folder, manifest)
+        prior = {}
+        if manifest.head_sha256 is not None:
+            from foreword.artifact import read_prior
+
+            prior = read_prior(folder, manifest)
         for label in task.labels:
             words = ", ".join(map(repr, task.verbalizer.words.get(label, ())))
             share = f", prior {prior[label]:.1%} taken off" if label in prior else ""

@@ -40,26 +40,34 @@ def tell(
         (number, window) for number, windows in enumerate(by_example) for window in windows
     ]
     order = sorted(range(len(rows)), key=lambda i: -rows[i][1].pair.length)
-    read: list[Tensor | None] = [None] * len(rows)
+    read: list[dict[int, Tensor]] = [{} for _ in examples]
+    answers: list[Answered | None] = [None] * len(examples)
     waiting = [len(windows) for windows in by_example]
+
+    def answer(number: int) -> None:
+        """Answer one of which all is read, and forget what was read: it may be a vocabulary."""
+        said = [read[number][i] for i in sorted(read[number])]
+        read[number].clear()
+        answers[number] = task.told(model.backbone, examples[number], by_example[number], said)
+
+    for number, windows in enumerate(waiting):
+        if not windows:
+            answer(number)
     if nothing_to_read := waiting.count(0):
         advance(nothing_to_read)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         layout = model.lay_out([rows[i][1].pair for i in batch])
         for i, said in zip(batch, model.read(layout), strict=True):
-            read[i] = said
+            read[rows[i][0]][i] = said
             waiting[rows[i][0]] -= 1
-        advance(sum(waiting[number] == 0 for number in {rows[i][0] for i in batch}))
-    said_of: list[list[Tensor]] = [[] for _ in examples]
-    for (number, _), found in zip(rows, read, strict=True):
-        assert found is not None
-        said_of[number].append(found)
-    answers = [
-        task.told(model.backbone, example, windows, said)
-        for example, windows, said in zip(examples, by_example, said_of, strict=True)
-    ]
-    return answers, sum(any(window.cut for window in windows) for windows in by_example)
+        done = [number for number in {rows[i][0] for i in batch} if not waiting[number]]
+        for number in done:
+            answer(number)
+        advance(len(done))
+    told = [one for one in answers if one is not None]
+    assert len(told) == len(examples), "every example is answered"
+    return told, sum(any(window.cut for window in windows) for windows in by_example)
 
 
 def asked(task: HeadTask, example: Example) -> str:

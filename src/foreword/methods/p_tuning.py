@@ -1,11 +1,11 @@
-"""P-Tuning (Liu et al. 2021, "GPT Understands, Too"), with its virtual tokens in front.
+"""P-Tuning (Liu et al. 2021, "GPT Understands, Too").
 
-Trained vectors before the input's embeddings, which a bidirectional LSTM and an MLP make of a
-smaller table while they are trained. The paper also mixes virtual tokens into the text of a
-template; those slots are not here yet. Defaults: the authors' code for knowledge probing (section
-4.1): 9 virtual tokens, two LSTM layers, no dropout, batches of 8, a rate of 1e-5, weight decay
-5e-4, 100 epochs, the checkpoint that does best on the development set. It trains with Adam and
-decays the rate by 0.98 each epoch; here it is AdamW and a linear decay.
+Trained vectors among the input's embeddings, in the slots of a template or all in front, which a
+bidirectional LSTM and an MLP make of a smaller table while they are trained. Defaults: the authors'
+code for knowledge probing (section 4.1): 9 virtual tokens, two LSTM layers, no dropout, batches of
+8, a rate of 1e-5, weight decay 5e-4, 100 epochs, the checkpoint that does best on the development
+set. It trains with Adam and decays the rate by 0.98 each epoch; here it is AdamW and a linear
+decay.
 """
 
 from __future__ import annotations

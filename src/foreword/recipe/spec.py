@@ -18,7 +18,7 @@ from pydantic import (
 
 from foreword import names
 from foreword.errors import TemplateError, did_you_mean
-from foreword.methods import METHODS, PET, MethodChoice
+from foreword.methods import METHODS, PET, MethodChoice, MethodOptions
 from foreword.methods.axes import Data, LabelWords
 from foreword.tasks.template import Template
 
@@ -619,6 +619,24 @@ class Recipe(Data):
             raise ValueError(
                 "`mlm_weight` is of a loss beside that on label words: give `task.verbalizer`, or "
                 "leave it out"
+            )
+        return training
+
+    @field_validator("training")
+    @classmethod
+    def _rates_of_what_moves(cls, training: TrainingSpec, info: ValidationInfo) -> TrainingSpec:
+        task, method = info.data.get("task"), info.data.get("method")
+        if training.head_learning_rate and isinstance(task, TaskSpec) and not task.has_head:
+            raise ValueError(
+                "`head_learning_rate` is of a head, but this task asks for "
+                f"{names.ASKED[task.answer]} without one; leave it out"
+            )
+        still = isinstance(method, MethodOptions) and method.moves.kind == "none"
+        if training.delta_learning_rate and still:
+            raise ValueError(
+                "`delta_learning_rate` is of the backbone's own weights, of which "
+                f"{info.data['method'].name} moves none; leave it out, or name a method or "
+                "`method.delta` that does"
             )
         return training
 

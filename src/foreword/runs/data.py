@@ -29,7 +29,7 @@ from foreword.tasks.template import Template
 from foreword.text import TextTask
 from foreword.training import Pair
 from foreword.tuned import TunedModel
-from foreword.understanding import HeadTask
+from foreword.understanding import Cloze, HeadTask
 
 Split = Literal["train", "dev", "test", "unlabelled"]
 
@@ -224,6 +224,8 @@ def read_data(
     pairs, truncated = training_pairs(task, model, examples.train, recipe.task.limits.train)
     dev_pairs, _ = training_pairs(task, model, dev if examples.train else [], None)
     if isinstance(task, HeadTask):
+        if isinstance(task, Cloze):
+            _check_words(task, test, examples.test_split)
         for example in test:
             task.windows(model.backbone, example, model.room, labelled=False)
     else:
@@ -240,6 +242,19 @@ def read_data(
         truncated,
         examples.unlabelled,
     )
+
+
+def _check_words(task: Cloze, examples: Sequence[Example], split: str) -> None:
+    """Raise RecipeError where a label has no word, so that no answer could ever be right."""
+    unnamed = sorted({e.label for e in examples if e.label is not None} - set(task.labels))
+    if unnamed:
+        raise RecipeError(
+            "recipe",
+            [
+                f"task.verbalizer.words: has no word for the label {unnamed[0]!r} of the {split} "
+                f"examples; its labels are {', '.join(task.labels)}"
+            ],
+        )
 
 
 def training_pairs(

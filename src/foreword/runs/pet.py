@@ -24,7 +24,7 @@ from torch import Tensor
 from foreword import files
 from foreword.artifact import load_model
 from foreword.backbone import Backbone
-from foreword.errors import RecipeError
+from foreword.errors import RecipeError, UserError
 from foreword.evaluation import tell
 from foreword.layout import Pair
 from foreword.methods import PET, HardPrompt
@@ -99,7 +99,7 @@ class Procedure:
         self.recipe, self.method = recipe, recipe.method
         self.folder, self.labels = folder / FOLDER, tuple(labels)
         self.backbone, self.progress, self.train = backbone, progress, train
-        self.labelled = examples.train
+        self.labelled = examples.train[: recipe.task.limits.train]
         rng = random.Random(f"{recipe.seed}/unlabelled")
         rest = list(examples.unlabelled)
         self.unlabelled = rng.sample(rest, min(len(rest), self.method.unlabelled))
@@ -113,7 +113,8 @@ class Procedure:
                     "task.limits.per_label or task.limits.train"
                 ],
             )
-        unnamed = sorted({e.label or "" for e in self.labelled} - set(self.method.words))
+        known = {*labels, *(e.label or "" for e in self.labelled)}
+        unnamed = sorted(known - set(self.method.words))
         if unnamed:
             raise RecipeError(
                 "recipe",
@@ -122,12 +123,24 @@ class Procedure:
                     f"{', '.join(self.method.words)}"
                 ],
             )
+        unseen = sorted(set(self.method.words) - set(labels))
+        if unseen:
+            raise RecipeError(
+                "recipe",
+                [
+                    f"method.words: has a word for {unseen[0]!r}, but the training examples have "
+                    f"the labels {', '.join(labels)}; leave it out, or name all labels in "
+                    "task.labels"
+                ],
+            )
+        self._check_patterns()
 
     def run(self) -> tuple[list[tuple[Example, tuple[float, ...]]], dict[str, Any]]:
         """The unlabelled examples with their labels' probabilities, softened; and a report."""
         self.folder.mkdir(exist_ok=True)
-        self._write("unlabelled.jsonl", self.unlabelled)
-        self._write("dev.jsonl", self.dev)
+        self._write("labelled.jsonl", self.labelled, once=True)
+        self._write("unlabelled.jsonl", self.unlabelled, once=True)
+        self._write("dev.jsonl", self.dev, once=True)
         weights = self._weights()
         said: dict[Member, Said] = {}
         for generation in range(self.method.generations + 1):
@@ -156,16 +169,32 @@ class Procedure:
             for pattern in self.method.patterns
         ]
 
+    def _check_patterns(self) -> None:
+        """Make sure that every pattern can be read, and every example fits it.
+
+        Raises:
+            RecipeError: one cannot, or does not.
+        """
+        for task, pattern in zip(self.tasks(), self.method.patterns, strict=True):
+            try:
+                room = self._bare(task).room
+                for example in (*self.labelled, *self.unlabelled, *self.dev):
+                    task.windows(self.backbone, example, room, labelled=False)
+            except UserError as error:
+                raise RecipeError("recipe", [f"method.patterns: {pattern!r}: {error}"]) from error
+
+    def _bare(self, task: Cloze) -> TunedModel:
+        """The backbone as it is, reading a pattern."""
+        readout = task.readout(self.backbone)
+        return compose(self.backbone, HardPrompt(name="hard-prompt"), readout)
+
     def _weights(self) -> list[float]:
         """How much each pattern counts."""
         if self.method.weighting == "uniform":
             return [1.0] * len(self.method.patterns)
         weights = []
         for task in self.tasks():
-            bare = compose(
-                self.backbone, HardPrompt(name="hard-prompt"), task.readout(self.backbone)
-            )
-            told, _ = tell(bare, task, self.labelled)
+            told, _ = tell(self._bare(task), task, self.labelled)
             right = sum(said.answer == e.label for said, e in zip(told, self.labelled, strict=True))
             weights.append(right / len(self.labelled))
         return weights if any(weights) else [1.0] * len(weights)
@@ -341,13 +370,29 @@ class Procedure:
         files.write_text(self.folder / ENSEMBLE, json.dumps(report, indent=2) + "\n")
         return report
 
-    def _write(self, name: str, examples: Sequence[Example]) -> None:
+    def _write(self, name: str, examples: Sequence[Example], *, once: bool = False) -> None:
+        """Write examples as JSONL.
+
+        Args:
+            name: of the file.
+            examples: what it gets.
+            once: whether what models said so far is of these examples alone.
+
+        Raises:
+            UserError: the file is there and holds other examples.
+        """
         column = self.recipe.task.data.label or "label"
         rows = [{**e.fields, **({} if e.label is None else {column: e.label})} for e in examples]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         file = self.folder / name
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            files.write_text(file, text)
+        if file.exists() and file.read_text(encoding="utf-8") == text:
+            return
+        if once and file.exists():
+            raise UserError(
+                f"{file}: holds other examples than the data gives now, so the run cannot go on; "
+                "put the old data back, or start a new run"
+            )
+        files.write_text(file, text)
 
 
 def soft_pairs(

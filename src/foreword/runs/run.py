@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers import set_seed
 
 from foreword import files
 from foreword.artifact import save_artifact
@@ -141,6 +142,11 @@ def _run(
         raise UserError(
             f"backbone.device_map: {hardware.processes} processes train together, and each would "
             "spread a model over the same devices; start one process, or leave device_map out"
+        )
+    if isinstance(recipe.method, PET) and hardware.processes > 1:
+        raise UserError(
+            f"method: pet trains one model after the other, but {hardware.processes} processes "
+            "would each write them into the same folder; start one process"
         )
     ready = prepare(
         recipe, hardware.device, backbone, progress, trust_remote_code=trust_remote_code
@@ -291,10 +297,10 @@ def _taught(
     """The stages of PET's classifier, which learns from what the patterns' models say."""
     assert isinstance(stages.recipe.method, PET)
     assert isinstance(stages.task, Classification)
-    procedure = Procedure(
-        stages.recipe, folder, labels, examples, backbone, stages.progress, train
-    )
-    softly, report = procedure.run()
+    procedure = Procedure(stages.recipe, folder, labels, examples, backbone, stages.progress, train)
+    with stages.hardware.kept():
+        softly, report = procedure.run()
+    set_seed(stages.recipe.seed)  # whether models were trained just now, or are there already
     assert isinstance(model.readout, SequenceHead)
     model.readout.temperature = stages.recipe.method.temperature
     data = replace(stages.data, pairs=soft_pairs(model, stages.task, softly))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from foreword.errors import TemplateError
 from foreword.tasks.example import Field
-from foreword.tasks.template import Template
+from foreword.tasks.template import Template, excerpt
 
 Message = dict[str, str]
 """`{"role": ..., "content": ...}`, as transformers' chat templates take it."""
@@ -39,7 +39,7 @@ class Chat:
         for _, content in parsed:
             if not content.plain:
                 raise TemplateError(
-                    f"template {content.source!r}: {{soft}} and {{mask}} have no place in "
+                    f"template {excerpt(content.source)}: {{soft}} and {{mask}} have no place in "
                     "messages, whose tokens the chat template sets; give task.input as one text"
                 )
         return cls(parsed)

@@ -20,6 +20,7 @@ from foreword.errors import TemplateError, did_you_mean
 from foreword.tasks.example import Field, linearise
 
 MOST_SOFT = 4096
+SHOWN = 150
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class Template:
         for slot in self.slots:
             if slot not in known:
                 raise TemplateError(
-                    f"template {self.source!r}: the data has no field '{slot}'"
+                    f"template {excerpt(self.source)}: the data has no field '{slot}'"
                     f"{did_you_mean(slot, known)}"
                 )
 
@@ -220,13 +221,13 @@ class Template:
                 continue
             if cut_of.setdefault(piece.name, piece.cut) != piece.cut:
                 raise TemplateError(
-                    f"template {self.source!r}: the field '{piece.name}' stands twice and gives "
-                    "way once; write the same `cut` at both places"
+                    f"template {excerpt(self.source)}: the field '{piece.name}' stands twice "
+                    "and gives way once; write the same `cut` at both places"
                 )
             other = numbers.setdefault(piece.cut, piece.name) if piece.cut else piece.name
             if other != piece.name:
                 raise TemplateError(
-                    f"template {self.source!r}: '{other}' and '{piece.name}' both have "
+                    f"template {excerpt(self.source)}: '{other}' and '{piece.name}' both have "
                     f"cut={piece.cut}; give each field that gives way its own number"
                 )
 
@@ -240,6 +241,15 @@ def shown(part: Part) -> str:
         case MaskSlot(spaced=spaced):
             return " {mask}" if spaced else "{mask}"
     return part
+
+
+def excerpt(source: str, at: int = 0) -> str:
+    """A template as a message shows it: what stands around a column, where it is long."""
+    if len(source) <= 2 * SHOWN:
+        return repr(source)
+    start = max(0, min(at - SHOWN, len(source) - 2 * SHOWN))
+    before, after = "…" if start else "", "…" if start + 2 * SHOWN < len(source) else ""
+    return f"{before}{source[start : start + 2 * SHOWN]!r}{after}"
 
 
 def escaped(text: str) -> str:
@@ -295,4 +305,4 @@ def _slot(source: str, at: int, written: str) -> FieldSlot | SoftSlot | MaskSlot
 
 
 def _error(source: str, at: int, what: str) -> TemplateError:
-    return TemplateError(f"template {source!r}, column {at + 1}: {what}")
+    return TemplateError(f"template {excerpt(source, at)}, column {at + 1}: {what}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,6 +91,16 @@ class Hardware:
         except Exception as error:  # each tracker has exceptions of its own
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"training.tracker: cannot be started: {first}") from error
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put this accelerator's settings back after other ones were set up in this block."""
+        before = dict(AcceleratorState._shared_state)
+        try:
+            yield
+        finally:
+            AcceleratorState._reset_state()
+            AcceleratorState._shared_state.update(before)
 
     @property
     def device(self) -> torch.device:

@@ -17,6 +17,7 @@ from foreword.layout import Pair
 from foreword.readout import AnyWord, Verbalizer
 from foreword.readout.verbalizer import Words
 from foreword.tasks import Chat, Example
+from foreword.tasks.template import excerpt
 from foreword.text import Room, TextTask
 from foreword.understanding.base import Answered, HeadTask, Window
 
@@ -51,8 +52,8 @@ class Slots:
         if kind == "encoder":
             if text.mask is None:
                 raise TemplateError(
-                    f"task.input: {text.input.source!r} has no {{mask}}, where an encoder reads a "
-                    "label word; add one"
+                    f"task.input: {excerpt(str(text.input.source))} has no {{mask}}, where an "
+                    "encoder reads a label word; add one"
                 )
             if tokens.mask_id is None or backbone.model.get_output_embeddings() is None:
                 missing = "mask token" if tokens.mask_id is None else "head over its vocabulary"
@@ -119,8 +120,8 @@ def _at_the_end(text: TextTask) -> None:
     after = last.pieces[last.pieces.index(last.mask) + 1 :] if last.mask in last.pieces else (last,)
     if any(not isinstance(piece, str) or piece.strip() for piece in after):
         raise TemplateError(
-            f"task.input: {last.source!r} goes on after {{mask}}, but a decoder reads its answer "
-            "at the end; put {mask} last"
+            f"task.input: {excerpt(last.source)} goes on after {{mask}}, but a decoder reads its "
+            "answer at the end; put {mask} last"
         )
 
 

@@ -65,8 +65,9 @@ class Classification(HeadTask):
         pooling = self.head.pooling
         if pooling == "mean":
             return tuple(range(len(ids)))
-        if pooling == "prompt":
-            return (-1,)
+        if pooling == "prompt":  # in a slot of the text, or in front of it
+            virtual = backbone.tokens.virtual
+            return (next((at for at, token in enumerate(ids) if token >= virtual), -1),)
         first = pooling == "first" or (pooling == "auto" and backbone.geometry.kind == "encoder")
         return (0,) if first else (len(ids) - 1,)
 
