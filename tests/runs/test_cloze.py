@@ -322,6 +322,17 @@ def seen(given: dict[str, Any], backbone: Backbone, **options: Any) -> dict[str,
     return json.loads(json.dumps(found.as_json()))
 
 
+def test_a_measured_label_without_a_word_is_an_error(mini: Backbone, rated: Path) -> None:
+    """No answer could ever be right."""
+    data = {"format": "tsv", "dev": str(rated), "label": "answer"}
+    given = recipe(data, mini)
+    given["method"] = "hard-prompt"
+    given["task"]["input"] = "{sentence} It was {mask}"
+    given["task"]["verbalizer"] = {"words": {"yes": "good", "non": "bad"}}
+    with pytest.raises(RecipeError, match="has no word for the label 'no' of the dev examples"):
+        train(given, backbone=mini, device="cpu")
+
+
 def test_a_preview_of_label_words(masked: Backbone, rated: Path) -> None:
     given = labelled(rated, masked, task={"input": f"{SLOTS} .", "max_tokens": 16})
     shown = seen(given, masked)
