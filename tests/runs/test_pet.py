@@ -23,6 +23,7 @@ from foreword.readout import SequenceHead
 from foreword.runs import Run, train
 from foreword.tasks import Example
 from foreword.text import TextTask
+from foreword.training.hardware import Hardware
 from foreword.training.masking import MaskedWords
 from foreword.tuned import compose
 from foreword.understanding import Cloze
@@ -312,6 +313,15 @@ def test_mistakes(
     with pytest.raises(UserError) as caught:
         start(given, masked, tmp_path / "run")
     assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_writes_the_models(
+    masked: Backbone, rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hardware, "processes", property(lambda _: 2))
+    with pytest.raises(UserError, match="start one process"):
+        start(recipe(rated, masked), masked, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
