@@ -299,9 +299,7 @@ def _sites(backbone: Backbone, options: MethodOptions) -> tuple[Site, ...] | Non
     return chosen
 
 
-def _embeddings(
-    backbone: Backbone, options: MethodOptions, *, inside: bool = False
-) -> Injection:
+def _embeddings(backbone: Backbone, options: MethodOptions, *, inside: bool = False) -> Injection:
     if "cross" in (getattr(options, "sites", None) or ()):
         raise UserError(
             "method.sites: 'cross' has no input of its own, so no embeddings can stand in it; "
