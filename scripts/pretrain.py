@@ -486,7 +486,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--vocabulary", type=Path, default=BUNDLED / "mini" / "tokenizer.json", metavar="FILE")
     add("--embeddings", metavar="FOLDER", help="start the word embeddings from this model's")
     add("--start-from", metavar="FOLDER", help="denoising: a GPT-2 model whose layers it takes")
-    add("--encoder-layers", default="0,1,3", metavar="N,N,...", help="of it (%(default)s)")
+    add("--encoder-layers", default="0,3,4", metavar="N,N,...", help="of it (%(default)s)")
     add("--decoder-layers", default="0,1,3,4,5", metavar="N,N,...", help="of it (%(default)s)")
     add("--positions", type=int, default=POSITIONS, help="with --start-from (%(default)s)")
     add("--rewritten", type=float, default=0.0, help="share of the first batches (%(default)s)")

@@ -85,7 +85,7 @@ entries, same ids) with {page["added"]} added behind.
 Pretrained from {_start(settings)} on {tokens / 1e6:.1f} M tokens of text, which
 is {tokens / found["training_tokens"]:.2f} passes over {found["training_tokens"] / 1e6:.1f} M
 ({_kinds(found["training_documents"])}), by
-{page["objective"]}{_early(settings)}.{_copied(settings)} AdamW, peak rate
+{page["objective"]}{_early(settings)}.{_rewritten(settings)} AdamW, peak rate
 {settings["rate"]:g}, {settings["warmup"]} steps of warm-up, the last
 {100 * settings["decay"]:.0f} % falling to zero; batches of {settings["rows"]} ×
 {settings["length"]} positions, the last {100 * settings["long_share"]:.0f} % of the budget in
@@ -160,8 +160,8 @@ def _start(settings: dict[str, Any]) -> str:
         return (
             f"the layers of {Path(settings['start_from']).name} (encoder: "
             f"{settings['encoder_layers']}; decoder: {settings['decoder_layers']}, counted from "
-            "0), its embeddings and its positions (Rothe et al. 2020); cross-attention began as "
-            "the self-attention of the same layer, made small,"
+            "0), its embeddings and its positions (Rothe et al. 2020); the first encoder "
+            "layer and cross-attention were set to look words up (see `scripts/pretrain_start.py`),"
         )
     folder = settings["embeddings"]
     named = f" (word embeddings start from those of {Path(folder).name})" if folder else ""
@@ -177,13 +177,12 @@ def _stacks(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, **depths}
 
 
-def _copied(settings: dict[str, Any]) -> str:
-    if not settings.get("copied"):
+def _rewritten(settings: dict[str, Any]) -> str:
+    if not settings.get("rewritten"):
         return ""
     return (
-        " To begin with, some batches left the spans in the text, each between two of its "
-        f"sentinel, to be copied: {100 * settings['copied']:.0f} % of the batches at the start, "
-        "none once the rate began to fall."
+        f" In {100 * settings['rewritten']:.0f} % of the batches at the start, fewer and fewer, "
+        "none at the end, the decoder wrote the whole text, each span after its sentinel."
     )
 
 

@@ -24,8 +24,14 @@ from transformers import (
 
 from foreword.errors import UserError
 
-CROSS = 0.3
-"""What the output of the cross-attention is multiplied by at the start."""
+CROSS, QUIET = 0.3, 0.05
+"""What the copied outputs of cross-attention and of the encoder's layers are multiplied by."""
+LOUD = 0.25
+"""Amplitude of the sinusoids among the encoder's positions."""
+SHARP, NOTED, BESIDE, SAID = 2.2, 4.0, 0.3, 0.5
+"""In `look_up`: queries and keys, the note of the token before, other notes, what is said."""
+OFFSETS = (-1, -2, 2, -3, -1, 1, -2, 2)
+"""Where the heads of the first encoder layer look."""
 
 
 class DenoisingFrom(Denoising):
@@ -89,6 +95,7 @@ class DenoisingFrom(Denoising):
             )
         )
         copy_decoder(self.given, model, self.encoder, self.decoder)
+        look_up(model)
         return model
 
 
@@ -101,9 +108,8 @@ def copy_decoder(
 ) -> None:
     """Both stacks from GPT-2's layers; what stands behind its vocabulary as its boundary, varied.
 
-    Cross-attention begins as the self-attention of the same layer, made small: its heads that copy
-    what once followed a token do so from the encoder. Encoder states come out with mean 0 and
-    variance 1, and keys and values take in the layer's own norm.
+    Cross-attention begins as the self-attention of the same layer, made small. Encoder states come
+    out with mean 0 and variance 1, and keys and values take in the layer's own norm.
     """
     body = given.transformer
     words = body.wte.weight
@@ -140,7 +146,6 @@ def copy_decoder(
                 _copy(mine, weight * norm.weight, bias + weight @ norm.bias)
             _copy(cross.out_proj, CROSS * out.weight.T, torch.zeros_like(out.bias))
     _copy(model.model.decoder.layer_norm, body.ln_f.weight, body.ln_f.bias)
-    look_up(model)
 
 
 def _parts(attention: nn.Module) -> list[tuple[Tensor, Tensor]]:
@@ -155,70 +160,67 @@ def _copy(module: nn.Module, weight: Tensor, bias: Tensor) -> None:
     module.get_parameter("bias").copy_(bias)
 
 
-WAVES, LOUD, SHARP, CODE, SAID, QUIET = 16, 0.25, 2.2, 4.0, 0.5, 0.05
-BESIDE = (-1, -2, 2, -3, -1, 1, -2, 2)
-
-
+@torch.no_grad()
 def look_up(model: BlenderbotForConditionalGeneration) -> None:
-    """Let the decoder find what follows the token that it has just read.
+    """Let the decoder find the token that it has just read, and what follows it.
 
-    The first encoder layer looks beside each token, by sinusoids where the word embeddings vary
-    least, and notes a code of the token before. Cross-attention of the first decoder layers finds
-    the place whose note is the current token, and says the word that is there.
+    Each head of the first encoder layer looks at one offset, by sinusoids in the directions in
+    which word embeddings vary least, and the first notes a code of the token before in the next
+    such directions. In the first two decoder layers, half of the cross-attention's heads look for
+    the place whose note is the current token and say the word that stands there; the others look
+    for the current token itself and hand on what the encoder's other heads saw beside it. A code is
+    the word embedding in its main directions, each at variance 1 and without their mean. All of it
+    is trained on.
     """
     config = model.config
     width, heads = config.d_model, config.encoder_attention_heads
     head = width // heads
-    table = model.model.shared.weight
-    words = table[: config.pad_token_id].double()
+    words = model.model.shared.weight[: config.pad_token_id].double()
     mean = words.mean(0)
     variances, basis = torch.linalg.eigh(torch.cov(words.T))
-    quiet, noted, plain = basis[:, : 2 * WAVES], basis[:, 2 * WAVES :][:, :head], basis.flip(1)
-    white = (plain / variances.flip(0).sqrt()).T[:head]
-    white = white - torch.outer(white @ mean, mean) / mean.square().sum()
+    places, notes, main = basis[:, :head], basis[:, head : 2 * head], basis.flip(1)
+    code = (main / variances.flip(0).sqrt()).T[:head]
+    code = code - torch.outer(code @ mean, mean) / mean.square().sum()
     size = math.sqrt(float((words - mean).square().sum(1).mean()) / width)
-    generator = torch.Generator().manual_seed(0)
-    turn = torch.linalg.qr(torch.randn(width, width, generator=generator).double())[0]
-    encoder, layer = model.model.encoder, model.model.encoder.layers[0]
-    for each in encoder.layers:
-        each.self_attn.out_proj.weight.mul_(QUIET)
-        each.fc2.weight.mul_(QUIET)
-        each.fc2.bias.mul_(QUIET)
-        each.self_attn.out_proj.bias.mul_(QUIET)
-    rates = torch.exp(torch.linspace(math.log(2.5), math.log(0.05), WAVES).double())
+    dice = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(width, width, generator=dice).double())[0]
+    encoder, first = model.model.encoder, model.model.encoder.layers[0]
+    for layer in encoder.layers:
+        for part in (layer.self_attn.out_proj, layer.fc2):
+            part.weight.mul_(QUIET)
+            part.bias.mul_(QUIET)
+    rates = torch.exp(torch.linspace(math.log(2.5), math.log(0.05), head // 2).double())
     turns = torch.arange(len(encoder.embed_positions.weight)).double().unsqueeze(1) * rates
-    encoder.embed_positions.weight.add_(LOUD * torch.cat([turns.sin(), turns.cos()], 1) @ quiet.T)
-    own = layer.self_attn
-    for part in (own.q_proj, own.k_proj, own.v_proj, own.out_proj):
-        part.bias.zero_()
-    _plain(layer.self_attn_layer_norm)
-    for number, offset in enumerate(BESIDE):
-        rows = slice(number * head, number * head + 2 * WAVES)
-        cos, sin = (torch.diag(f(offset * rates)) for f in (torch.cos, torch.sin))
-        shift = torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)])
-        own.q_proj.weight[rows] = (shift @ quiet.T).float()
-        own.k_proj.weight[rows] = quiet.T.float()
-        own.v_proj.weight[rows] = (size * white).float()
-        own.out_proj.weight[:, rows] = 0.3 * size * turn[:, rows].float()
-    own.out_proj.weight[:, :head] = CODE * size * noted.float()
+    encoder.embed_positions.weight.add_(LOUD * torch.cat([turns.sin(), turns.cos()], 1) @ places.T)
+    own = first.self_attn
+    _unbiased(own, first.self_attn_layer_norm)
+    for number, offset in enumerate(OFFSETS[:heads]):
+        rows = slice(number * head, (number + 1) * head)
+        cosine, sine = torch.diag((offset * rates).cos()), torch.diag((offset * rates).sin())
+        shift = torch.cat([torch.cat([cosine, sine], 1), torch.cat([-sine, cosine], 1)])
+        own.q_proj.weight[rows] = (shift @ places.T).float()
+        own.k_proj.weight[rows] = places.T.float()
+        own.v_proj.weight[rows] = (size * code).float()
+        own.out_proj.weight[:, rows] = BESIDE * size * turn[:, rows].float()
+    own.out_proj.weight[:, :head] = NOTED * size * notes.float()
     for layer in model.model.decoder.layers[:2]:
         cross = layer.encoder_attn
-        for part in (cross.q_proj, cross.k_proj, cross.v_proj, cross.out_proj):
-            part.bias.zero_()
-        _plain(layer.encoder_attn_layer_norm)
+        _unbiased(cross, layer.encoder_attn_layer_norm)
         for number in range(heads):
             rows = slice(number * head, (number + 1) * head)
-            cross.q_proj.weight[rows] = (SHARP * size * white).float()
+            cross.q_proj.weight[rows] = (SHARP * size * code).float()
             if number < heads // 2:
-                cross.k_proj.weight[rows] = SHARP * noted.T.float()
-                cross.v_proj.weight[rows] = plain.T[rows].float()
-                cross.out_proj.weight[:, rows] = SAID * size * plain[:, rows].float()
+                cross.k_proj.weight[rows] = SHARP * notes.T.float()
+                cross.v_proj.weight[rows] = main.T[rows].float()
+                cross.out_proj.weight[:, rows] = SAID * size * main[:, rows].float()
             else:
-                cross.k_proj.weight[rows] = (SHARP * size * white).float()
+                cross.k_proj.weight[rows] = (SHARP * size * code).float()
                 cross.v_proj.weight[rows] = turn.T[rows].float()
-                cross.out_proj.weight[:, rows] = 0.3 * size * turn.T[:, rows].float()
+                cross.out_proj.weight[:, rows] = BESIDE * size * turn.T[:, rows].float()
 
 
-def _plain(norm: nn.LayerNorm) -> None:
-    norm.weight.fill_(1.0)
-    norm.bias.zero_()
+def _unbiased(attention: nn.Module, norm: nn.LayerNorm) -> None:
+    """No biases, and a norm that only normalizes."""
+    for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        attention.get_parameter(f"{part}.bias").zero_()
+    _copy(norm, torch.ones_like(norm.weight), torch.zeros_like(norm.bias))

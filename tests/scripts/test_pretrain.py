@@ -47,6 +47,11 @@ TINY = SETTINGS.split()
 SUBJECTS = ("The miller", "A tall woman", "My uncle", "The old ferryman", "Her sister")
 VERBS = ("carried", "found", "described", "forgot", "bought", "repainted")
 OBJECTS = ("the lantern", "an unremarkable umbrella", "three letters", "a blue kettle")
+VARIED = (
+    "The ferryman had never seen so much water, and he told his wife that the bridge at Stanwell "
+    "would not stand until morning. She laughed, put three letters into her basket, took an old "
+    "blue umbrella from behind the door and walked down to see how high it really was today."
+)
 PLACES = ("by the river", "in the churchyard", "before breakfast", "near Stanwell", "at night")
 
 
@@ -410,8 +415,12 @@ def test_without_cross_attention_the_start_is_the_decoder(
 
 
 def test_both_stacks_take_the_layers_that_were_named(
-    modules: dict[str, ModuleType], vocabulary: Any, decoder: Path
+    modules: dict[str, ModuleType],
+    vocabulary: Any,
+    decoder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(modules["pretrain_start"], "look_up", lambda model: None)
     model = modules["pretrain_start"].DenoisingFrom(vocabulary, decoder, [1, 0], [2], 64).model()
     body = AutoModelForCausalLM.from_pretrained(decoder).transformer
     pairs = [*zip(model.model.encoder.layers, (1, 0), strict=True)]
@@ -432,22 +441,40 @@ def test_both_stacks_take_the_layers_that_were_named(
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
-def test_to_copy_the_spans_stay_between_their_sentinels(
+def test_to_rewrite_the_decoder_says_everything(
     learned: ModuleType, text: ModuleType, vocabulary: Any
 ) -> None:
     hidden = learned.Denoising(vocabulary)
-    shown = hidden.copying
     for ids, starts in windows_of(text, vocabulary, 10, 100):
         first = hidden.example(ids, starts, np.random.default_rng(1), 0.3)
-        second = shown.example(ids, starts, np.random.default_rng(1), 0.3)
-        np.testing.assert_array_equal(first["labels"], second["labels"])
-        given = second["input_ids"]
-        marks = given[given >= hidden.sentinel]
-        np.testing.assert_array_equal(marks, hidden.sentinel + np.arange(len(marks)) // 2)
-        np.testing.assert_array_equal(given[given < hidden.pad], ids)
-        inside = np.cumsum(given >= hidden.sentinel) % 2 == 1
-        said = np.append(given[inside], hidden.end)
-        np.testing.assert_array_equal(said, first["labels"])
+        second = hidden.rewriting.example(ids, starts, np.random.default_rng(1), 0.3)
+        np.testing.assert_array_equal(first["input_ids"], second["input_ids"])
+        said = second["labels"]
+        marks = said[said >= hidden.sentinel]
+        np.testing.assert_array_equal(marks, hidden.sentinel + np.arange(len(marks)))
+        np.testing.assert_array_equal(said[said < hidden.pad], ids)
+        spans = first["labels"].tolist()
+        for at in np.flatnonzero(said >= hidden.sentinel):
+            begin = spans.index(int(said[at]))
+            assert said[at + 1] == spans[begin + 1]
+
+
+def test_the_start_looks_up_what_follows_a_token(
+    modules: dict[str, ModuleType], text: ModuleType, vocabulary: Any
+) -> None:
+    start = modules["pretrain_start"]
+    taught = start.DenoisingFrom(vocabulary, VOCABULARY.parent, [0, 3, 4], [0, 1, 3, 4, 5], 128)
+    model = taught.model().eval()
+    model.set_attn_implementation("eager")
+    stream = text.encode(vocabulary, [text.Document("book", VARIED)])
+    ids = torch.from_numpy(stream.ids[:60].astype(np.int64)).unsqueeze(0)
+    with torch.no_grad():
+        seen = model(input_ids=ids, decoder_input_ids=ids[:, :-1], output_attentions=True)
+    for head, offset in enumerate(start.OFFSETS):
+        beside = seen.encoder_attentions[0][0, head].diagonal(offset)
+        assert beside.mean() > 0.9
+    follows = torch.stack([seen.cross_attentions[0][0, h].diagonal(1) for h in range(4)])
+    assert follows.mean() > 0.4
 
 
 def test_a_run_from_a_decoder_goes_on_and_says_so(
@@ -456,7 +483,7 @@ def test_a_run_from_a_decoder_goes_on_and_says_so(
     def run(out: Path, *more: object) -> int:
         options = ["--data", data, "--out", out, *TINY, "--tokens", 4000, "--save-every", 0]
         options += ["--start-from", decoder, "--encoder-layers", 1, "--decoder-layers", "0,2"]
-        options += ["--positions", 128, "--early-share", 0.3, "--copied", 0.8]
+        options += ["--positions", 128, "--early-share", 0.3, "--rewritten", 0.8]
         return pretrain(modules, "denoising", *options, *more)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -465,7 +492,7 @@ def test_a_run_from_a_decoder_goes_on_and_says_so(
     plain, seen = training.step, []
 
     def interrupted(self: Any) -> tuple[float, float]:
-        seen.append(self.copies())
+        seen.append(self.rewrites())
         if len(seen) == 9:
             raise KeyboardInterrupt
         found: tuple[float, float] = plain(self)
@@ -476,9 +503,8 @@ def test_a_run_from_a_decoder_goes_on_and_says_so(
         with pytest.raises(KeyboardInterrupt):
             run(cut)
         assert run(cut, "--resume") == 0
-        assert run(cut, "--resume", "--copied", 0.5) == 2
+        assert run(cut, "--resume", "--rewritten", 0.5) == 2
     assert sum(seen[:8]) > 2
-    assert not any(seen[-8:])
     ours, theirs = stored(cut / "model"), stored(whole / "model")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     about = json.loads((cut / "run.json").read_text("utf-8"))
