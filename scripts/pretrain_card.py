@@ -88,8 +88,7 @@ is {tokens / found["training_tokens"]:.2f} passes over {found["training_tokens"]
 {page["objective"]}{_early(settings)}.{_rewritten(settings)} AdamW, peak rate
 {settings["rate"]:g}, {settings["warmup"]} steps of warm-up, the last
 {100 * settings["decay"]:.0f} % falling to zero; batches of {settings["rows"]} ×
-{settings["length"]} positions, the last {100 * settings["long_share"]:.0f} % of the budget in
-windows of {settings["long_length"]}; {at["step"]:,} steps in {hours:.1f} hours.
+{settings["length"]} positions{_long(settings)}; {at["step"]:,} steps in {hours:.1f} hours.
 
 ![Loss curve](curve.png)
 
@@ -166,6 +165,11 @@ def _start(settings: dict[str, Any]) -> str:
     folder = settings["embeddings"]
     named = f" (word embeddings start from those of {Path(folder).name})" if folder else ""
     return f"random weights{named}"
+
+
+def _long(settings: dict[str, Any]) -> str:
+    share, length = settings["long_share"], settings["long_length"]
+    return f", the last {100 * share:.0f} % of the budget in windows of {length}" if share else ""
 
 
 def _stacks(settings: dict[str, Any]) -> dict[str, Any]:
@@ -247,8 +251,14 @@ def _infilled(model: Any, tokenizer: Any, line: str, dice: np.random.Generator) 
     encoded = tokenizer(shown, return_tensors="pt")
     with torch.no_grad():
         ids = model.generate(**encoded, max_new_tokens=16, do_sample=False)[0]
-    said = tokenizer.decode(ids, skip_special_tokens=True).strip()
+    said = _first_span(tokenizer.decode(ids))
     return f"- {shown}\n  `{said}` (was: `{' '.join(words[begin : begin + count])}`)"
+
+
+def _first_span(text: str) -> str:
+    """What was written for the first sentinel."""
+    span = text.partition("<extra_id_0>")[2].partition("<extra_id_")[0]
+    return " ".join(span.replace("</s>", " ").replace("<pad>", " ").split())
 
 
 def _continued(model: Any, tokenizer: Any, line: str, dice: np.random.Generator) -> str:
@@ -316,7 +326,11 @@ _PAGES["started"] = {
     "architecture": "Blenderbot architecture (layer norms before each part, learned positions): "
     "{encoder_depth} layers in the encoder, {decoder_depth} in the decoder, width {width}, "
     "{heads} heads, {positions} positions, tied embeddings",
-    "limits": _PAGES["denoising"]["limits"].replace(
-        "from `<pad>` and ends with `</s>`", "from `</s>` and ends with `</s>`"
-    ),
+    "limits": "What it writes keeps to its input: names, dates and phrases are found there and "
+    "copied. Trained as briefly as foreword/mini-seq2seq was, it fills most gaps with one frequent "
+    "word that grammar allows on one side of the gap, and seldom with what the sentence asks for. "
+    "It also writes a text again from its beginning, `<extra_id_N>` before each span. Asked to "
+    "answer, summarize or translate, it writes fragments until it is tuned. Decoding starts from "
+    "`</s>` and ends with `</s>`. It knows no facts; it is for learning, tests and demonstrations "
+    "of prompt methods.",
 }
