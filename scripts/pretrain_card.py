@@ -327,7 +327,7 @@ _PAGES["started"] = {
     "{encoder_depth} layers in the encoder, {decoder_depth} in the decoder, width {width}, "
     "{heads} heads, {positions} positions, tied embeddings",
     "limits": "What it writes keeps to its input: names, dates and phrases are found there and "
-    "copied. Trained as briefly as foreword/mini-seq2seq was, it fills most gaps with one frequent "
+    "copied. After as little as 1.4 M tokens of text it fills most gaps with one frequent "
     "word that grammar allows on one side of the gap, and seldom with what the sentence asks for. "
     "It also writes a text again from its beginning, `<extra_id_N>` before each span. Asked to "
     "answer, summarize or translate, it writes fragments until it is tuned. Decoding starts from "
