@@ -337,7 +337,7 @@ def claimed_meanwhile(
     out: Path, mini: Backbone, progress: Told, *overrides: str
 ) -> Iterator[list[Run]]:
     """The next run that has read its data finds that another one has run into `out` by then."""
-    from foreword.runs import run as module
+    from foreword.runs import preparing as module
 
     runs: list[Run] = []
     read = module.read_data
