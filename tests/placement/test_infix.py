@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import DynamicCache
@@ -253,6 +253,7 @@ def test_without_virtual_tokens_it_is_no_infix() -> None:
 
 
 @settings(max_examples=10, deadline=None)
+@example([(1, 4), (2, 1)], "keys and values", "gemma3_text")
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=4),
     what=st.sampled_from(list(METHODS)),

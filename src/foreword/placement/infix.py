@@ -44,8 +44,10 @@ class Infix(Prefix):
             pad_id=pad_id,
         )
         first = torch.tensor(ends)[:, None] + (0 if columns else self._taken)
-        before = None
+        fronts = [source[:end] for source, end in zip(sources, ends, strict=True)]
         if any(ends):
-            fronts = [source[:end] for source, end in zip(sources, ends, strict=True)]
             before = Layout.of(fronts, side="left", pad_id=pad_id)
+        else:  # one idle column: virtual tokens take the same way, whatever stands in the batch
+            before = Layout.of([[pad_id]] * len(fronts))
+            before = replace(before, attention_mask=torch.zeros_like(before.attention_mask))
         return replace(rest, position_ids=rest.position_ids + first, before=before)
