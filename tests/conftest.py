@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    DynamicCache,
+    PreTrainedModel,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from foreword.backbone import Backbone, Prompt, Tokens, bundled_backbones, load_backbone
@@ -66,6 +72,33 @@ def tiny_model(
             if parameter.ndim > 1:
                 parameter.normal_(0.0, 0.2, generator=generator)
     return model.to(dtype).eval()
+
+
+def saved_bert(folder: Path, kind: Any, *, positions: int, masked: bool = False) -> Backbone:
+    """A tiny random BERT over the bundled vocabulary, saved and loaded from its folder.
+
+    Args:
+        folder: where it goes.
+        kind: transformers' class of the model.
+        positions: how many it has.
+        masked: whether its tokenizer has a mask token, the last of its vocabulary.
+    """
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY + masked,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=positions,
+        initializer_range=0.2,
+    )
+    kind(config).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(bundled_backbones()["foreword/mini"])
+    if masked:
+        tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    tokenizer.save_pretrained(folder)
+    return load_backbone(str(folder), device="cpu")
 
 
 _tokenizers: list[Any] = []

@@ -214,4 +214,4 @@ def test_an_artifact_says_what_moved(gpt2: Backbone, tmp_path: Path) -> None:
     assert manifest["axes"]["delta"] == "LoRA"
     assert manifest["axes"]["targets"] == model.delta.chosen
     card = (tmp_path / "it" / "README.md").read_text(encoding="utf-8")
-    assert "lora of its weights, 1,536 trained parameters" in card
+    assert "lora of its weights, 1,536 parameters" in card

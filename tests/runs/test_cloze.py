@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_resuming import Killed, Told
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+from transformers import BertForMaskedLM
 
 import foreword
-from conftest import VOCABULARY
-from foreword.backbone import Backbone, bundled_backbones, load_backbone
+from conftest import saved_bert
+from foreword.backbone import Backbone
 from foreword.compat import export_peft
 from foreword.errors import ArtifactError, DataError, RecipeError, UserError
 from foreword.manifest import MANIFEST, read_manifest
@@ -37,20 +37,7 @@ WORDS = {"yes": ["good", "very fine"], "no": "bad"}
 def masked(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """A tiny random BERT with a head over the bundled vocabulary and a mask token."""
     folder = tmp_path_factory.mktemp("masked")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = BertConfig(
-        vocab_size=VOCABULARY + 1,
-        intermediate_size=48,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        **sizes,
-    )
-    BertForMaskedLM(config).save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(bundled_backbones()["foreword/mini"])
-    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
-    tokenizer.save_pretrained(folder)
-    return load_backbone(str(folder), device="cpu")
+    return saved_bert(folder, BertForMaskedLM, positions=64, masked=True)
 
 
 @pytest.fixture(scope="module")

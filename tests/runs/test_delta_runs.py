@@ -88,7 +88,7 @@ def test_a_run(options: Any, backbone: Backbone, data: Path, tmp_path: Path) -> 
     share = run.metrics["training"]["trained_share"]
     whole = sum(p.numel() for p in backbone.model.parameters())
     assert share == trained / whole
-    assert any(f"{trained:,} trained parameters (" in line for line in told.lines)
+    assert any(f"{trained:,} parameters (" in line for line in told.lines)
     manifest = read_manifest(run.artifact)
     assert (manifest.trained_parameters, manifest.trained_share) == (trained, share)
     assert (run.artifact / "delta.safetensors").exists()
@@ -134,7 +134,7 @@ def test_from_the_command_line(
 
     (tmp_path / "r.yaml").write_text(json.dumps(recipe(gpt2, data, "lora")), encoding="utf-8")
     out = command("train", tmp_path / "r.yaml", "--out", tmp_path / "run", "--device", "cpu")
-    assert "trained   1,536 trained parameters (0.4" in out
+    assert "trained   1,536 parameters (0.4" in out
     out = command("show", tmp_path / "run")
     assert "delta      lora (rank=4, alpha=32.0, dropout=0.1)" in out
     assert "trained    1,536 parameters (0.4" in out

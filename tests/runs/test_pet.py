@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+from transformers import BertForMaskedLM
 
 import foreword
-from conftest import VOCABULARY
-from foreword.backbone import Backbone, bundled_backbones, load_backbone
+from conftest import VOCABULARY, saved_bert
+from foreword.backbone import Backbone
 from foreword.errors import RecipeError, UserError
 from foreword.evaluation import tell
 from foreword.layout import Layout, Pair
@@ -30,27 +30,13 @@ from foreword.understanding import Cloze
 
 PATTERNS = ("{sentence:cut} It was {mask} .", "{sentence:cut} All {mask} !")
 WORDS = {"yes": ("good", "fine"), "no": ("bad",)}
-SIZES = {
-    "vocab_size": VOCABULARY + 1,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.2,
-}
 
 
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """A tiny random BERT with its head over the bundled vocabulary and a mask token."""
     folder = tmp_path_factory.mktemp("masked")
-    torch.manual_seed(0)
-    BertForMaskedLM(BertConfig(**SIZES)).save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(bundled_backbones()["foreword/mini"])
-    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
-    tokenizer.save_pretrained(folder)
-    return load_backbone(str(folder), device="cpu")
+    return saved_bert(folder, BertForMaskedLM, positions=128, masked=True)
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from test_resuming import Killed, Told
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import BertModel
 
 import foreword
-from conftest import VOCABULARY
-from foreword.backbone import Backbone, bundled_backbones, load_backbone
+from conftest import saved_bert
+from foreword.backbone import Backbone
 from foreword.errors import DataError, RecipeError, TemplateError
 from foreword.manifest import read_manifest
 from foreword.recipe import load_recipe
@@ -27,19 +27,7 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """A tiny random BERT over the bundled vocabulary, from its folder."""
     folder = tmp_path_factory.mktemp("bert")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-    )
-    BertModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(bundled_backbones()["foreword/mini"]).save_pretrained(folder)
-    return load_backbone(str(folder), device="cpu")
+    return saved_bert(folder, BertModel, positions=256)
 
 
 @pytest.fixture(scope="module")
