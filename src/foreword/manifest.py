@@ -200,7 +200,7 @@ def said_of_trained(parameters: int | None, share: float | None) -> str:
     if parameters is None:
         return ""
     of = "" if share is None else f" ({percent(share)} of the backbone's)"
-    return f"{parameters:,} trained parameters{of}"
+    return f"{parameters:,} parameters{of}"
 
 
 def percent(share: float) -> str:

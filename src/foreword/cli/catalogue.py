@@ -108,7 +108,7 @@ def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
         "method": f"{method.name}, {method.length} virtual tokens, positions {method.positions}, "
         f"trained as {method.reparameterization.kind}",
         **_moved(manifest),
-        **({"trained": trained.replace(" trained", "")} if trained else {}),
+        **({"trained": trained} if trained else {}),
         "backbone": f"{backbone.name} ({backbone.family}, {backbone.dtype}), sha256 "
         f"{backbone.sha256[:12]}…"
         f"{f', attention {backbone.attention}' if backbone.attention else ''}"

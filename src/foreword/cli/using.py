@@ -108,8 +108,8 @@ def predict(
     batch_size: o.BatchSizeOption = None,
     limit: o.LimitOption = None,
 ) -> None:
-    """Answer with a trained head: labels with probabilities, tags of words, or spans with scores;
-    JSONL comes out, one row for each input."""
+    """Tell labels with probabilities, tags of words, spans with scores, or a missing word, by a
+    trained head or by label words; JSONL comes out, one row for each input."""
     rows = _inputs(text or [], input)[:limit]
     prompt = _load(artifact, on)
     from foreword.evaluation.rows import in_full

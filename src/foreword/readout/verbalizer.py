@@ -8,7 +8,6 @@ backbone learned: at mask tokens (masked models), at the next token (decoders), 
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -68,10 +67,6 @@ class Blank(Told):
         first = torch.arange(behind.rows, device=last.device)[:, None] * width
         logits = backbone.logits(replace(behind, labels=None), prompt, (first + at).flatten())
         return _log_softmax(logits).view(layout.rows, len(texts), longest + 1, -1)
-
-    @abstractmethod
-    def loss(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
-        """Negative log-likelihood of each row's answer: `[B]`."""
 
 
 class Verbalizer(Blank):

@@ -427,7 +427,8 @@ def section_rules(data: Mapping[str, Any]) -> list[str]:
         )
     elif isinstance(data_section, Mapping) and isinstance(watched, str):
         answer = _asked_for(data_section.get("format"), data_section.get("label"))
-        if answer == "text" and _leaves_room(at("task", "input")):
+        inputs = at("task", "input"), at("task", "second")
+        if answer == "text" and any(map(_leaves_room, inputs)):
             answer = "word"
         if watched in names.METRICS and names.METRICS[watched].of != answer:
             fitting = [name for name, known in names.METRICS.items() if known.of == answer]

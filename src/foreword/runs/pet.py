@@ -246,8 +246,6 @@ class Procedure:
         save_file(found, temporary)
         temporary.replace(file)
         # Weights of a whole model for each member; what is needed of it is written down.
-        for weights in (out / "artifact").glob("delta.safetensors"):
-            weights.unlink()
         shutil.rmtree(out / "artifact", ignore_errors=True)
 
     def _logs(self, said: Answered) -> Tensor:

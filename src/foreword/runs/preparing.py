@@ -47,8 +47,8 @@ class Prepared:
         return (
             f"{recipe.name}: {recipe.method.name} on {recipe.backbone.name} "
             f"({geometry.main.layers} layers, width {geometry.width}), {recipe.method.length} "
-            f"virtual tokens, {trained}; {len(data.pairs)} training pairs{cut}, {len(data.dev)} "
-            f"dev and {len(data.test)} {data.test_split} records"
+            f"virtual tokens, {trained} trained; {len(data.pairs)} training pairs{cut}, "
+            f"{len(data.dev)} dev and {len(data.test)} {data.test_split} records"
         )
 
 

@@ -67,16 +67,16 @@ class Slots:
             if text.mask is not None:
                 _at_the_end(text)
             return cls(False)
-        sentinels = tokens.sentinel(0), tokens.sentinel(1)
         if text.mask is None:
             return cls(False)
-        if sentinels[0] is None:
+        sentinel = tokens.sentinel(0)
+        if sentinel is None:
             raise BackboneError(
                 f"backbone: '{backbone.name}' ({backbone.model.config.model_type}) has no sentinel "
                 "<extra_id_0> to stand for {mask}; leave {mask} out, and the label word is read as "
                 "the first of the answer"
             )
-        return cls(False, 0, (sentinels[0],), (sentinels[0],))
+        return cls(False, 0, (sentinel,), (sentinel,))
 
     def window(
         self,
