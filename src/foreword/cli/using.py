@@ -108,8 +108,7 @@ def predict(
     batch_size: o.BatchSizeOption = None,
     limit: o.LimitOption = None,
 ) -> None:
-    """Tell labels with probabilities, tags of words, spans with scores, or a missing word, by a
-    trained head or by label words; JSONL comes out, one row for each input."""
+    """Tell labels, tags, spans or missing words, with probabilities; JSONL comes out."""
     rows = _inputs(text or [], input)[:limit]
     prompt = _load(artifact, on)
     from foreword.evaluation.rows import in_full
