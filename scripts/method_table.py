@@ -48,6 +48,23 @@ WORDS = {
     "LoRA": "LoRA",
 }
 """A class of an axis, and what the table calls it."""
+TITLES = {
+    "prefix-tuning": "Prefix-Tuning",
+    "infix-tuning": "– infix",
+    "embedding-only": "– embedding-only",
+    "prompt-tuning": "Prompt Tuning",
+    "p-tuning": "P-Tuning, virtual tokens in a template",
+    "p-tuning-v2": "P-Tuning v2",
+    "fine-tuning-top": "– of the top layers",
+    "bitfit": "BitFit",
+    "adapter": "adapters",
+    "lora": "LoRA",
+    "pet": "PET",
+    "head-only": "head only",
+    "hard-prompt": "hard prompt with examples",
+}
+"""A method's name in the table, where it is not the recipe's."""
+PLACES = (ROOT / "README.md", PAGES / "README.md")
 
 
 def measure(recipe: Path, out: Path) -> dict[str, Any]:
@@ -70,6 +87,7 @@ def measure(recipe: Path, out: Path) -> dict[str, Any]:
         "placement": axes["placement"] if prompted else None,
         "readout": axes["readout"],
         "delta": axes["delta"],
+        "steps": training["steps"],
         "trained_parameters": training["trained_parameters"],
         "artifact_bytes": run.metrics["artifact_bytes"],
         "metric": metric,
@@ -78,31 +96,43 @@ def measure(recipe: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]], pages: str, recipes: str) -> str:
-    """The rows in Markdown; `pages` and `recipes` lead from the page to them."""
-    head = (
-        "| method | paper | virtual tokens are made by | enter as | stand | answer "
-        "| backbone moves | trained | artifact | measured | recipe |"
-    )
-    lines = [head, "|" + "---|" * 11]
+def table(rows: list[dict[str, Any]], page: Path) -> str:
+    """The rows in Markdown as a page has them: with all axes in docs/, without in README.md."""
+    in_docs = page.parent == PAGES
+    pages, top = ("", "../../") if in_docs else ("docs/methods/", "")
+    titles = ["method", "paper", "artifact", "measured", "recipe"]
+    if in_docs:
+        titles[2:2] = [
+            "virtual tokens are made by",
+            "enter as",
+            "stand",
+            "answer",
+            "backbone moves",
+            "steps",
+            "trained",
+        ]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for row in rows:
-        alone = row["backbone_alone"]
-        beside = "" if alone is None else f" (backbone alone {alone:.1f})"
-        title = METRICS[row["metric"]].title
-        page = f"[{Path(row['recipe']).stem}]({pages}{row['method']}.md)"
+        alone, title = row["backbone_alone"], METRICS[row["metric"]].title
+        unit = " %" if title.endswith(" %") else ""
+        beside = "" if alone is None else f" (backbone alone {alone:.1f}{unit})"
         made = {"table": "a table", "mlp": "an MLP", "lstm": "an LSTM"}
-        cells = [
-            page,
-            row["paper"],
+        axes = [
             made.get(row["reparameterization"], "–"),
             WORDS[row["injection"]] if row["placement"] else "–",
             WORDS[row["placement"]] if row["placement"] else "–",
             WORDS[row["readout"]],
             WORDS[row["delta"]],
+            f"{row['steps']:,}",
             f"{row['trained_parameters']:,}",
+        ]
+        cells = [
+            f"[{TITLES.get(row['method'], row['method'])}]({pages}{row['method']}.md)",
+            row["paper"],
+            *(axes if in_docs else []),
             f"{row['artifact_bytes'] / 1000:,.0f} kB",
-            f"{title} {row['figure']:.1f}{beside}",
-            f"[{Path(row['recipe']).name}]({recipes}{row['recipe']})",
+            f"{title.removesuffix(' %')} {row['figure']:.1f}{unit}{beside}",
+            f"[{Path(row['recipe']).name}]({top}{row['recipe']})",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -138,8 +168,8 @@ def main() -> int:
         rows.sort(key=lambda row: order.index(row["method"]))
         files.write_text(FIGURES, json.dumps(rows, indent=2) + "\n")
     rows = json.loads(FIGURES.read_text(encoding="utf-8"))
-    write(ROOT / "README.md", table(rows, "docs/methods/", ""))
-    write(PAGES / "README.md", table(rows, "", "../../"))
+    for page in PLACES:
+        write(page, table(rows, page))
     return 0
 
 

@@ -17,12 +17,37 @@ iPET: three generations, five times as many examples in each, labelled by a quar
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from foreword.methods.axes import Full, LabelWords
+from foreword.methods.axes import Data, Full, LabelWords
 from foreword.methods.base import DeltaOptions
+
+
+class Pattern(Data):
+    """A cloze question, and what its answers mean."""
+
+    input: str = Field(description="template of it, or of its first text")
+    second: str | None = Field(
+        None, description="template of a second text; one of the two has the {mask}"
+    )
+    words: LabelWords | None = Field(
+        None, min_length=2, description="label words of this pattern alone"
+    )
+
+    def __str__(self) -> str:
+        return self.input if self.second is None else f"{self.input} | {self.second}"
+
+
+PatternChoice = Annotated[
+    Pattern,
+    BeforeValidator(
+        lambda given: {"input": given} if isinstance(given, str) else given,
+        json_schema_input_type=str | Pattern,
+    ),
+]
+"""A pattern; a plain text is its template."""
 
 
 class PET(DeltaOptions):
@@ -39,11 +64,16 @@ class PET(DeltaOptions):
     }
 
     name: Literal["pet"]
-    patterns: tuple[str, ...] = Field(
-        min_length=1, description="templates with a {mask}, where the label's word is read"
+    patterns: tuple[PatternChoice, ...] = Field(
+        min_length=1,
+        description="templates with a {mask}, where the label's word is read; or, of each, `input`,"
+        " `second` and `words`",
     )
-    words: LabelWords = Field(
-        min_length=2, description="label -> the word that stands for it, or several"
+    words: LabelWords | None = Field(
+        None,
+        min_length=2,
+        description="label -> the word that stands for it, or several; of patterns without words of"
+        " their own",
     )
     models: int = Field(3, ge=1, description="how many are tuned for each pattern")
     tuned: Literal["fine-tuning", "fine-tuning-top", "bitfit", "adapter", "lora"] = Field(
@@ -69,10 +99,38 @@ class PET(DeltaOptions):
         0.25, gt=0, le=1, description="share of the other models that label for one"
     )
 
-    @field_validator("patterns", mode="before", json_schema_input_type=str | tuple[str, ...])
+    @field_validator(
+        "patterns", mode="before", json_schema_input_type=str | tuple[PatternChoice, ...]
+    )
     @classmethod
     def _one_or_several(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str) else given
+        return (given,) if isinstance(given, str | dict) else given
+
+    @model_validator(mode="after")
+    def _every_pattern_has_words(self) -> PET:
+        labels = self.labels
+        for pattern in self.patterns:
+            words = pattern.words or self.words
+            if words is None:
+                raise ValueError(
+                    f"`patterns`: {str(pattern)!r} has no words; give it `words`, or give them to "
+                    "all as `method.words`"
+                )
+            if set(words) != set(labels):
+                raise ValueError(
+                    f"`patterns`: {str(pattern)!r} has words for {', '.join(words)}, others for "
+                    f"{', '.join(labels)}; each pattern needs words for the same labels"
+                )
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that have words, as the first pattern names them."""
+        return tuple(self.words or self.patterns[0].words or ())
+
+    def words_of(self, pattern: Pattern) -> dict[str, tuple[str, ...]]:
+        """Label -> words, of a pattern."""
+        return pattern.words or self.words or {}
 
     @property
     def moves(self) -> Full:

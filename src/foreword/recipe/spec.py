@@ -596,19 +596,20 @@ class Recipe(Data):
                 "pet ends in a classifier with a head: give `task.data.label`, and the label words "
                 "as `method.words` instead of `task.verbalizer`"
             )
-        if task.labels is not None and set(task.labels) != set(method.words):
+        if task.labels is not None and set(task.labels) != set(method.labels):
             raise ValueError(
-                f"`words` has words for {', '.join(method.words)}, but `task.labels` are "
+                f"`words` has words for {', '.join(method.labels)}, but `task.labels` are "
                 f"{', '.join(task.labels)}; name the same, or leave `task.labels` out"
             )
         for pattern in method.patterns:
+            written = [text for text in (pattern.input, pattern.second) if text is not None]
             try:
-                parsed = Template.parse(pattern)
+                parsed = [Template.parse(text) for text in written]
             except TemplateError as error:
                 raise ValueError(f"`patterns`: {error}") from error
-            if parsed.mask is None or parsed.soft:
+            if sum(one.mask is not None for one in parsed) != 1 or any(one.soft for one in parsed):
                 raise ValueError(
-                    f"`patterns`: {pattern!r} needs a {{mask}}, and takes no {{soft}} slots"
+                    f"`patterns`: {str(pattern)!r} needs one {{mask}}, and takes no {{soft}} slots"
                 )
         return method
 

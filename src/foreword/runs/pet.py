@@ -28,6 +28,7 @@ from foreword.errors import RecipeError, UserError
 from foreword.evaluation import tell
 from foreword.layout import Pair
 from foreword.methods import PET, HardPrompt
+from foreword.methods.pet import Pattern
 from foreword.progress import Progress
 from foreword.recipe import Recipe, parse_recipe
 from foreword.runs.data import RunExamples
@@ -114,16 +115,16 @@ class Procedure:
                 ],
             )
         known = {*labels, *(e.label or "" for e in self.labelled)}
-        unnamed = sorted(known - set(self.method.words))
+        unnamed = sorted(known - set(self.method.labels))
         if unnamed:
             raise RecipeError(
                 "recipe",
                 [
                     f"method.words: has no word for the label {unnamed[0]!r}; its labels are "
-                    f"{', '.join(self.method.words)}"
+                    f"{', '.join(self.method.labels)}"
                 ],
             )
-        unseen = sorted(set(self.method.words) - set(labels))
+        unseen = sorted(set(self.method.labels) - set(labels))
         if unseen:
             raise RecipeError(
                 "recipe",
@@ -159,12 +160,13 @@ class Procedure:
         return [
             Cloze(
                 TextTask.of(
-                    pattern,
+                    pattern.input,
                     truncate=self._truncated(pattern),
+                    second=pattern.second,
                     max_tokens=self.recipe.task.max_tokens,
                 ),
                 self.labels,
-                tuple(self.method.words[label] for label in self.labels),
+                tuple(self.method.words_of(pattern)[label] for label in self.labels),
             )
             for pattern in self.method.patterns
         ]
@@ -177,13 +179,13 @@ class Procedure:
         """
         for task, pattern in zip(self.tasks(), self.method.patterns, strict=True):
             try:
-                room = self._bare(task).room
+                room = self.bare(task).room
                 for example in (*self.labelled, *self.unlabelled, *self.dev):
                     task.windows(self.backbone, example, room, labelled=False)
             except UserError as error:
-                raise RecipeError("recipe", [f"method.patterns: {pattern!r}: {error}"]) from error
+                raise RecipeError("recipe", [f"method.patterns: {str(pattern)!r}: {error}"]) from error
 
-    def _bare(self, task: Cloze) -> TunedModel:
+    def bare(self, task: Cloze) -> TunedModel:
         """The backbone as it is, reading a pattern."""
         readout = task.readout(self.backbone)
         return compose(self.backbone, HardPrompt(name="hard-prompt"), readout)
@@ -194,7 +196,7 @@ class Procedure:
             return [1.0] * len(self.method.patterns)
         weights = []
         for task in self.tasks():
-            told, _ = tell(self._bare(task), task, self.labelled)
+            told, _ = tell(self.bare(task), task, self.labelled)
             right = sum(said.answer == e.label for said, e in zip(told, self.labelled, strict=True))
             weights.append(right / len(self.labelled))
         return weights if any(weights) else [1.0] * len(weights)
@@ -315,11 +317,12 @@ class Procedure:
                         else {}
                     ),
                 },
-                "input": pattern,
+                "input": pattern.input,
+                "second": pattern.second,
                 "truncate": self._truncated(pattern),
                 "max_tokens": task.max_tokens,
                 "labels": list(self.labels),
-                "verbalizer": {"words": {k: list(v) for k, v in method.words.items()}},
+                "verbalizer": {"words": {k: list(v) for k, v in method.words_of(pattern).items()}},
             },
             "method": method.tuned if method.steps else "hard-prompt",
             "evaluation": {"backbone_alone": False, "samples": 0},
@@ -337,10 +340,10 @@ class Procedure:
             }
         return parse_recipe(raw, where=member.name).model_dump(mode="json")
 
-    def _truncated(self, pattern: str) -> str | None:
+    def _truncated(self, pattern: Pattern) -> str | None:
         """The classifier's field that gives way, where the pattern has it and does not say."""
         field = self.recipe.task.truncate
-        return field if f"{{{field}}}" in pattern else None
+        return field if f"{{{field}}}" in str(pattern) else None
 
     def _report(
         self, said: dict[Member, Said], weights: Sequence[float], dev: Tensor
@@ -357,7 +360,7 @@ class Procedure:
             "patterns": [
                 {
                     **asdict(member),
-                    "text": self.method.patterns[member.pattern],
+                    "text": str(self.method.patterns[member.pattern]),
                     "weight": weights[member.pattern],
                     "accuracy": accuracy(found.dev),
                 }
