@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BertConfig,
+    BertForMaskedLM,
     DynamicCache,
     PreTrainedModel,
 )
@@ -99,6 +100,13 @@ def saved_bert(folder: Path, kind: Any, *, positions: int, masked: bool = False)
         tokenizer.add_special_tokens({"mask_token": "[MASK]"})
     tokenizer.save_pretrained(folder)
     return load_backbone(str(folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """A tiny random BERT with its head over the bundled vocabulary and a mask token."""
+    folder = tmp_path_factory.mktemp("masked")
+    return saved_bert(folder, BertForMaskedLM, positions=128, masked=True)
 
 
 _tokenizers: list[Any] = []

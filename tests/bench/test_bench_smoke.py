@@ -50,6 +50,13 @@ def training(floor: ModuleType) -> Iterator[ModuleType]:
     AcceleratorState._reset_state()
 
 
+@pytest.fixture
+def infix(training: ModuleType) -> Iterator[ModuleType]:
+    """The module bench/infix.py, which takes its flags and its clock from bench/training.py."""
+    yield import_module("infix")
+    sys.modules.pop("infix")
+
+
 def layout_of(vocabulary: int, *, virtual: int = 0) -> Layout:
     dice = torch.Generator().manual_seed(1)
 
@@ -79,6 +86,45 @@ def test_all_variants_are_reported_without_any_time(
     table = (tmp_path / "training-cpu.md").read_text("utf-8")
     assert table == printed.out
     assert all(f"| {name} |" in table for name in VARIANTS)
+
+
+def test_infix_is_reported_without_any_time(
+    infix: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--shape tiny --rounds 2 --steps 1 --lengths synthetic --threads 1"
+    assert infix.main([*options.split(), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "round 2/2" in printed.err
+    report = json.loads((tmp_path / "infix-tiny-cpu.json").read_text("utf-8"))
+    found = report["time_over_prefix"]
+    kept = {"infix, sources kept", "embedding infix, sources kept"}
+    assert set(found) == {"prefix", "prefix, again", "infix", "embedding infix"} | kept
+    for row in found.values():
+        assert len(row["ratios"]) == 2
+        assert 0 < row["min"] <= row["median"] <= row["max"]
+    assert found["prefix"]["median"] == 1.0
+    assert report["command"] == f"python bench/infix.py {options}"
+    assert report["kept_bytes_per_source_token"] > 0
+    assert str(tmp_path) not in json.dumps(report)
+    assert not any("second" in key for key in report)
+    assert all(f"| {name} |" in printed.out for name in found)
+
+
+def test_what_is_kept_changes_no_loss(infix: ModuleType, training: ModuleType) -> None:
+    """What is timed is the same step: the same losses with sources read anew and kept."""
+    flags = "--shape tiny --rounds 1 --steps 1 --lengths synthetic --threads 1"
+    options = training._options(flags.split())
+    pairs, _ = training.make_pairs(options)
+    rows = list(range(4))
+    losses = []
+    for kept in ([], [pairs[i].source for i in rows]):
+        torch.manual_seed(0)
+        backbone = training._backbone(infix.random_gpt2("tiny", 0))
+        method = infix.InfixTuning(name="infix-tuning", length=3, reparameterization=infix.Table())
+        step, size = infix.step_of(backbone, pairs, method, len(rows), kept)
+        assert (size > 0) == bool(kept)
+        losses.append([step(rows) for _ in range(2)])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_the_floor_computes_the_bare_models_loss(floor: ModuleType) -> None:

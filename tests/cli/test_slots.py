@@ -65,6 +65,46 @@ def test_a_dry_run_shows_rows_and_writes_nothing(foreword: Command, told: Path) 
     assert printed["label_words"]["no"] == {"bad": ["Ġbad"]}
 
 
+def test_a_dry_run_of_pet(foreword: Command, told: Path) -> None:
+    """What the models of each pattern read, and what the classifier does."""
+    recipe = yaml.safe_load((told / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe["task"] |= {"input": "{sentence}", "limits": {"per_label": 1}}
+    words = recipe["task"].pop("verbalizer")["words"]
+    patterns = ["{sentence} It was {mask}", "{sentence:cut} : {mask}"]
+    recipe["method"] = {"name": "pet", "words": words, "patterns": patterns}
+    file = told / "pet.yaml"
+    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    done = foreword("train", file, "--dry-run", "--device", "cpu")
+    assert done.status == 0
+    _, first, second = done.out.split("\npattern ")
+    second, _, classifier = second.partition(
+        "the classifier, which learns from what the patterns' models say"
+    )
+    for number, (part, rendered) in enumerate(
+        ((first, "{sentence} It was {mask}"), (second, "{sentence:cut} : {mask}")), 1
+    ):
+        for line in (
+            f"{number} of 2  {rendered!r}",
+            "label word 'very fine' is 2 tokens here: Ġvery Ġfine",
+            "label 'no': 'bad' as Ġbad",
+            "all.tsv, line ",
+            "\n  says     yes (good, very fine)\n",
+        ):
+            assert line in part
+    assert "ĠIt Ġwas" in first
+    assert "Ġ:" in second
+    assert "\n  says     yes\n" in classifier
+    assert "{mask}" not in classifier
+    assert done.out.endswith("nothing was trained or written\n")
+    assert not Path("runs").exists()
+    again = foreword("train", file, "--dry-run", "--device", "cpu", "--json")
+    shown = json.loads(again.out)
+    assert [pattern["pattern"] for pattern in shown["patterns"]] == patterns
+    asked = [example["text"] for example in shown["examples"]]
+    for pattern, ending in zip(shown["patterns"], (" It was {mask}", " : {mask}"), strict=True):
+        assert [example["text"] for example in pattern["examples"]] == [e + ending for e in asked]
+
+
 def test_a_dry_run_of_a_text(foreword: Command) -> None:
     done = foreword("train", QUICKSTART, "--dry-run", "--device", "cpu", *small())
     assert done.status == 0

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import foreword
-from compat.with_heads import BASES, KINDS, LENGTH, WARNINGS, adapted, save, save_base
+from compat.with_heads import BASES, KINDS, LENGTH, WARNINGS, Bases, adapted, save, save_base
 from conftest import assert_close
 from foreword.backbone import load_backbone
 from foreword.errors import ArtifactError, UserError
@@ -30,15 +30,8 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
-
-    def find(name: str) -> Path:
-        if name not in made:
-            made[name] = save_base(name, tmp_path_factory.mktemp("bases") / name.replace(" ", "-"))
-        return made[name]
-
-    return find
+def base(tmp_path_factory: pytest.TempPathFactory) -> Bases:
+    return Bases(tmp_path_factory.mktemp("bases"))
 
 
 def asked(task: str) -> Any:

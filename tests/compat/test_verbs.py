@@ -6,9 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+import peft
 import pytest
 
-from compat.exchanging import LENGTH, WARNINGS, peft_model, save
+from compat.exchanging import LENGTH, WARNINGS, base_model, peft_model, save
 from compat.with_heads import adapted, save_base
 from foreword.backbone import bundled_backbones
 from foreword.cli import main
@@ -51,6 +52,30 @@ def test_import_generate_export(foreword, adapter) -> None:
     assert Path("out/birds/adapter_model.safetensors").is_file()
     status, out, _ = foreword("show", "runs/birds")
     assert "adapter_model.safetensors" in out
+
+
+def test_low_rank_updates(foreword, tmp_path) -> None:
+    where = str(bundled_backbones()["foreword/mini"])
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=2, use_rslora=True, fan_in_fan_out=True)
+    save(peft.get_peft_model(base_model(where), config), tmp_path / "low")
+    status, out, err = foreword("import", "peft", "low", "--device", "cpu")
+    assert (status, out.split()[:2]) == (0, ["artifact", "runs/low"])
+    assert "(lora, rank 2, for " in out
+    assert "note: use_rslora: its updates count" in err
+    generate = ["--text", "The robin", "--max-new-tokens", 3, "--device", "cpu"]
+    status, out, _ = foreword("generate", "runs/low", *generate)
+    assert (status, json.loads(out)["input"]) == (0, "The robin")
+    status, out, _ = foreword("export", "peft", "runs/low", "back")
+    assert (status, "(LORA, rank 2)" in out) == (0, True)
+    stated = json.loads(Path("low/adapter_config.json").read_text(encoding="utf-8"))
+    Path("low/adapter_config.json").write_text(
+        json.dumps({**stated, "use_dora": True, "bias": "all"}), encoding="utf-8"
+    )
+    status, out, err = foreword("import", "peft", "low", "--out", "it")
+    assert (status, out) == (2, "")
+    assert "use_dora: true scales" in err
+    assert "bias: 'all' lets" in err
+    assert not Path("it").exists()
 
 
 def test_options(foreword, adapter) -> None:

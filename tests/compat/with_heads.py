@@ -100,6 +100,19 @@ def save_base(name: str, folder: Path, **overrides: Any) -> Path:
     return folder
 
 
+class Bases:
+    """Small base models by name, each saved once below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.made = folder, dict[str, Path]()
+
+    def __call__(self, name: str) -> Path:
+        """Where it lies."""
+        if name not in self.made:
+            self.made[name] = save_base(name, self.folder / name.replace(" ", "-"))
+        return self.made[name]
+
+
 def adapted(base: Path, task: str, kind: str, *, labels: int = 3, **options: Any) -> Any:
     """PEFT's model, its prompt and head random and loud."""
     name, usual = KINDS[kind]

@@ -13,10 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_resuming import Killed, Told
-from transformers import BertForMaskedLM
 
 import foreword
-from conftest import saved_bert
 from foreword.backbone import Backbone
 from foreword.compat import export_peft
 from foreword.errors import ArtifactError, DataError, RecipeError, UserError
@@ -31,13 +29,6 @@ CHAT = (
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 WORDS = {"yes": ["good", "very fine"], "no": "bad"}
-
-
-@pytest.fixture(scope="module")
-def masked(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """A tiny random BERT with a head over the bundled vocabulary and a mask token."""
-    folder = tmp_path_factory.mktemp("masked")
-    return saved_bert(folder, BertForMaskedLM, positions=64, masked=True)
 
 
 @pytest.fixture(scope="module")

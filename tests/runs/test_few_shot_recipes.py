@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertForMaskedLM
 
-from conftest import saved_bert
 from foreword.backbone import Backbone
 from foreword.recipe import load_recipe
 from foreword.runs import train
@@ -66,11 +64,6 @@ SAYS = {
     "fewglue/wic.yaml": ["false", "true"],
     "lama/p-tuning.yaml": ["white", "green"],
 }
-
-
-@pytest.fixture(scope="module")
-def masked(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return saved_bert(tmp_path_factory.mktemp("masked"), BertForMaskedLM, positions=64, masked=True)
 
 
 def settings(rows: Sequence[Mapping[str, Any]], backbone: Backbone, folder: Path) -> list[str]:

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertForMaskedLM
 
 import foreword
-from conftest import VOCABULARY, saved_bert
+from conftest import VOCABULARY
 from foreword.backbone import Backbone
 from foreword.errors import RecipeError, UserError
 from foreword.evaluation import tell
 from foreword.layout import Layout, Pair
 from foreword.methods import HardPrompt
 from foreword.readout import SequenceHead
+from foreword.recipe import load_recipe, parse_recipe
 from foreword.runs import Run, train
+from foreword.runs.preview import preview
 from foreword.tasks import Example
 from foreword.text import TextTask
 from foreword.training.hardware import Hardware
@@ -30,13 +31,6 @@ from foreword.understanding import Cloze
 
 PATTERNS = ("{sentence:cut} It was {mask} .", "{sentence:cut} All {mask} !")
 WORDS = {"yes": ("good", "fine"), "no": ("bad",)}
-
-
-@pytest.fixture(scope="module")
-def masked(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """A tiny random BERT with its head over the bundled vocabulary and a mask token."""
-    folder = tmp_path_factory.mktemp("masked")
-    return saved_bert(folder, BertForMaskedLM, positions=128, masked=True)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +118,29 @@ def test_the_ensemble_is_the_weighted_mean_of_scores(done: Run) -> None:
     both = [("no", "yes")[i] for i in total.argmax(-1).tolist()]
     hits = sum(a == b for a, b in zip(both, gold, strict=True))
     assert report["ensemble_accuracy"] == pytest.approx(100 * hits / len(gold))
+
+
+def test_patterns_of_two_texts_and_words_of_their_own(
+    masked: Backbone, rated: Path, tmp_path: Path
+) -> None:
+    """Each pattern's run is the recipe that says the same; words for all are not needed."""
+    words = [{"yes": ["true"], "no": ["false"]}, {"yes": ["right"], "no": ["wrong"]}]
+    patterns = [
+        {"input": "{sentence}", "second": "{mask} .", "words": words[0]},
+        {"input": "It was {mask} : {sentence}", "words": words[1]},
+    ]
+    given = recipe(rated, masked, models=1, steps=2, patterns=patterns, words=None)
+    run = start(given, masked, tmp_path / "run")
+    for number, (pattern, own) in enumerate(zip(patterns, words, strict=True)):
+        made = load_recipe(run.folder / "patterns" / f"g0-p{number}-m0" / "recipe.yaml")
+        assert made.task.input == pattern["input"]
+        assert made.task.second == pattern.get("second")
+        assert made.task.verbalizer is not None
+        assert {k: list(v) for k, v in made.task.verbalizer.words.items()} == own
+    texts = [row["text"] for row in run.metrics["pet"]["patterns"]]
+    assert texts == ["{sentence} | {mask} .", "It was {mask} : {sentence}"]
+    again = start(given, masked, tmp_path / "run", resume=True)
+    assert again.metrics == run.metrics
 
 
 def test_patterns_weigh_what_they_know_before_training(done: Run, masked: Backbone) -> None:
@@ -268,7 +285,28 @@ def test_the_classifier_keeps_its_precision(masked: Backbone, rated: Path, tmp_p
         ({"limits": {}}, {}, "task.data.unlabelled: pet labels examples that have no label"),
         ({}, {"words": {"yes": "good", "maybe": "so"}}, "has no word for the label 'no'"),
         ({}, {"words": {**WORDS, "maybe": "so"}}, "method.words: has a word for 'maybe', but"),
-        ({}, {"patterns": ["{sentence}"]}, "needs a {mask}"),
+        ({}, {"patterns": ["{sentence}"]}, "needs one {mask}"),
+        (
+            {},
+            {"patterns": {"input": "{sentence} {mask}", "second": "It was {mask}"}},
+            "'{sentence} {mask} | It was {mask}' needs one {mask}",
+        ),
+        ({}, {"words": None}, "has no words; give it `words`"),
+        (
+            {},
+            {"patterns": [PATTERNS[0], {"input": "{mask} {sentence}", "words": {"yes": "true"}}]},
+            "at least 2",
+        ),
+        (
+            {},
+            {
+                "patterns": [
+                    PATTERNS[0],
+                    {"input": "{mask} {sentence}", "words": {"yes": "good", "so": "bad"}},
+                ]
+            },
+            "'{mask} {sentence}' has words for yes, so, others for yes, no",
+        ),
         (
             {},
             {"patterns": ["{sentence} {mask}"], "words": {"yes": "good", "no": ["bad", "good"]}},
@@ -412,3 +450,46 @@ def test_mlm_weight_needs_label_words(rated: Path, masked: Backbone) -> None:
     given["training"]["mlm_weight"] = 0.1
     with pytest.raises(RecipeError, match="mlm_weight"):
         train(given, backbone=masked)
+
+
+def test_a_preview_shows_every_pattern(masked: Backbone, rated: Path) -> None:
+    given = recipe(rated, masked, words={"yes": ["good", "very fine"], "no": ["\N{SNOWMAN}x"]})
+    found = preview(parse_recipe(given), backbone=masked, device="cpu").as_json()
+    found = json.loads(json.dumps(found))
+    assert [pattern["pattern"] for pattern in found["patterns"]] == list(PATTERNS)
+    assert "label_words" not in found
+    for pattern, ending in zip(found["patterns"], ("It was {mask} .", "All {mask} !"), strict=True):
+        assert pattern["label_words"]["yes"] == {"good": ["Ġgood"], "very fine": ["Ġvery", "Ġfine"]}
+        assert "label word 'very fine' is 2 tokens here: Ġvery Ġfine" in pattern["notes"]
+        assert len(pattern["notes"]) == 2
+        masks = max(
+            len(word) for words in pattern["label_words"].values() for word in words.values()
+        )
+        assert len(pattern["examples"]) == 3
+        for shown, plain in zip(pattern["examples"], found["examples"], strict=True):
+            assert shown["where"] == plain["where"]
+            assert shown["text"] == f"{plain['text']} {ending}"
+            (row,) = shown["rows"]
+            assert row["read_at"] == ["[MASK]"] * masks
+            assert row["says"] == plain["rows"][0]["says"]
+            assert "[MASK]" not in plain["rows"][0]["tokens"]
+
+
+def test_a_preview_says_what_is_cut_in_a_pattern(masked: Backbone, rated: Path) -> None:
+    given = recipe(rated, masked)
+    given["task"] |= {"input": "{sentence:cut}", "max_tokens": 7}
+    found = preview(parse_recipe(given), count=1, backbone=masked, device="cpu")
+    for pattern in found.patterns:
+        (shown,) = pattern.examples
+        assert pattern.most == 7
+        assert len(shown.rows[0].tokens) <= 7
+        assert (shown.cut > 0, shown.cut_fields) == (True, ("sentence",))
+
+
+def test_a_preview_refuses_what_training_refuses(masked: Backbone, rated: Path) -> None:
+    for method, said in (
+        ({"patterns": ["{sentense} {mask}"]}, r"method\.patterns: .*no field 'sentense'"),
+        ({"words": {"yes": "good", "perhaps": "bad"}}, r"method\.words: has no word for the label"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            preview(parse_recipe(recipe(rated, masked, **method)), backbone=masked, device="cpu")

@@ -52,9 +52,10 @@ def import_peft(
     *,
     on: o.BackboneFlags,
 ) -> None:
-    """Make an artifact of a prefix, prompt or P-Tuning adapter that PEFT trained, with its head."""
+    """Make an artifact of a prefix, prompt, P-Tuning or LoRA that PEFT trained, with its head."""
     from foreword.backbone import default_device
     from foreword.compat import import_peft as run_import
+    from foreword.methods import LoRA
 
     device = on.device.value if on.device else default_device()
     dtype = on.dtype.value if on.dtype else "float32"
@@ -72,10 +73,11 @@ def import_peft(
         dtype=dtype,
         download=download,
     )
-    typer.echo(
-        f"artifact  {out}  ({manifest.method.name}, {manifest.method.length} virtual tokens, for "
-        f"{manifest.backbone.name})"
-    )
+    method = manifest.method
+    size = f"{method.length} virtual tokens"
+    if isinstance(method, LoRA):
+        size = f"rank {method.rank}"
+    typer.echo(f"artifact  {out}  ({method.name}, {size}, for {manifest.backbone.name})")
     for note in manifest.data["peft"].get("notes", ()):
         typer.echo(f"note: {note}", err=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from foreword.errors import UserError
 if TYPE_CHECKING:
     from foreword.recipe import Recipe
     from foreword.runs import Run
+    from foreword.runs.preview import LabelWords, Shown
 
 
 @o.with_flags
@@ -110,16 +112,33 @@ def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
     typer.echo(found.plan)
     for line in found.notes:
         typer.echo(line)
-    for label, words in found.words.items():
-        said = ", ".join(f"{word!r} as {' '.join(tokens)}" for word, tokens in words.items())
-        typer.echo(f"label {label!r}: {said}")
+    _print_words(found.words)
+    for number, pattern in enumerate(found.patterns, 1):
+        typer.echo(f"\npattern {number} of {len(found.patterns)}  {pattern.template!r}")
+        for line in pattern.notes:
+            typer.echo(line)
+        _print_words(pattern.words)
+        _print_examples(pattern.examples, pattern.most, pattern.words)
+    if found.patterns:
+        typer.echo("\nthe classifier, which learns from what the patterns' models say")
     if found.in_front:
         typer.echo(f"{found.in_front} virtual tokens stand outside of the text")
-    for shown in found.examples:
+    _print_examples(found.examples, found.most, found.words)
+    typer.echo("\nnothing was trained or written")
+
+
+def _print_words(words: LabelWords) -> None:
+    for label, named in words.items():
+        said = ", ".join(f"{word!r} as {' '.join(tokens)}" for word, tokens in named.items())
+        typer.echo(f"label {label!r}: {said}")
+
+
+def _print_examples(examples: Sequence[Shown], longest: int | None, words: LabelWords) -> None:
+    most = "" if longest is None else f" of at most {longest}"
+    for shown in examples:
         typer.echo(f"\n{shown.where}\n  text     {shown.text!r}")
         before: list[str] = []
         for row in shown.rows:
-            most = "" if found.most is None else f" of at most {found.most}"
             if row.tokens != before:
                 typer.echo(f"  tokens   {' '.join(row.tokens)}  ({len(row.tokens)}{most})")
             before = row.tokens
@@ -127,10 +146,15 @@ def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
                 if tokens:
                     typer.echo(f"  {name:<8} {' '.join(tokens)}")
             if row.says:
-                typer.echo(f"  says     {' '.join(row.says)}")
+                typer.echo(f"  says     {' '.join(_named(said, words) for said in row.says)}")
         if shown.cut:
             typer.echo(f"  cut      {shown.cut} tokens of {', then of '.join(shown.cut_fields)}")
-    typer.echo("\nnothing was trained or written")
+
+
+def _named(said: str, words: LabelWords) -> str:
+    """A label with its words, where these are not the label itself."""
+    named = list(words.get(said, ()))
+    return f"{said} ({', '.join(named)})" if named not in ([], [said]) else said
 
 
 def _go_on(folder: Path | None, on: o.BackboneFlags) -> str:

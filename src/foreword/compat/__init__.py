@@ -2,7 +2,7 @@
 
 The configurations and modules keep PEFT's fields, defaults, parameter names and shapes, so that
 code written for them runs with the import replaced; `import_peft` and `export_peft` carry trained
-prompts of decoders over and back.
+prompts and LoRA over and back.
 """
 
 from foreword.compat.configs import (

@@ -1,4 +1,4 @@
-"""PEFT's folder of one prompt: `adapter_config.json` and `adapter_model.safetensors`.
+"""PEFT's folder of one prompt or LoRA: `adapter_config.json` and `adapter_model.safetensors`.
 
 The folder comes from somebody else. Only these two files are opened, and only as JSON and as
 safetensors: no pickle is read, no class is looked up by a name in it, and no link out of it is
@@ -8,11 +8,14 @@ followed.
 from __future__ import annotations
 
 import json
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,12 +29,15 @@ from foreword.recipe.problems import explain, found
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 TENSOR, PREFIX = "prompt_embeddings", "base_model."
+BASE = "base_model.model."
+"""Before the names of the base model's layers in files of LoRA."""
+FACTORS = ("lora_A.weight", "lora_B.weight")
 HEADS = {
     "SEQ_CLS": ("classifier", "score"),
     "TOKEN_CLS": ("classifier", "score"),
     "QUESTION_ANS": ("qa_outputs",),
 }
-"""Task type -> the modules that PEFT trains beside the prompt, and stores by their names."""
+"""Task type -> the modules that PEFT trains beside all else, and stores by their names."""
 LARGEST_CONFIG = 2**20
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 
@@ -40,16 +46,21 @@ class AdapterConfig(Data):
     """What foreword takes of `adapter_config.json`; fields that say nothing are left out before."""
 
     task_type: Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"]
-    num_virtual_tokens: int = Field(ge=1, le=4096, strict=True)
     base_model_name_or_path: str | None = Field(None, max_length=4096)
     revision: str | None = Field(None, max_length=300)
     peft_version: str | None = Field(None, max_length=100)
     inference_mode: bool = True
+    modules_to_save: tuple[str, ...] = ()
+
+
+class VirtualTokens(AdapterConfig):
+    """What the configurations of all prompts say."""
+
+    num_virtual_tokens: int = Field(ge=1, le=4096, strict=True)
     token_dim: int | None = Field(None, ge=1, strict=True)
     num_transformer_submodules: int | None = Field(None, ge=1, le=2, strict=True)
     num_attention_heads: int | None = Field(None, ge=1, strict=True)
     num_layers: int | None = Field(None, ge=1, strict=True)
-    modules_to_save: tuple[str, ...] = ()
 
     @property
     def submodules(self) -> int:
@@ -62,7 +73,7 @@ class AdapterConfig(Data):
         return self.num_virtual_tokens * self.submodules
 
 
-class PrefixAdapter(AdapterConfig):
+class PrefixAdapter(VirtualTokens):
     """`prompt_embeddings` is `[P, 2 · layers · kv_heads · head_dim]`, projected or not."""
 
     peft_type: Literal["PREFIX_TUNING"]
@@ -76,7 +87,7 @@ class PrefixAdapter(AdapterConfig):
         return self.num_virtual_tokens
 
 
-class PromptAdapter(AdapterConfig):
+class PromptAdapter(VirtualTokens):
     """`prompt_embeddings` is `[P, d]`, or `[2 P, d]` on an encoder-decoder."""
 
     peft_type: Literal["PROMPT_TUNING"]
@@ -86,7 +97,7 @@ class PromptAdapter(AdapterConfig):
     tokenizer_kwargs: dict[str, Any] | None = None
 
 
-class PTuningAdapter(AdapterConfig):
+class PTuningAdapter(VirtualTokens):
     """`prompt_embeddings` is `[P, d]`, as the encoder made it; `[2 P, d]` on an encoder-decoder."""
 
     peft_type: Literal["P_TUNING"]
@@ -96,11 +107,67 @@ class PTuningAdapter(AdapterConfig):
     encoder_dropout: float = Field(0.0, ge=0, lt=1, strict=True)
 
 
+Alpha = Annotated[float, Field(ge=1e-9, le=1e9, strict=True)]
+
+
+class LowRankAdapter(AdapterConfig):
+    """Of each updated layer `lora_A.weight` is `[r, in]` and `lora_B.weight` `[out, r]`.
+
+    Which layers there are, the tensors say: of the fields that choose them none is evaluated.
+    """
+
+    peft_type: Literal["LORA"]
+    r: int = Field(8, ge=1, le=65536, strict=True)
+    lora_alpha: Alpha = 8.0
+    lora_dropout: float = Field(0.0, ge=0, lt=1, strict=True)
+    use_rslora: bool = False
+    rank_pattern: dict[str, int] = Field({})
+    alpha_pattern: dict[str, Alpha] = Field({})
+    bias: Literal["none"] = "none"
+    fan_in_fan_out: bool = False
+    init_lora_weights: bool | Literal["gaussian", "eva", "orthogonal"] = True
+    target_modules: str | tuple[str, ...] | None = None
+    exclude_modules: str | tuple[str, ...] | None = None
+    layers_to_transform: int | tuple[int, ...] | None = None
+    layers_pattern: str | tuple[str, ...] | None = None
+    ensure_weight_tying: bool = False
+    eva_config: dict[str, Any] | None = None
+    megatron_core: str | None = None
+    qalora_group_size: int | None = None
+
+
 _CONFIGS: dict[str, type[AdapterConfig]] = {
     "PREFIX_TUNING": PrefixAdapter,
     "PROMPT_TUNING": PromptAdapter,
     "P_TUNING": PTuningAdapter,
+    "LORA": LowRankAdapter,
 }
+
+MERGE = (
+    "put the updates into the weights with PEFT's merge_and_unload and take that model as a "
+    "backbone"
+)
+"""What goes with every LoRA of PEFT's."""
+VARIANT = "is a variant of LoRA that is not here"
+NOT_HERE = {
+    "use_dora": "scales the updated weights by trained magnitudes (DoRA), which are not here",
+    "bias": "lets biases of the base model move, too, which LoRA here does not",
+    "lora_bias": "gives the updates biases, which they have not here",
+    "layer_replication": "runs layers of the base model several times, which is not done here",
+    "trainable_token_indices": "trains embeddings of tokens, too, which LoRA here does not",
+    "target_parameters": "updates what is no linear layer, which LoRA here does not",
+    "alora_invocation_tokens": "updates tokens after a certain text alone (aLoRA); it is not here",
+    "megatron_config": "is for Megatron's layers, which are not here",
+    "use_qalora": VARIANT,
+    "use_bdlora": VARIANT,
+    "arrow_config": VARIANT,
+    "kasa_config": VARIANT,
+    "velora_config": VARIANT,
+    "monteclora_config": VARIANT,
+}
+"""Fields of a LoRA's configuration -> what they do to the answers, where they say something."""
+UNTOUCHED = (None, True, False, "gaussian", "eva", "orthogonal")
+"""Starts of LoRA (`init_lora_weights`) that leave the base model's own weights as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +175,11 @@ class Adapter:
     """A checked folder.
 
     Attributes:
-        rows: the virtual tokens that PEFT reads: `[P, width]`.
+        rows: the virtual tokens that PEFT reads, `[P, width]`; LoRA has none.
         head: the tensors of its head, named as in the base model; none where a text is written.
-        sha256: of the file with both.
+        sha256: of the file with all of them.
+        updates: of LoRA, by PEFT's names of the layers: A `[r, in]` and B `[out, r]`.
+        alpha: an update B A counts alpha / r times.
     """
 
     folder: Path
@@ -118,10 +187,17 @@ class Adapter:
     rows: Tensor
     head: dict[str, Tensor]
     sha256: str
+    updates: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    alpha: float = 0.0
+
+    @property
+    def rank(self) -> int:
+        """r of the updates, which is one for all."""
+        return next(iter(self.updates.values()))[0].shape[0]
 
 
 def read_adapter(folder: Path | str) -> Adapter:
-    """Read a folder that PEFT's `save_pretrained` wrote for a prompt method.
+    """Read a folder that PEFT's `save_pretrained` wrote for a prompt method, or for LoRA.
 
     Raises:
         ArtifactError: it is none, is damaged, or holds what foreword does not take.
@@ -140,9 +216,16 @@ def read_adapter(folder: Path | str) -> Adapter:
                 f"{folder}: its weights are a pickle ({PICKLE}), which can run code and is never "
                 "read; save them again from PEFT with safe_serialization=True"
             )
-        rows, head, sha256 = _read_tensors(_file(folder, WEIGHTS), config)
+        file = _file(folder, WEIGHTS)
+        tensors, sha256 = _load(file)
     except OSError as error:
         raise ArtifactError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    if isinstance(config, LowRankAdapter):
+        updates, head = _updates(file, tensors, config)
+        alpha = _alpha(folder / CONFIG, config, updates)
+        return Adapter(folder, config, torch.empty(0, 0), head, sha256, updates, alpha)
+    assert isinstance(config, VirtualTokens)
+    rows, head = _rows(file, tensors, config)
     return Adapter(folder, config, rows, head, sha256)
 
 
@@ -188,6 +271,8 @@ def _read_config(file: Path) -> AdapterConfig:
     if known is None:
         raise ArtifactError(f"{file}: peft_type: {_other_type(peft_type)}")
     _refuse_code(file, raw)
+    if known is LowRankAdapter:
+        _refuse_variants(file, raw)
     stated = {
         key: value
         for key, value in raw.items()
@@ -206,11 +291,14 @@ def _refuse_odd_parts(file: Path, config: AdapterConfig) -> None:
     heads = HEADS.get(config.task_type, ())
     others = sorted({*config.modules_to_save} - {*heads})
     if others:
-        its_head = f"a prompt and its head ({', '.join(heads)})" if heads else "a prompt"
+        what = "a prompt" if isinstance(config, VirtualTokens) else "the updates"
+        its_head = f"{what} and its head ({', '.join(heads)})" if heads else what
         raise ArtifactError(
             f"{file}: modules_to_save: it trained further modules of the base model "
             f"({', '.join(others)[:200]}); of {config.task_type} foreword takes {its_head}"
         )
+    if not isinstance(config, VirtualTokens):
+        return
     two = config.submodules == 2
     if two != (config.task_type == "SEQ_2_SEQ_LM") and (two or isinstance(config, PrefixAdapter)):
         raise ArtifactError(
@@ -222,7 +310,7 @@ def _refuse_odd_parts(file: Path, config: AdapterConfig) -> None:
 def _other_type(peft_type: Any) -> str:
     names = ", ".join(_CONFIGS)
     if peft_type in [member.value for member in PeftType]:
-        return f"{peft_type} is no prompt method that foreword has (it has {names})"
+        return f"{peft_type} is no method that foreword imports (it imports {names})"
     if isinstance(peft_type, str):
         return f"{found(peft_type)} is not known{did_you_mean(peft_type, _CONFIGS)}"
     return f"expected one of {names}, found {found(peft_type)}"
@@ -235,16 +323,51 @@ def _refuse_code(file: Path, raw: dict[str, Any]) -> None:
         )
 
 
-def _read_tensors(file: Path, config: AdapterConfig) -> tuple[Tensor, dict[str, Tensor], str]:
-    """The rows that PEFT reads, the head's tensors, and the file's hash."""
+def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
+    """LoRA that computes something else than W x + scale · B A x with the base model's own W."""
+    lines = [
+        f"{name}: {found(raw[name])} {what}"
+        for name, what in NOT_HERE.items()
+        if raw.get(name) not in (None, False, [], {}, "none")
+    ]
+    start = raw.get("init_lora_weights")
+    if isinstance(start, str) and start not in UNTOUCHED:
+        lines.append(
+            f"init_lora_weights: {found(start)} changes the base model's own weights where "
+            "training starts; save it again from PEFT with path_initial_model_for_weight_conversion"
+        )
+    if lines:
+        listed = "\n".join(f"  - {line}" for line in lines)
+        raise ArtifactError(f"{file}: cannot be imported:\n{listed}\nTrain without it, or {MERGE}")
+
+
+def _load(file: Path) -> tuple[dict[str, Tensor], str]:
+    """All tensors of a file, and its hash."""
     try:
         sha256 = files.sha256(file)
-        tensors = load_file(file)
+        return load_file(file), sha256
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{file}: cannot be read as safetensors: {str(error)[:200]}") from error
+
+
+def _check_numbers(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if str(tensor.dtype) not in FLOATS:
+            raise ArtifactError(
+                f"{file}: {name} is stored as {tensor.dtype}; expected float16, bfloat16, float32 "
+                "or float64"
+            )
+        if not tensor.isfinite().all():
+            raise ArtifactError(f"{file}: {name} must hold finite numbers")
+
+
+def _rows(
+    file: Path, tensors: dict[str, Tensor], config: VirtualTokens
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The rows that PEFT reads, and the head's tensors."""
     rows = tensors.pop(TENSOR, None)
     heads = HEADS.get(config.task_type, ())
-    odd = sorted(name for name in tensors if not _belongs(name, heads))
+    odd = sorted(name for name in tensors if not _belongs(name, PREFIX, heads))
     if rows is None or odd:
         expected = f"the one tensor {TENSOR}"
         if heads:
@@ -253,23 +376,99 @@ def _read_tensors(file: Path, config: AdapterConfig) -> tuple[Tensor, dict[str, 
             f"{file}: expected {expected}; found "
             f"{str(sorted([*tensors, *([] if rows is None else [TENSOR])]))[:200]}"
         )
-    for name, tensor in {TENSOR: rows, **tensors}.items():
-        if str(tensor.dtype) not in FLOATS:
-            raise ArtifactError(
-                f"{file}: {name} is stored as {tensor.dtype}; expected float16, bfloat16, float32 "
-                "or float64"
-            )
-        if not tensor.isfinite().all():
-            raise ArtifactError(f"{file}: {name} must hold finite numbers")
+    _check_numbers(file, {TENSOR: rows, **tensors})
     if rows.ndim != 2 or rows.shape[0] != config.stored_rows:
         raise ArtifactError(
             f"{file}: {TENSOR} has shape {list(rows.shape)}, but {CONFIG} says num_virtual_tokens "
             f"{config.num_virtual_tokens}: expected [{config.stored_rows}, width]"
         )
     head = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
-    return rows[: config.num_virtual_tokens].contiguous(), head, sha256
+    return rows[: config.num_virtual_tokens].contiguous(), head
 
 
-def _belongs(name: str, heads: tuple[str, ...]) -> bool:
+def _updates(
+    file: Path, tensors: dict[str, Tensor], config: LowRankAdapter
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """LoRA's pairs by the names of their layers, and the head's tensors."""
+    heads = HEADS.get(config.task_type, ())
+    factors: dict[str, dict[str, Tensor]] = {}
+    head: dict[str, Tensor] = {}
+    odd: list[str] = []
+    for name, tensor in tensors.items():
+        own = name.removeprefix(BASE)
+        ending = next((part for part in FACTORS if own.endswith(f".{part}")), None)
+        if own == name or not (ending or _belongs(name, BASE, heads)):
+            odd.append(name)
+        elif ending:
+            factors.setdefault(own.removesuffix(f".{ending}"), {})[ending] = tensor
+        else:
+            head[own] = tensor
+    if odd or not factors:
+        expected = f"{BASE}LAYER.{' and '.join(FACTORS)} of linear layers"
+        if heads:
+            expected += f" and those of {BASE}{' or '.join(heads)}"
+        embeddings = any("lora_embedding" in name for name in odd)
+        raise ArtifactError(
+            f"{file}: expected {expected} alone; found {str(sorted(odd) or sorted(tensors))[:200]}"
+            f"{'; updates of embeddings are not computed here' if embeddings else ''}"
+        )
+    _check_numbers(file, tensors)
+    known = sorted({config.r, *config.rank_pattern.values()})
+    ranks: set[int] = set()
+    for layer, pair in sorted(factors.items()):
+        if len(pair) < len(FACTORS):
+            missing = next(part for part in FACTORS if part not in pair)
+            raise ArtifactError(f"{file}: {BASE}{layer} has no {missing}, only {next(iter(pair))}")
+        a, b = (pair[part] for part in FACTORS)
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or a.shape[0] not in known:
+            raise ArtifactError(
+                f"{file}: {BASE}{layer} has A of shape {list(a.shape)} and B of shape "
+                f"{list(b.shape)}, but {CONFIG} says r {' or '.join(map(str, known))[:100]}: "
+                "expected [r, in] and [out, r]"
+            )
+        ranks.add(a.shape[0])
+    if len(ranks) > 1:
+        raise ArtifactError(
+            f"{file}: rank_pattern: the updates have the ranks "
+            f"{', '.join(map(str, sorted(ranks)))[:100]}, and LoRA here has one for all; {MERGE}"
+        )
+    updates = {layer: (p[FACTORS[0]], p[FACTORS[1]]) for layer, p in sorted(factors.items())}
+    return updates, head
+
+
+def _alpha(
+    file: Path, config: LowRankAdapter, updates: Mapping[str, tuple[Tensor, Tensor]]
+) -> float:
+    """The alpha that makes alpha / r what PEFT multiplies each update by."""
+    alphas = {alpha for alpha in config.alpha_pattern.values() if alpha != config.lora_alpha}
+    used = {config.lora_alpha}
+    if alphas:
+        odd = [key for key in config.alpha_pattern if not re.fullmatch(r"\^?[\w.-]+", key)]
+        if odd:
+            raise ArtifactError(
+                f"{file}: alpha_pattern: {found(odd[0])} is a regular expression, of which none "
+                "out of a folder is run; name layers there"
+            )
+        used = {_own_alpha(config, layer) for layer in updates}
+    if len(used) > 1:
+        raise ArtifactError(
+            f"{file}: alpha_pattern: the updates count with alpha "
+            f"{', '.join(f'{alpha:g}' for alpha in sorted(used))[:100]}, and LoRA here has one for "
+            f"all; {MERGE}"
+        )
+    (alpha,) = used
+    rank = next(iter(updates.values()))[0].shape[0]
+    return alpha / math.sqrt(rank) * rank if config.use_rslora else alpha
+
+
+def _own_alpha(config: LowRankAdapter, layer: str) -> float:
+    """A layer's own, by the first key that its name ends in."""
+    for key, alpha in config.alpha_pattern.items():
+        if re.match(rf"(.*\.)?({key})$", layer):
+            return alpha
+    return config.lora_alpha
+
+
+def _belongs(name: str, prefix: str, heads: tuple[str, ...]) -> bool:
     """PEFT saves every module whose name ends as it is told: DistilBERT's pre_classifier, too."""
-    return name.startswith(PREFIX) and name.removeprefix(PREFIX).split(".")[0].endswith(heads)
+    return name.startswith(prefix) and name.removeprefix(prefix).split(".")[0].endswith(heads)

@@ -1,8 +1,8 @@
 """The head of PEFT's adapter as one of ours: what stands between a model's states and its answer.
 
-PEFT stores the modules it trained beside the prompt. What else stands before them in transformers'
-classes is the base model's, and differs by family: only what is known here to be a linear layer,
-or a layer with tanh before it, is taken.
+PEFT stores the modules it trained beside a prompt or LoRA. What else stands before them in
+transformers' classes is the base model's, and differs by family: only what is known here to be a
+linear layer, or a layer with tanh before it, is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from foreword.backbone import Backbone, reads_spans_off_it, stored_pooler
-from foreword.compat.adapter import HEADS, WEIGHTS, Adapter, PrefixAdapter
+from foreword.compat.adapter import HEADS, WEIGHTS, Adapter, PromptAdapter, PTuningAdapter
 from foreword.errors import ArtifactError
 from foreword.readout import Head
 from foreword.recipe import HeadSpec
@@ -112,7 +112,8 @@ def _pooling(adapter: Adapter, backbone: Backbone) -> Literal["first", "last", "
     first token, whatever stands there."""
     if backbone.geometry.kind == "decoder":
         return "last"
-    return "first" if isinstance(adapter.config, PrefixAdapter) else "prompt"
+    in_its_input = isinstance(adapter.config, PromptAdapter | PTuningAdapter)
+    return "prompt" if in_its_input else "first"
 
 
 def _layers(adapter: Adapter, backbone: Backbone, answer: Answer) -> tuple[Layer, ...]:
@@ -178,7 +179,23 @@ def _pooler(adapter: Adapter, backbone: Backbone) -> Layer:
             "checkpoint holds none: transformers made one up at random where it was trained, and "
             "PEFT did not save it. Name the backbone with the pooler it was trained on (--backbone)"
         )
-    return found
+    weight, bias = found
+    for a, b in (pair for name, pair in adapter.updates.items() if is_pooler(name)):
+        found_shape = [b.shape[0], a.shape[1]]
+        if found_shape != list(weight.shape):
+            raise ArtifactError(
+                f"{adapter.folder / WEIGHTS}: its update of the pooler is {found_shape}, but the "
+                f"pooler of '{backbone.name}' {list(weight.shape)}; name the right one with "
+                "--backbone"
+            )
+        update = (adapter.alpha / adapter.rank) * (b.double() @ a.double())
+        weight = (weight.double() + update.to(weight.device)).to(weight.dtype)
+    return weight, bias
+
+
+def is_pooler(layer: str) -> bool:
+    """Whether a layer's name is a pooler's, which only a head reads."""
+    return layer.endswith((".pooler", ".pooler.dense"))
 
 
 def _check_shapes(

@@ -16,13 +16,15 @@ from foreword.compat.adapter import (
     TENSOR,
     WEIGHTS,
     Adapter,
-    AdapterConfig,
+    LowRankAdapter,
     PrefixAdapter,
     PromptAdapter,
     PTuningAdapter,
+    VirtualTokens,
     read_adapter,
 )
-from foreword.compat.heads import AdapterHead, read_head
+from foreword.compat.heads import AdapterHead, is_pooler, read_head
+from foreword.compat.low_rank import updated
 from foreword.errors import ArtifactError, BackboneError, UserError
 from foreword.manifest import Manifest, TaskId
 from foreword.methods import MethodChoice, PrefixTuning, PromptTuning, PTuning, axes
@@ -50,7 +52,7 @@ def import_peft(
     dtype: str = "float32",
     download: bool = False,
 ) -> Manifest:
-    """Make an artifact of a prompt that PEFT trained, and of the head that it trained with it.
+    """Make an artifact of a prompt or LoRA that PEFT trained, and of the head trained with it.
 
     What was left out or stands otherwise than its numbers suggest is in the manifest's
     `data["peft"]["notes"]`.
@@ -83,12 +85,12 @@ def import_peft(
         backbone = _load(adapter, backbone, device, dtype, download)
     head = read_head(adapter, backbone, labels)
     _check_kind(adapter, backbone)
-    method = _method(adapter.config, backbone.geometry)
     stated = {"input": input, "target": target, "second": second}
     task = TaskId(**stated, **_told(head, backbone, may_be_none))
+    method, model = _model(adapter, backbone, _readout(backbone, task, head))
     return save_artifact(
         out,
-        _model(adapter, backbone, method, task, head),
+        model,
         name=out.resolve().name,
         method=method,
         task=task,
@@ -104,6 +106,8 @@ def _check_kind(adapter: Adapter, backbone: Backbone) -> None:
             f"{adapter.folder}: was trained on {_a(expected)} (task type {task_type}), but "
             f"'{backbone.name}' is {_a(kind)}; name the right one with --backbone"
         )
+    if not isinstance(adapter.config, VirtualTokens):
+        return
     prefix = isinstance(adapter.config, PrefixAdapter)
     if backbone.geometry.slides:
         raise ArtifactError(
@@ -141,8 +145,23 @@ def _told(head: AdapterHead | None, backbone: Backbone, may_be_none: bool) -> di
 
 def _notes(adapter: Adapter, backbone: Backbone, head: AdapterHead | None) -> list[str]:
     """What somebody who trained this should know of it."""
-    config, notes = adapter.config, []
-    length = config.num_virtual_tokens
+    if isinstance(adapter.config, LowRankAdapter):
+        notes = _of_updates(adapter, adapter.config, head)
+    else:
+        assert isinstance(adapter.config, VirtualTokens)
+        notes = _of_virtual_tokens(adapter.config, backbone, head)
+    if head is not None and head.answer == "span" and backbone.tells_texts_apart:
+        notes.append(
+            "PEFT drops token_type_ids: the model is not told which tokens are the context's, nor "
+            "is it here"
+        )
+    return notes
+
+
+def _of_virtual_tokens(
+    config: VirtualTokens, backbone: Backbone, head: AdapterHead | None
+) -> list[str]:
+    notes, length = [], config.num_virtual_tokens
     if isinstance(config, PrefixAdapter):
         if config.task_type == "SEQ_2_SEQ_LM":
             notes.append(_shared(backbone.geometry))
@@ -161,11 +180,18 @@ def _notes(adapter: Adapter, backbone: Backbone, head: AdapterHead | None) -> li
         notes.append(
             "PEFT's head reads the state of the first virtual token, not of the text's first"
         )
-    if head is not None and head.answer == "span" and backbone.tells_texts_apart:
+    return notes
+
+
+def _of_updates(adapter: Adapter, config: LowRankAdapter, head: AdapterHead | None) -> list[str]:
+    notes = []
+    if config.use_rslora:
         notes.append(
-            "PEFT drops token_type_ids: the model is not told which tokens are the context's, nor "
-            "is it here"
+            f"use_rslora: its updates count lora_alpha / sqrt(r) times, so alpha is stated as "
+            f"{adapter.alpha:g}, for which alpha / rank is as much"
         )
+    if head is not None and any(is_pooler(layer) for layer in adapter.updates):
+        notes.append("the update of the pooler is put into the head's first layer, which it is")
     return notes
 
 
@@ -255,27 +281,45 @@ def _p_tuning(config: PTuningAdapter, geometry: Geometry) -> MethodChoice:
     )
 
 
-_METHODS: dict[type[AdapterConfig], Callable[[Any, Geometry], MethodChoice]] = {
+_METHODS: dict[type[VirtualTokens], Callable[[Any, Geometry], MethodChoice]] = {
     PrefixAdapter: _prefix,
     PromptAdapter: _prompt,
     PTuningAdapter: _p_tuning,
 }
 
 
-def _method(config: AdapterConfig, geometry: Geometry) -> MethodChoice:
-    return _METHODS[type(config)](config, geometry)
+def _readout(backbone: Backbone, stated: TaskId, head: AdapterHead | None) -> Head | None:
+    """The adapter's head as one of ours."""
+    if head is None:
+        return None
+    task = task_of(stated)
+    assert isinstance(task, HeadTask)
+    read = task.readout(backbone)
+    assert isinstance(read, Head)
+    return head.fill(read)
 
 
 def _model(
-    adapter: Adapter,
-    backbone: Backbone,
-    method: MethodChoice,
-    stated: TaskId,
-    head: AdapterHead | None,
-) -> TunedModel:
-    """The backbone with the adapter's virtual tokens and head, if they fit it."""
-    config, geometry = adapter.config, backbone.geometry
-    prefix = isinstance(config, PrefixAdapter)
+    adapter: Adapter, backbone: Backbone, readout: Head | None
+) -> tuple[MethodChoice, TunedModel]:
+    """The backbone with what the adapter holds, and the method that trains such a thing."""
+    try:
+        if not isinstance(adapter.config, VirtualTokens):
+            return updated(adapter, backbone, readout)
+        method = _METHODS[type(adapter.config)](adapter.config, backbone.geometry)
+        _check_sizes(adapter, adapter.config, backbone)
+        # The stored tokens are folded: what made them in training is not built again.
+        folded = method.model_copy(update={"reparameterization": axes.Table()})
+        model = compose(backbone, folded, readout)
+    except ArtifactError:
+        raise
+    except UserError as error:
+        raise ArtifactError(f"{adapter.folder}: {error}") from error
+    return method, _with_rows(adapter, backbone, model)
+
+
+def _check_sizes(adapter: Adapter, config: VirtualTokens, backbone: Backbone) -> None:
+    geometry, prefix = backbone.geometry, isinstance(config, PrefixAdapter)
     # PEFT takes the layers of an encoder-decoder from its encoder.
     site = geometry.main if prefix else next(iter(geometry.sites.values()))
     expected = {"num_layers": site.layers, "token_dim": geometry.width}
@@ -289,30 +333,18 @@ def _model(
                 f"{adapter.folder / CONFIG}: {name} is {found}, but backbone '{backbone.name}' "
                 f"has {want}; name the right one with --backbone"
             )
-    task = task_of(stated)
-    readout = None
-    if head is not None:
-        assert isinstance(task, HeadTask)
-        read = task.readout(backbone)
-        assert isinstance(read, Head)
-        readout = head.fill(read)
-    # The stored tokens are folded: what made them in training is not built again.
-    folded = method.model_copy(update={"reparameterization": axes.Table()})
-    try:
-        model = compose(backbone, folded, readout)
-    except ArtifactError:
-        raise
-    except UserError as error:
-        raise ArtifactError(f"{adapter.folder}: {error}") from error
-    want_shape = [method.length, model.injection.width]
+
+
+def _with_rows(adapter: Adapter, backbone: Backbone, model: TunedModel) -> TunedModel:
+    want_shape = [model.placement.length, model.injection.width]
     if list(adapter.rows.shape) != want_shape:
         raise ArtifactError(
             f"{adapter.folder / WEIGHTS}: {TENSOR} has shape {list(adapter.rows.shape)}, but "
             f"backbone '{backbone.name}' needs {want_shape}; name the right one with --backbone"
         )
-    rows = adapter.rows
-    if prefix and geometry.kind == "encoder-decoder":
-        rows = _as_the_decoder_reads(rows, site.layers)
+    rows, geometry = adapter.rows, backbone.geometry
+    if isinstance(adapter.config, PrefixAdapter) and geometry.kind == "encoder-decoder":
+        rows = _as_the_decoder_reads(rows, geometry.main.layers)
     return model.with_rows(rows.to(backbone.device))
 
 

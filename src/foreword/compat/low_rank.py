@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from foreword.artifact import read_checked
+from foreword.backbone import LINEAR, Backbone
+from foreword.compat.adapter import BASE, FACTORS, MERGE, WEIGHTS, Adapter, LowRankAdapter
+from foreword.compat.heads import is_pooler
 from foreword.compat.peft_types import PeftType, TaskType
-from foreword.errors import ArtifactError
+from foreword.errors import ArtifactError, UserError
 from foreword.manifest import DELTA, Manifest
+from foreword.methods import LoRA
 from foreword.methods.axes import LowRank
-
-BASE = "base_model.model."
-"""Before the names of the base model's layers in PEFT's files."""
+from foreword.readout import Head
+from foreword.tuned import TunedModel, compose
 
 
 @dataclass
@@ -77,3 +80,107 @@ def low_rank(
         fan_in_fan_out=bool(manifest.axes.get("transposed", False)),
     )
     return {BASE + name: tensor for name, tensor in tensors.items()}, config
+
+
+def updated(adapter: Adapter, backbone: Backbone, readout: Head | None) -> tuple[LoRA, TunedModel]:
+    """The backbone with an adapter's updates, and the options that say them.
+
+    Args:
+        adapter: what PEFT saved.
+        backbone: what it was trained on.
+        readout: its head; None where it writes texts.
+
+    Raises:
+        ArtifactError: a layer is not there, has another shape, or is none that LoRA updates here.
+        BackboneError: its weights cannot be updated.
+        UserError: PEFT is not installed.
+    """
+    config = adapter.config
+    assert isinstance(config, LowRankAdapter)
+    tensors: dict[str, Tensor] = {}
+    layers: set[str] = set()
+    movable = backbone.movable(head=readout is not None)
+    for name, pair in adapter.updates.items():
+        if readout is not None and is_pooler(name):
+            continue  # it is in the head already
+        layer = _layer(adapter, backbone, name, pair, movable)
+        if layer in layers:
+            raise ArtifactError(f"{adapter.folder / WEIGHTS}: updates {layer} twice")
+        layers.add(layer)
+        tensors |= {f"{layer}.{part}": factor for part, factor in zip(FACTORS, pair, strict=True)}
+    if not layers:
+        raise ArtifactError(
+            f"{adapter.folder / WEIGHTS}: updates the pooler alone, where LoRA here has no layer"
+        )
+    method = LoRA(
+        name="lora",
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        dropout=config.lora_dropout,
+        targets=tuple(sorted(layers)),
+    )
+    for targets in _shorter(config, layers):
+        short = method.model_copy(update={"targets": targets})
+        try:
+            model = compose(backbone, short, readout)
+        except UserError:  # they name what is not here; the full names say what is wrong
+            continue
+        if set(model.delta.stated()["targets"]) == layers:
+            method = short
+            break
+    else:
+        model = compose(backbone, method, readout)
+    model.delta.load(tensors)
+    return method, model
+
+
+def _shorter(config: LowRankAdapter, layers: Collection[str]) -> list[tuple[str, ...]]:
+    """What may name the same layers in fewer words."""
+    ends = tuple(sorted({layer.rpartition(".")[2] for layer in layers}))
+    named = config.target_modules
+    return [ends, *([tuple(sorted(named))] if isinstance(named, tuple) and named else [])]
+
+
+def _layer(
+    adapter: Adapter,
+    backbone: Backbone,
+    name: str,
+    pair: tuple[Tensor, Tensor],
+    movable: Collection[str],
+) -> str:
+    """What a layer of PEFT's model is called in the backbone.
+
+    transformers' classes of a family put the same body under the same name, or are it.
+
+    Raises:
+        ArtifactError: there is none, it is none that LoRA updates here, or has another shape.
+    """
+    model, where = backbone.model, f"{adapter.folder / WEIGHTS}: {BASE}{name}"
+    body = next(n for n, module in model.named_modules() if module is model.base_model)
+    inside = name.removeprefix(f"{model.base_model_prefix}.")
+    for here in (f"{body}.{inside}".lstrip("."), name):
+        try:
+            layer = model.get_submodule(here)
+        except AttributeError:
+            continue
+        if isinstance(layer, LINEAR):
+            break
+    else:
+        raise ArtifactError(
+            f"{where} is no linear layer of '{backbone.name}' ({model.config.model_type}); name "
+            "the right backbone with --backbone"
+        )
+    if layer is model.get_output_embeddings() or f"{here}.weight" not in movable:
+        raise ArtifactError(
+            f"{where} is the output layer, or one that no answer here depends on, which LoRA here "
+            f"leaves alone; {MERGE}"
+        )
+    shape = layer.weight.shape if isinstance(layer, nn.Linear) else layer.weight.shape[::-1]
+    a, b = pair
+    if (b.shape[0], a.shape[1]) != tuple(shape):
+        raise ArtifactError(
+            f"{where} has an update of {b.shape[0]} outputs and {a.shape[1]} inputs, but in "
+            f"'{backbone.name}' the layer has {shape[0]} and {shape[1]}; name the right backbone "
+            "with --backbone"
+        )
+    return here

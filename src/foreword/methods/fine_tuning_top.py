@@ -11,20 +11,14 @@ from typing import Any, ClassVar, Literal
 
 from foreword.methods.axes import AnyDelta, TopLayers, TopOptions
 from foreword.methods.base import DeltaOptions
+from foreword.methods.fine_tuning import FineTuning
 
 
 class FineTuningTop(TopOptions, DeltaOptions):
     """Options of fine-tuning of the top layers."""
 
     paper: ClassVar[str] = "Li & Liang 2021"
-    training_defaults: ClassVar[dict[str, Any]] = {
-        "epochs": 3,
-        "batch_size": 32,
-        "learning_rate": 5e-5,
-        "schedule": "linear",
-        "warmup": 0.1,
-        "weight_decay": 0.01,
-    }
+    training_defaults: ClassVar[dict[str, Any]] = FineTuning.training_defaults
 
     name: Literal["fine-tuning-top"]
 

@@ -183,7 +183,9 @@ class Procedure:
                 for example in (*self.labelled, *self.unlabelled, *self.dev):
                     task.windows(self.backbone, example, room, labelled=False)
             except UserError as error:
-                raise RecipeError("recipe", [f"method.patterns: {str(pattern)!r}: {error}"]) from error
+                raise RecipeError(
+                    "recipe", [f"method.patterns: {str(pattern)!r}: {error}"]
+                ) from error
 
     def bare(self, task: Cloze) -> TunedModel:
         """The backbone as it is, reading a pattern."""

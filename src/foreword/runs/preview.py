@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, Decoding
 from foreword.layout import Pair
+from foreword.methods import PET
 from foreword.progress import Progress, Silent
 from foreword.recipe import Recipe
 from foreword.runs.given import as_the_recipe_says
+from foreword.runs.pet import Procedure
 from foreword.runs.preparing import Prepared, prepare
-from foreword.runs.run import recipe_device
+from foreword.runs.run import recipe_device, train
 from foreword.tasks import Chat, Example
 from foreword.text import TextTask
 from foreword.tuned import TunedModel
@@ -54,6 +57,57 @@ class Shown:
     cut: int = 0
     cut_fields: tuple[str, ...] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {
+            "where": self.where,
+            "text": self.text,
+            "rows": [
+                {
+                    "tokens": row.tokens,
+                    **({"target": row.target} if row.target else {}),
+                    **({"read_at": row.read_at} if row.read_at else {}),
+                    **({"says": row.says} if row.says else {}),
+                }
+                for row in self.rows
+            ],
+            "tokens_cut": self.cut,
+            "cut_in": list(self.cut_fields),
+        }
+
+
+LabelWords = dict[str, dict[str, list[str]]]
+"""Label -> its words, each with its tokens."""
+
+
+@dataclass(frozen=True)
+class ShownPattern:
+    """One of PET's patterns, as the models that are tuned with it read it.
+
+    Attributes:
+        template: it as the recipe has it.
+        most: the longest input in tokens; None: any.
+        words: as they would stand in it.
+        notes: of words that are split or not known.
+        examples: the first ones.
+    """
+
+    template: str
+    most: int | None
+    words: LabelWords
+    notes: list[str]
+    examples: list[Shown]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {
+            "pattern": self.template,
+            "most_tokens": self.most,
+            "label_words": self.words,
+            "notes": self.notes,
+            "examples": [shown.as_json() for shown in self.examples],
+        }
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -66,14 +120,16 @@ class Preview:
         words: of each label the words, each with its tokens.
         notes: what there is to say of data and label words.
         examples: the first ones.
+        patterns: PET's; the examples are then the classifier's.
     """
 
     plan: str
     in_front: int
     most: int | None
-    words: dict[str, dict[str, list[str]]]
+    words: LabelWords
     notes: list[str]
     examples: list[Shown]
+    patterns: list[ShownPattern] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -83,24 +139,12 @@ class Preview:
             "most_tokens": self.most,
             **({"label_words": self.words} if self.words else {}),
             "notes": self.notes,
-            "examples": [
-                {
-                    "where": shown.where,
-                    "text": shown.text,
-                    "rows": [
-                        {
-                            "tokens": row.tokens,
-                            **({"target": row.target} if row.target else {}),
-                            **({"read_at": row.read_at} if row.read_at else {}),
-                            **({"says": row.says} if row.says else {}),
-                        }
-                        for row in shown.rows
-                    ],
-                    "tokens_cut": shown.cut,
-                    "cut_in": list(shown.cut_fields),
-                }
-                for shown in self.examples
-            ],
+            **(
+                {"patterns": [pattern.as_json() for pattern in self.patterns]}
+                if self.patterns
+                else {}
+            ),
+            "examples": [shown.as_json() for shown in self.examples],
         }
 
 
@@ -128,26 +172,51 @@ def preview(
     """
     if backbone is not None:
         backbone = as_the_recipe_says(backbone, recipe.backbone, device)
+    progress = progress or Silent()
     ready = prepare(
         recipe,
         recipe_device(recipe.backbone, device, backbone),
         backbone,
-        progress or Silent(),
+        progress,
         trust_remote_code=trust_remote_code,
     )
     model, task = ready.model, ready.task
     examples, labelled = ready.data.train[:count], True
     if not examples:
         examples, labelled = ready.data.test[:count], False
-    most = _most(model, task)
     return Preview(
         ready.plan(recipe),
         model.placement.outside,
-        most,
-        _words(ready),
+        _most(model, task),
+        _words(ready.backbone, task),
         [*ready.examples.counted, *ready.notes],
-        [_shown(ready, example, labelled) for example in examples],
+        [_shown(task, model, ready.how, example, labelled) for example in examples],
+        _patterns(recipe, ready, examples, progress) if isinstance(recipe.method, PET) else [],
     )
+
+
+def _patterns(
+    recipe: Recipe, ready: Prepared, examples: Sequence[Example], progress: Progress
+) -> list[ShownPattern]:
+    """The patterns, checked as the procedure checks them before it trains."""
+    backbone = ready.backbone
+    procedure = Procedure(
+        recipe, Path(), ready.stated.labels, ready.examples, backbone, progress, train
+    )
+    found = []
+    for task, pattern in zip(procedure.tasks(), procedure.method.patterns, strict=True):
+        model = procedure.bare(task)
+        shown = [_shown(task, model, ready.how, example, labelled=True) for example in examples]
+        found.append(
+            ShownPattern(
+                str(pattern),
+                _most(model, task),
+                _words(backbone, task),
+                task.split_words(backbone),
+                shown,
+            )
+        )
+    return found
 
 
 def _most(model: TunedModel, task: TextTask | HeadTask) -> int | None:
@@ -157,25 +226,26 @@ def _most(model: TunedModel, task: TextTask | HeadTask) -> int | None:
     return min(limits, default=None)
 
 
-def _words(ready: Prepared) -> dict[str, dict[str, list[str]]]:
-    task, tokens = ready.task, ready.backbone.tokens
+def _words(backbone: Backbone, task: TextTask | HeadTask) -> LabelWords:
     if not isinstance(task, Cloze):
         return {}
-    ids = task.tokens(ready.backbone)
+    names = backbone.tokens.names
     return {
-        label: {word: tokens.names(part) for word, part in zip(words, parts, strict=True)}
-        for label, words, parts in zip(task.labels, task.words, ids, strict=True)
+        label: {word: names(part) for word, part in zip(words, parts, strict=True)}
+        for label, words, parts in zip(task.labels, task.words, task.tokens(backbone), strict=True)
     }
 
 
-def _shown(ready: Prepared, example: Example, labelled: bool) -> Shown:
-    task, backbone, room = ready.task, ready.backbone, ready.model.room
+def _shown(
+    task: TextTask | HeadTask, model: TunedModel, how: Decoding, example: Example, labelled: bool
+) -> Shown:
+    backbone, room = model.backbone, model.room
     text = text_of(task)
     if isinstance(task, TextTask):
         if labelled:
             pairs = [pair for pair, _ in task.pairs(backbone, example, room)]
         else:
-            most = ready.how.max_new_tokens
+            most = how.max_new_tokens
             fitted = task.fit(backbone.tokens, [example], room, reserve=most)
             pairs = [Pair(source) for source in fitted.sources]
         rows = [_written(backbone, pair) for pair in pairs]
@@ -185,16 +255,17 @@ def _shown(ready: Prepared, example: Example, labelled: bool) -> Shown:
         rows = [_told(backbone, task, window, labelled) for window in windows]
     cut = 0
     if text is not None and text.cuts:
-        whole = _uncut(ready, text, example, labelled)
+        whole = _uncut(task, text, backbone, example, labelled)
         cut = max((w - len(p.source) for w, p in zip(whole, pairs, strict=True)), default=0)
     fields = text.cuts if text is not None and cut else ()
     return Shown(example.where, _rendered(backbone, task, example), rows, cut, fields)
 
 
-def _uncut(ready: Prepared, text: TextTask, example: Example, labelled: bool) -> list[int]:
+def _uncut(
+    task: TextTask | HeadTask, text: TextTask, backbone: Backbone, example: Example, labelled: bool
+) -> list[int]:
     """How long the same rows are with all of their fields."""
     free = replace(text, max_tokens=None)
-    task, backbone = ready.task, ready.backbone
     if isinstance(task, HeadTask):
         assert not isinstance(task, Tagging | Question)
         free_task = replace(task, text=free)  # type: ignore[type-var]
