@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 LARGEST = 60e6
+NAMED = "from foreword.backbone import bundled_backbones; print(*sorted(bundled_backbones()))"
 SHORT = ["--limit", "8", "--set", "training.steps=2", "--set", "decoding.max_new_tokens=4"]
 
 
@@ -40,6 +41,10 @@ def main() -> int:
             env=around,
         )
         assert found.startswith(str(site)), f"{found} is not the wheel's"
+        configs = ROOT.glob("src/foreword/bundled/*/config.json")
+        bundled = sorted(f"foreword/{file.parent.name}" for file in configs)
+        named = run(sys.executable, "-c", NAMED, cwd=place, env=around).split()
+        assert named == bundled, f"the wheel has {named}, the repository {bundled}"
         command = [sys.executable, "-m", "foreword", "train", "quickstart.yaml", *SHORT]
         run(*command, cwd=place, env=around)
         assert (folder / "runs" / "quickstart" / "artifact" / "foreword.json").exists()

@@ -5,7 +5,8 @@
 Objectives: `causal` (GPT-2), `masked` (BERT; whole words, 15 %, of these 80 % mask, 10 % random,
 10 % kept) and `denoising` (T5; 15 % of the tokens in spans of 3 on average, each replaced by a
 sentinel). All use the byte-level BPE of foreword/mini: its ids stay as they are, what an objective
-needs besides ([MASK], <extra_id_0>, ...) is added behind them.
+needs besides ([MASK], <extra_id_0>, ...) is added behind them. With --vocabulary characters,
+`masked` has a vocabulary of the characters in the training text (see pretrain_characters.py).
 
 The data is a JSONL file, plain, .xz or .gz, of objects with `kind` and `text`. Lines in the record
 notations of the sample tasks (`name : X | type : Y`, `name[X], type[Y]`) are taken out first, and
@@ -52,7 +53,7 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from datetime import time as dt_time
 from pathlib import Path
@@ -62,17 +63,19 @@ from typing import Any
 import numpy as np
 import torch
 from pretrain_card import draw_curve, write_card
+from pretrain_characters import characters_of
 from pretrain_objectives import (
     NOISE,
     OBJECTIVES,
     POSITIONS,
     Batch,
     Denoising,
+    Masked,
     Objective,
     vocabulary_of,
 )
 from pretrain_start import DenoisingFrom
-from pretrain_text import NOTATIONS, Corpus, Stream, load_corpus
+from pretrain_text import NOTATIONS, Corpus, Filter, Stream, load_corpus, read_split
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -87,6 +90,7 @@ from foreword.training.storage import Checkpoint, Storage, read_checkpoint
 BUNDLED = Path(__file__).resolve().parents[1] / "src" / "foreword" / "bundled"
 LOG_EVERY = 20
 BEFORE_DECAY, TOKENS = "before-decay", "tokens.safetensors"
+CHARACTERS = "characters"
 RESERVE = 60.0
 """Seconds kept back from --until for the last evaluation, the model folder and the card."""
 
@@ -118,6 +122,13 @@ class Settings:
     decoder_layers: str = ""
     positions: int = POSITIONS
     rewritten: float = 0.0
+    vocabulary: str = ""
+
+    def relevant(self) -> Settings:
+        """Without the layers of a model that the run does not start from."""
+        if self.start_from is not None:
+            return self
+        return replace(self, encoder_layers="", decoder_layers="")
 
 
 @dataclass
@@ -324,8 +335,8 @@ class Training:
         Raises:
             UserError: it belongs to a run with other settings.
         """
-        theirs = asdict(Settings(**checkpoint.values["settings"]))
-        ours = asdict(self.settings)
+        theirs = asdict(Settings(**checkpoint.values["settings"]).relevant())
+        ours = asdict(self.settings.relevant())
         if other := [name for name in ours if theirs[name] != ours[name]]:
             raise UserError(
                 f"{self.out}: the run was started with other settings: "
@@ -483,12 +494,18 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     add("objective", choices=sorted(OBJECTIVES))
     add("--data", type=Path, required=True, metavar="FILE", help="JSONL, plain, .xz or .gz")
     add("--out", type=Path, required=True, metavar="FOLDER")
-    add("--vocabulary", type=Path, default=BUNDLED / "mini" / "tokenizer.json", metavar="FILE")
+    add(
+        "--vocabulary",
+        type=Path,
+        default=BUNDLED / "mini" / "tokenizer.json",
+        metavar="FILE",
+        help="a tokenizer.json, or the word characters: made of those of the training text",
+    )
     add("--embeddings", metavar="FOLDER", help="start the word embeddings from this model's")
     add("--start-from", metavar="FOLDER", help="denoising: a GPT-2 model whose layers it takes")
     add("--encoder-layers", default="0,3,4", metavar="N,N,...", help="of it (%(default)s)")
     add("--decoder-layers", default="0,1,3,4,5", metavar="N,N,...", help="of it (%(default)s)")
-    add("--positions", type=int, default=POSITIONS, help="with --start-from (%(default)s)")
+    add("--positions", type=int, default=POSITIONS, help="masked, --start-from (%(default)s)")
     add("--rewritten", type=float, default=0.0, help="share of the first batches (%(default)s)")
     add("--tokens", type=float, help="tokens of text to read in all")
     add("--minutes", type=float, help="minutes of training in all, earlier sessions included")
@@ -523,22 +540,42 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """The options that make a run what it is."""
     layers = options.layers or (4 if options.objective == "denoising" else 6)
     values = {**vars(options), "layers": layers, "compile": not options.no_compile}
-    return Settings(**{name: values[name] for name in Settings.__dataclass_fields__})
+    values["vocabulary"] = CHARACTERS if options.vocabulary == Path(CHARACTERS) else ""
+    return Settings(**{name: values[name] for name in Settings.__dataclass_fields__}).relevant()
+
+
+def vocabulary_for(settings: Settings, options: argparse.Namespace) -> Tokenizer:
+    """The tokenizer of a file, or the characters of the training text."""
+    if settings.vocabulary != CHARACTERS:
+        return vocabulary_of(options.vocabulary.read_text(encoding="utf-8"))
+    keep = Filter(options.drop_lines or NOTATIONS)
+    training, _ = read_split(options.data, settings.held_out_share, keep)
+    return characters_of(document.text for document in training)
+
+
+def check_options(settings: Settings) -> None:
+    """Make sure that the options go together.
+
+    Raises:
+        UserError: an option of another objective, or a window that is too long.
+    """
+    masked, denoising = (settings.objective == one.name for one in (Masked, Denoising))
+    if not denoising and (settings.start_from is not None or settings.rewritten):
+        raise UserError("--start-from and --rewritten are for the objective denoising")
+    if not masked and settings.vocabulary:
+        raise UserError("--vocabulary characters is for the objective masked")
+    if settings.vocabulary and settings.embeddings is not None:
+        raise UserError("--embeddings has other ids than --vocabulary characters")
+    if max(settings.length, settings.long_length) > settings.positions:
+        raise UserError(f"a window does not fit into {settings.positions} positions")
 
 
 def objective_of(settings: Settings, tokenizer: Tokenizer) -> Objective:
-    """What is learned, by random weights or by those of --start-from.
-
-    Raises:
-        UserError: an option of denoising with another objective, or a window that is too long.
-    """
-    denoising = settings.objective == Denoising.name
-    if not denoising and (settings.start_from is not None or settings.rewritten):
-        raise UserError("--start-from and --rewritten are for the objective denoising")
-    if max(settings.length, settings.long_length) > settings.positions:
-        raise UserError(f"a window does not fit into {settings.positions} positions")
+    """What is learned, by random weights or by those of --start-from."""
+    shape = {name: getattr(settings, name) for name in ("width", "layers", "heads")}
+    if settings.objective == Masked.name:
+        return Masked(tokenizer, shape, settings.positions)
     if settings.start_from is None:
-        shape = {name: getattr(settings, name) for name in ("width", "layers", "heads")}
         return OBJECTIVES[settings.objective](tokenizer, shape)
     stacks = (settings.encoder_layers, settings.decoder_layers)
     encoder, decoder = ([int(word) for word in stack.split(",")] for stack in stacks)
@@ -565,7 +602,8 @@ def train(options: argparse.Namespace, arguments: list[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with files.locked(out):
         settings = settings_of(options)
-        tokenizer = vocabulary_of(options.vocabulary.read_text(encoding="utf-8"))
+        check_options(settings)
+        tokenizer = vocabulary_for(settings, options)
         objective = objective_of(settings, tokenizer)
         corpus = load_corpus(
             options.data,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pretrain_objectives import NOISE, Objective
+from pretrain_objectives import NOISE, POSITIONS, Objective
 from pretrain_text import BOUNDARY, Corpus, repeated
 from transformers import (
     AutoModelForCausalLM,
@@ -25,6 +25,8 @@ from foreword import files
 
 EXAMPLES = 5
 SHORTEST, LONGEST = 50, 120
+_LINES = {"characters": (15, 40)}
+_SENTENCE_END = re.compile(r"(\. |[。！？](?=\S))")
 
 
 def draw_curve(file: Path, entries: list[dict[str, Any]]) -> None:
@@ -79,8 +81,7 @@ def write_card(
     text = f"""# {name}: {page["title"]}
 
 {page["architecture"].format(**_stacks(settings))},
-{about["parameters"] / 1e6:.2f} M parameters, half precision. Byte-level BPE of foreword/mini (8,192
-entries, same ids) with {page["added"]} added behind.
+{about["parameters"] / 1e6:.2f} M parameters, half precision. {_vocabulary(page, objective)}
 
 Pretrained from {_start(settings)} on {tokens / 1e6:.1f} M tokens of text, which
 is {tokens / found["training_tokens"]:.2f} passes over {found["training_tokens"] / 1e6:.1f} M
@@ -117,7 +118,7 @@ were dropped, and {lines:,} such lines elsewhere. A line is taken out if one of 
 
 Held-out text, not selected; greedy.
 
-{_examples(folder, objective, corpus)}
+{examples(folder, objective, corpus)}
 
 ## What it can and cannot do
 
@@ -178,7 +179,7 @@ def _stacks(settings: dict[str, Any]) -> dict[str, Any]:
         f"{stack}_depth": len(settings.get(f"{stack}_layers", "").split(","))
         for stack in ("encoder", "decoder")
     }
-    return {**settings, **depths}
+    return {"positions": POSITIONS, **settings, **depths}
 
 
 def _rewritten(settings: dict[str, Any]) -> str:
@@ -196,19 +197,36 @@ def _early(settings: dict[str, Any]) -> str:
     return f"; {100 * settings['early_share']:.0f} % until the rate began to fall"
 
 
+def _vocabulary(page: dict[str, str], objective: Objective) -> str:
+    if "added" in page:
+        return (
+            "Byte-level BPE of foreword/mini (8,192 entries, same ids) with "
+            f"{page['added']} added behind."
+        )
+    return (
+        f"{objective.vocabulary:,} entries: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`, and the "
+        "characters that occur twice or more in the training text, the most frequent first. A "
+        "Chinese character or a mark is a token; a word of letters or digits is its first "
+        "character and the others with `##` in front (WordPiece; small letters)."
+    )
+
+
 def _kinds(counts: dict[str, int]) -> str:
     return ", ".join(f"{kind} {count:,} documents" for kind, count in counts.items())
 
 
-def _examples(folder: Path, objective: Objective, corpus: Corpus) -> str:
+def examples(folder: Path, objective: Objective, corpus: Corpus) -> str:
+    """What the model in a folder makes of a few lines of held-out text, as a Markdown list."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = _CLASSES[objective.name].from_pretrained(folder, dtype=torch.float32).eval()
     dice = np.random.default_rng(7)
-    said = [_WRITERS[objective.name](model, tokenizer, s, dice) for s in _sentences(corpus)]
+    page = objective.page or objective.name
+    lines = _sentences(corpus, *_LINES.get(page, (SHORTEST, LONGEST)))
+    said = [_WRITERS[page](model, tokenizer, line, dice) for line in lines]
     return "\n".join(said)
 
 
-def _sentences(corpus: Corpus) -> list[str]:
+def _sentences(corpus: Corpus, shortest: int, longest: int) -> list[str]:
     """A few lines of held-out text, the kinds in turn."""
     tokenizer = corpus.tokenizer
     found: dict[str, list[str]] = {}
@@ -218,9 +236,9 @@ def _sentences(corpus: Corpus) -> list[str]:
         lines = [
             line.strip()
             for part in parts
-            for line in tokenizer.decode(part[:-1].tolist()).replace(". ", ".\n").split("\n")
+            for line in _SENTENCE_END.sub(r"\1\n", tokenizer.decode(part[:-1].tolist())).split("\n")
         ]
-        fit = [line for line in lines if SHORTEST <= len(line) <= LONGEST and "  " not in line]
+        fit = [line for line in lines if shortest <= len(line) <= longest and "  " not in line]
         spread = np.linspace(0, len(fit) - 1, EXAMPLES + 2).astype(int)[1:-1] if fit else ()
         found[kind] = [fit[i] for i in spread]
     rows = [line for group in zip(*found.values(), strict=True) for line in group]
@@ -232,6 +250,18 @@ def _filled(model: Any, tokenizer: Any, line: str, dice: np.random.Generator) ->
     index = int(dice.integers(1, len(words)))
     word = words[index].rstrip(".,;!?")
     masked = " ".join([*words[:index], "[MASK]" + words[index][len(word) :], *words[index + 1 :]])
+    return _guessed(model, tokenizer, masked, word)
+
+
+def _filled_character(model: Any, tokenizer: Any, line: str, dice: np.random.Generator) -> str:
+    letters = [place for place, character in enumerate(line) if character.isalnum()]
+    chinese = [place for place in letters if "\u4e00" <= line[place] <= "\u9fff"]
+    place = int(dice.choice(chinese or letters))
+    masked = f"{line[:place]}[MASK]{line[place + 1 :]}"
+    return _guessed(model, tokenizer, masked, line[place])
+
+
+def _guessed(model: Any, tokenizer: Any, masked: str, word: str) -> str:
     encoded = tokenizer(masked, return_tensors="pt")
     at = (encoded["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0, 0]
     with torch.no_grad():
@@ -280,7 +310,9 @@ _CLASSES: dict[str, Any] = {
 _WRITERS: dict[str, Callable[..., str]] = {
     "causal": _continued,
     "masked": _filled,
+    "characters": _filled_character,
     "denoising": _infilled,
+    "started": _infilled,
 }
 _PAGES = {
     "causal": {
@@ -297,10 +329,10 @@ _PAGES = {
     "masked": {
         "title": "a small encoder with a masked-language-model head to tune prompts on",
         "architecture": "BERT architecture: {layers} layers, width {width}, {heads} heads, "
-        "512 positions, tied embeddings",
+        "{positions} positions, tied embeddings",
         "added": "`[PAD]`, `[CLS]`, `[SEP]` and `[MASK]`",
-        "objective": "masked language modelling of whole words (15 % of the tokens; of the words "
-        "80 % masked, 10 % replaced, 10 % kept)",
+        "objective": "masked language modelling of whole words (15 % of the tokens; of "
+        "the words 80 % masked, 10 % replaced, 10 % kept)",
         "measure": "Loss per hidden token, where 15 % of the tokens are hidden",
         "limits": "It fills in a hidden word that grammar and its neighbours make likely. A "
         "`[MASK]` stands for one token, its leading space included: ` great` is one, a long "
@@ -321,16 +353,27 @@ _PAGES = {
         "knows no facts; it is for learning, tests and demonstrations of prompt methods.",
     },
 }
+_PAGES["characters"] = {
+    "title": "a small Chinese encoder with a masked-language-model head to tune prompts on",
+    "architecture": _PAGES["masked"]["architecture"],
+    "objective": "masked language modelling of characters (15 % of the tokens; of the "
+    "characters 80 % masked, 10 % replaced, 10 % kept)",
+    "measure": "Loss per hidden token, where 15 % of the tokens are hidden",
+    "limits": "It fills in a hidden character that its neighbours make likely, in text like the "
+    "one it read: little text of one kind. A `[MASK]` stands for one character, so a label word "
+    "of a verbalizer is one character. One segment only was trained; the second starts as a copy "
+    "of it. It knows no facts; it is for learning, tests and demonstrations of prompt methods, "
+    "and for classification only after tuning.",
+}
 _PAGES["started"] = {
     **_PAGES["denoising"],
     "architecture": "Blenderbot architecture (layer norms before each part, learned positions): "
     "{encoder_depth} layers in the encoder, {decoder_depth} in the decoder, width {width}, "
     "{heads} heads, {positions} positions, tied embeddings",
     "limits": "What it writes keeps to its input: names, dates and phrases are found there and "
-    "copied. After as little as 1.4 M tokens of text it fills most gaps with one frequent "
-    "word that grammar allows on one side of the gap, and seldom with what the sentence asks for. "
-    "It also writes a text again from its beginning, `<extra_id_N>` before each span. Asked to "
-    "answer, summarize or translate, it writes fragments until it is tuned. Decoding starts from "
-    "`</s>` and ends with `</s>`. It knows no facts; it is for learning, tests and demonstrations "
-    "of prompt methods.",
+    "copied. It fills a gap with a word or two that fit what stands before it and often what "
+    "stands after, seldom with a longer phrase. It also writes a text again from its beginning, "
+    "`<extra_id_N>` before each span. Asked to answer, summarize or translate, it writes fragments "
+    "until it is tuned. Decoding starts from `</s>` and ends with `</s>`. It knows no facts; it is "
+    "for learning, tests and demonstrations of prompt methods.",
 }

@@ -30,6 +30,7 @@ from transformers import (
 
 Batch = dict[str, Tensor]
 IGNORED = -100
+UNKNOWN = "[UNK]"
 POSITIONS = 512
 NOISE, SPAN = 0.15, 3.0
 EMBEDDINGS = 0.02
@@ -169,7 +170,13 @@ class Causal(Objective):
 
 
 class Masked(Objective):
-    """Whole words hidden (Devlin et al. 2019, 15 %: 80 mask, 10 random, 10 kept); BERT."""
+    """Whole words hidden (Devlin et al. 2019, 15 %: 80 mask, 10 random, 10 kept); BERT.
+
+    Args:
+        tokenizer: the byte-level BPE, or a vocabulary of characters with its own `[UNK]`.
+        shape: width, layers and heads.
+        positions: how many there are.
+    """
 
     name = "masked"
     special = (
@@ -179,9 +186,21 @@ class Masked(Objective):
         AddedToken("[MASK]", special=True, normalized=False, lstrip=True),
     )
 
-    def __init__(self, tokenizer: Tokenizer, shape: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        shape: dict[str, int] | None = None,
+        positions: int = POSITIONS,
+    ) -> None:
         super().__init__(tokenizer, shape)
+        self.positions = positions
         self.cls, self.sep, self.mask = self.id("[CLS]"), self.id("[SEP]"), self.id("[MASK]")
+        reserved = [i for i in (BOUNDARY, self.cls, self.sep, self.mask) if i < self.own]
+        self.first = max(reserved) + 1
+        """The first id that is of text."""
+        self.has_unknown = self.tokenizer.token_to_id(UNKNOWN) is not None
+        if self.has_unknown:
+            self.page = "characters"
         self.tokenizer.post_processor = TemplateProcessing(
             single="[CLS]:0 $A:0 [SEP]:0",
             pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
@@ -203,7 +222,7 @@ class Masked(Objective):
         fate = dice.random(int(starts.sum()))[word]
         said[fate < 0.8] = self.mask
         random = (fate >= 0.8) & (fate < 0.9)
-        said[random] = dice.integers(1, self.own, len(ids))[random]
+        said[random] = dice.integers(self.first, self.own, len(ids))[random]
         shown = np.where(ids == BOUNDARY, self.sep, ids)
         shown[hidden] = said[hidden]
         positions = np.zeros(budget, np.int64)
@@ -228,7 +247,7 @@ class Masked(Objective):
                 num_hidden_layers=self.shape["layers"],
                 num_attention_heads=self.shape["heads"],
                 intermediate_size=4 * width,
-                max_position_embeddings=POSITIONS,
+                max_position_embeddings=self.positions,
                 hidden_dropout_prob=0.0,
                 attention_probs_dropout_prob=0.0,
                 pad_token_id=self.id("[PAD]"),
@@ -249,7 +268,9 @@ class Masked(Objective):
 
     def saved_tokenizer(self) -> PreTrainedTokenizerFast:
         """BERT's names for its tokens."""
+        unknown = {"unk_token": UNKNOWN} if self.has_unknown else {}
         return self._wrap(
+            **unknown,
             pad_token="[PAD]",
             cls_token="[CLS]",
             sep_token="[SEP]",
@@ -394,7 +415,7 @@ def look_around(model: BertForMaskedLM) -> None:
     )
     waves = min(head, MAX_WAVES) // 2
     rates = torch.exp(torch.linspace(math.log(2.5), math.log(0.05), waves))
-    turns = torch.arange(POSITIONS).unsqueeze(1) * rates
+    turns = torch.arange(model.config.max_position_embeddings).unsqueeze(1) * rates
     with torch.no_grad():
         for table in (tables.word_embeddings, tables.token_type_embeddings):
             table.weight.mul_(EMBEDDINGS / model.config.initializer_range)

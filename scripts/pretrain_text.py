@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from foreword import files
 
 BOUNDARY = 0
-"""`<|endoftext|>` of the bundled vocabulary: stands between documents."""
+"""Stands between documents: `<|endoftext|>` of the bundled vocabulary, `[PAD]` of characters."""
 
 NOTATIONS = (
     r"^\s*[\w'-]+(?: [\w'-]+){0,4} : \S",
@@ -129,6 +129,13 @@ def split(
     return [document for digest, document in unique.items() if digest not in away], held_out
 
 
+def read_split(
+    data: Path, share: float, keep: Filter
+) -> tuple[list[Document], dict[str, list[Document]]]:
+    """What a file holds for training, and held out by kind, as every run on it draws it."""
+    return split(keep(read_documents(data)), share)
+
+
 @dataclass(frozen=True)
 class Stream:
     """Documents one after another, each followed by the boundary.
@@ -224,7 +231,7 @@ def load_corpus(
     if (found := _read_cache(cache, wanted, tokenizer)) is not None:
         return found
     keep = Filter(patterns)
-    training, held_out = split(keep(read_documents(data)), share)
+    training, held_out = read_split(data, share, keep)
     streams = {kind: encode(tokenizer, documents) for kind, documents in held_out.items()}
     stream = encode(tokenizer, training)
     counts = Counter(document.kind for document in training)

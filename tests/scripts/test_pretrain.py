@@ -35,9 +35,12 @@ OBJECTIVES = ("causal", "masked", "denoising")
 MODULES = (
     "pretrain",
     "pretrain_card",
+    "pretrain_characters",
+    "pretrain_measure",
     "pretrain_objectives",
     "pretrain_start",
     "pretrain_text",
+    "recipe_texts",
 )
 SETTINGS = (
     "--width 32 --layers 1 --heads 2 --length 32 --long-length 64 --long-share 0.3 --rows 4 "
@@ -51,6 +54,15 @@ VARIED = (
     "The ferryman had never seen so much water, and he told his wife that the bridge at Stanwell "
     "would not stand until morning. She laughed, put three letters into her basket, took an old "
     "blue umbrella from behind the door and walked down to see how high it really was today."
+)
+OPINIONS = (
+    "房间很大",
+    "早餐不错",
+    "服务员很热情",
+    "隔音太差",
+    "ADSL网速2M",
+    "位置方便",
+    "价格有点贵",
 )
 PLACES = ("by the river", "in the churchyard", "before breakfast", "near Stanwell", "at night")
 
@@ -229,6 +241,216 @@ def test_what_held_out_text_shares_with_training_is_measured(
     assert shares[0] == 1
     assert shares[1] == shares[3] == 0
     assert 0.3 < shares[2] < 0.7
+
+
+# ---- characters --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    """A CSV of labelled reviews, one of them twice."""
+    dice = np.random.default_rng(4)
+    texts = [
+        "，".join(str(dice.choice(OPINIONS)) for _ in range(6)) + f"。第{number}次住！"
+        for number in range(80)
+    ]
+    file = tmp_path / "reviews.csv"
+    lines = [f"{number % 2},{text}" for number, text in enumerate([*texts, texts[0]])]
+    file.write_text("\n".join(["label,review", *lines]) + "\n", "utf-8")
+    return file
+
+
+@pytest.fixture
+def recipe(reviews: Path) -> Path:
+    """A recipe that holds a part of them out."""
+    file = reviews.with_name("recipe.yaml")
+    file.write_text(
+        "version: 1\nname: reviews\nbackbone: foreword/mini\n"
+        f"task:\n  data: {{format: csv, train: {reviews}, label: label, hold_out: 0.2}}\n"
+        '  input: "{review}"\nmethod: {name: p-tuning-v2, length: 4}\n',
+        "utf-8",
+    )
+    return file
+
+
+def test_what_a_recipe_measures_on_is_not_written(
+    modules: dict[str, ModuleType], recipe: Path, tmp_path: Path
+) -> None:
+    """Against the run's own reading of the recipe."""
+    from foreword.recipe import load_recipe
+    from foreword.runs.data import read_examples
+
+    out = tmp_path / "texts.jsonl"
+    assert modules["recipe_texts"].main([str(recipe), "--kind", "review", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    written = [row["text"] for row in rows]
+    examples = read_examples(load_recipe(recipe))
+    measured = {str(example.fields["review"]) for example in examples.test}
+    assert len(measured) + len(written) == 80
+    assert not measured & set(written)
+    assert set(written) == {str(example.fields["review"]) for example in examples.train}
+    assert len(written) == len(set(written)) > 60
+    assert all(row.keys() == {"kind", "text"} and row["kind"] == "review" for row in rows)
+
+
+def test_the_two_recipes_of_the_reviews_hold_out_the_same() -> None:
+    from foreword.recipe import load_recipe
+
+    folder = ROOT / "recipes" / "understanding"
+    first, second = (
+        load_recipe(folder / f"{name}.yaml") for name in ("chnsenticorp", "chnsenticorp-mini")
+    )
+    assert first.task.data == second.task.data
+    assert first.task.input == second.task.input
+    assert first.seed == second.seed == 0
+
+
+def test_texts_that_cannot_be_written_are_said(
+    modules: dict[str, ModuleType],
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "texts.jsonl"
+    options = [str(recipe), "--kind", "review", "--out", str(out)]
+    assert modules["recipe_texts"].main([*options, "--set", "task.input=Good"]) == 2
+    assert "task.input: names no field" in capsys.readouterr().err
+    assert modules["recipe_texts"].main([*options, "--set", "task.data.train=none.csv"]) == 2
+    assert "none.csv" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_characters_are_bert_s_word_pieces(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    """The same ids as BERT's own tokenizer gives with that vocabulary."""
+    from transformers import BertTokenizer
+
+    seen = [*OPINIONS, *OPINIONS, "Café 2M", "cafe 2M", "孤"]
+    ours = modules["pretrain_characters"].characters_of(seen)
+    entries = sorted(ours.get_vocab(), key=ours.token_to_id)
+    assert entries[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert "孤" not in entries
+    file = tmp_path / "vocab.txt"
+    file.write_text("\n".join(entries) + "\n", "utf-8")
+    theirs = BertTokenizer(vocab=str(file))
+    for text in (*seen, "房间 2M大，CAFÉ！", "孤房"):
+        ids = ours.encode(text, add_special_tokens=False).ids
+        assert ids == theirs(text, add_special_tokens=False)["input_ids"], text
+    assert ours.encode("Café").tokens == ["c", "##a", "##f", "##e"]
+    assert ours.decode(ours.encode("房间大 有点贵 cafe").ids) == "房间大有点贵 cafe"
+
+
+def test_a_run_on_characters_leaves_a_model_and_a_card(
+    modules: dict[str, ModuleType],
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts, out = tmp_path / "texts.jsonl", tmp_path / "run"
+    modules["recipe_texts"].main([str(recipe), "--kind", "review", "--out", str(texts)])
+    options = ["masked", "--data", texts, "--out", out, *TINY, "--positions", 64]
+    options += ["--vocabulary", "characters"]
+    assert pretrain(modules, *options, "--tokens", 3000) == 0
+    assert pretrain(modules, *options, "--tokens", 5000, "--resume", "before-decay") == 0
+    folder = out / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, report = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.max_position_embeddings == tokenizer.model_max_length == 64
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 0
+    ids = tokenizer("房[MASK]很大", "早餐孤")["input_ids"]
+    said = ["[CLS]", "房", "[MASK]", "很", "大", "[SEP]", "早", "餐", "[UNK]", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(ids) == said
+    card = " ".join((folder / "README.md").read_text("utf-8").split())
+    assert "masked language modelling of characters" in card
+    assert "64 positions" in card
+    assert "Byte-level" not in card
+    assert card.count("(was: `") > 0
+    capsys.readouterr()
+    assert pretrain(modules, *options[:-2], "--tokens", 6000, "--resume") == 2
+    assert "vocabulary characters, now" in capsys.readouterr().err
+
+
+def test_a_replaced_character_is_one_of_text(
+    modules: dict[str, ModuleType], learned: ModuleType, text: ModuleType
+) -> None:
+    tokenizer = modules["pretrain_characters"].characters_of([*OPINIONS, *OPINIONS])
+    taught = learned.Masked(tokenizer)
+    stream = text.encode(tokenizer, [text.Document("review", one) for one in OPINIONS * 4])
+    dice, said = np.random.default_rng(0), set()
+    for index in range(200):
+        ids, starts = stream.window(index % 5, 30)
+        example = taught.example(ids, starts, dice)
+        found = example["labels"] != learned.IGNORED
+        said |= set(example["input_ids"][example["positions"][found]].tolist())
+        assert not (example["labels"][found] == 0).any()
+    assert not said & {0, 1, taught.cls, taught.sep}
+    assert taught.mask in said
+    assert len(said) > 20
+
+
+def test_characters_are_for_masks(
+    modules: dict[str, ModuleType],
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--data", data, "--out", tmp_path / "run", *TINY, "--tokens", 500]
+    options += ["--vocabulary", "characters"]
+    assert pretrain(modules, "causal", *options) == 2
+    assert "is for the objective masked" in capsys.readouterr().err
+    assert pretrain(modules, "masked", *options, "--embeddings", VOCABULARY.parent) == 2
+    assert "other ids than --vocabulary characters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"), [("酒[MASK]的位置很好。", "店"), ("服[MASK]员态度很好，房间也干净。", "务")]
+)
+def test_the_bundled_encoder_fills_in_a_character(text: str, hidden: str) -> None:
+    from foreword.backbone import bundled_backbones, load_backbone
+
+    folder = bundled_backbones()["foreword/mini-mlm-zh"]
+    assert (folder / "model.safetensors").stat().st_size <= 8e6
+    backbone = load_backbone("foreword/mini-mlm-zh")
+    assert sum(parameter.numel() for parameter in backbone.model.parameters()) <= 4e6
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoded = tokenizer(text, return_tensors="pt")
+    at = encoded["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+    with torch.no_grad():
+        best = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32)(**encoded).logits
+    assert tokenizer.convert_ids_to_tokens(int(best[0, at].argmax())) == hidden
+
+
+# ---- a trained decoder --------------------------------------------------------------------------
+
+
+def test_a_decoder_is_measured_on_what_a_run_holds_out(
+    modules: dict[str, ModuleType],
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The losses that the run itself wrote down."""
+    out = tmp_path / "run"
+    options = ["--data", data, "--out", out, *TINY, "--long-share", 0, "--tokens", 3000]
+    assert pretrain(modules, "causal", *options) == 0
+    folder = out / "model"
+    given = [str(folder), "--data", str(data), "--held-out-share", "0.1"]
+    capsys.readouterr()
+    assert modules["pretrain_measure"].main([*given, "--length", "32"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    about = json.loads((out / "run.json").read_text("utf-8"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said[2:4]]
+    assert {row[0]: float(row[1]) for row in rows} == pytest.approx(about["held_out"], abs=0.006)
+    documents = about["corpus"]["held_out_documents"]
+    assert {row[0]: int(row[3]) for row in rows} == documents
+    card = (folder / "README.md").read_text("utf-8")
+    examples = "\n".join(said[5:]).strip()
+    assert examples.count("\n- ") == 4
+    assert examples in card
+    assert modules["pretrain_measure"].main([*given, "--length", "1024"]) == 2
+    assert "fewer positions" in capsys.readouterr().err
 
 
 # ---- objectives ---------------------------------------------------------------------------------
@@ -657,6 +879,34 @@ def test_other_settings_are_refused_on_resume(
     assert pretrain(modules, *options) == 0
     assert pretrain(modules, *options, "--resume", *change) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_run_from_before_an_option_goes_on(
+    modules: dict[str, ModuleType], data: Path, tmp_path: Path
+) -> None:
+    """Checkpoints of older runs have no settings for newer options, or had the layers' defaults."""
+    later = ("start_from", "positions", "rewritten", "vocabulary")
+    layers = {"encoder_layers": "0,3,4", "decoder_layers": "0,1,3,4,5"}
+    for name, given in {"without": {}, "with": layers}.items():
+        out = tmp_path / name
+        options = ["masked", "--data", data, "--out", out, *TINY]
+        assert pretrain(modules, *options, "--tokens", 3000) == 0
+        settings = json.loads((out / "run.json").read_text("utf-8"))["settings"]
+        assert settings["encoder_layers"] == settings["decoder_layers"] == ""
+        plain = modules["pretrain"].read_checkpoint
+
+        def older(folder: Path, given: dict[str, str] = given, read: Any = plain) -> Any:
+            checkpoint = read(folder)
+            for option in (*later, *layers):
+                checkpoint.values["settings"].pop(option)
+            checkpoint.values["settings"].update(given)
+            return checkpoint
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(modules["pretrain"], "read_checkpoint", older)
+            assert pretrain(modules, *options, "--tokens", 4000, "--resume", "before-decay") == 0
+        position = json.loads((out / "run.json").read_text("utf-8"))["position"]
+        assert position["tokens"] >= 4000
 
 
 def test_mistakes_are_said(
