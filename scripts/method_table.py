@@ -10,6 +10,7 @@ written from it, between their marks. A finished run in --out is not run again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import sys
@@ -67,6 +68,11 @@ TITLES = {
 PLACES = (ROOT / "README.md", PAGES / "README.md")
 
 
+def digest(recipe: Path) -> str:
+    """A hash of what a recipe says, comments apart, by which its figures are known."""
+    return hashlib.sha256(load_recipe(recipe).to_yaml().encode()).hexdigest()
+
+
 def measure(recipe: Path, out: Path) -> dict[str, Any]:
     """Run a recipe, or read its finished run: a row of the table."""
     folder = out / recipe.stem
@@ -79,6 +85,7 @@ def measure(recipe: Path, out: Path) -> dict[str, Any]:
     prompted = manifest.method.length > 0
     return {
         "recipe": f"recipes/methods/{recipe.name}",
+        "recipe_sha256": digest(recipe),
         "method": manifest.method.name,
         "paper": METHODS[manifest.method.name].paper,
         "backbone": manifest.backbone.name,

@@ -198,12 +198,8 @@ def compose(
             "which writes no text; name a decoder or an encoder-decoder, or give a task with "
             "labels (task.data.label)"
         )
-    if g.kind == "encoder-decoder" and isinstance(readout, Head):
-        raise UserError(
-            f"backbone: '{backbone.name}' ({backbone.model.config.model_type}) is an "
-            "encoder-decoder, on which a head has no place here; let it write the label as text, "
-            "or name an encoder or a decoder"
-        )
+    if isinstance(readout, Head):
+        backbone.check_takes_head()
     between = _between(backbone, options, readout, inside=inside)
     injection = (
         _embeddings(backbone, options, inside=True)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 import foreword
 from conftest import VOCABULARY
-from foreword.backbone import Backbone
-from foreword.errors import RecipeError, UserError
+from foreword.backbone import Backbone, load_backbone
+from foreword.errors import RecipeError, RunError, UserError
 from foreword.evaluation import tell
 from foreword.layout import Layout, Pair
 from foreword.methods import HardPrompt
@@ -141,6 +141,42 @@ def test_patterns_of_two_texts_and_words_of_their_own(
     assert texts == ["{sentence} | {mask} .", "It was {mask} : {sentence}"]
     again = start(given, masked, tmp_path / "run", resume=True)
     assert again.metrics == run.metrics
+
+
+def test_a_pattern_says_itself_what_gives_way(
+    masked: Backbone, rated: Path, tmp_path: Path
+) -> None:
+    """The classifier's `truncate` is for patterns that have its field and no `cut` of their own."""
+    patterns = ["{sentence} It was {mask}", "{sentence:cut} was {mask}"]
+    given = recipe(rated, masked, models=1, steps=0, patterns=patterns)
+    given["task"]["truncate"] = "sentence"
+    run = start(given, masked, tmp_path / "run")
+    made = [
+        load_recipe(run.folder / "patterns" / f"g0-p{number}-m0" / "recipe.yaml").task.truncate
+        for number in range(2)
+    ]
+    assert made == ["sentence", None]
+
+
+def test_what_a_model_said_is_checked(masked: Backbone, rated: Path, tmp_path: Path) -> None:
+    given = recipe(rated, masked, models=1, steps=1, patterns=PATTERNS[0])
+    run = start(given, masked, tmp_path / "run")
+    (run.folder / "metrics.json").unlink()
+    file = run.folder / "patterns" / "g0-p0-m0" / "said.safetensors"
+    whole = load_file(file)
+    short = {name: rows[:-1].clone() for name, rows in whole.items()}
+    for broken in (b"x" * 50, save({"dev": whole["dev"]}), save(short)):
+        file.write_bytes(broken)
+        with pytest.raises(
+            RunError, match=r"said\.safetensors: .*delete .*g0-p0-m0, and this model"
+        ):
+            start(given, masked, run.folder, resume=True)
+
+
+def test_an_encoder_decoder_takes_no_head(rated: Path, tmp_path: Path) -> None:
+    backbone = load_backbone("foreword/mini-seq2seq", device="cpu")
+    with pytest.raises(UserError, match="is an encoder-decoder, on which a head has no place"):
+        start(recipe(rated, backbone), backbone, tmp_path / "run")
 
 
 def test_patterns_weigh_what_they_know_before_training(done: Run, masked: Backbone) -> None:
@@ -291,6 +327,17 @@ def test_the_classifier_keeps_its_precision(masked: Backbone, rated: Path, tmp_p
             {"patterns": {"input": "{sentence} {mask}", "second": "It was {mask}"}},
             "'{sentence} {mask} | It was {mask}' needs one {mask}",
         ),
+        (
+            {},
+            {"patterns": {"input": "{sentence} {mask}", "second": ""}},
+            "recipe: 1 problem\n  - method.patterns.0.second: expected at least 1 character",
+        ),
+        (
+            {},
+            {"patterns": [{"input": "{sentence} {mask}", "secnd": "x"}]},
+            "recipe: 1 problem\n  - method.patterns.0.secnd: no such name (did you mean 'second'?)",
+        ),
+        ({}, {"patterns": [3]}, "recipe: 1 problem\n  - method.patterns.0: "),
         ({}, {"words": None}, "has no words; give it `words`"),
         (
             {},

@@ -176,6 +176,15 @@ class Backbone:
             logits: Tensor = self._run(self.model, layout, prompt).logits
         return logits
 
+    def check_takes_head(self) -> None:
+        """Raise BackboneError for an encoder-decoder, whose states no head reads."""
+        if self.geometry.kind == "encoder-decoder":
+            raise BackboneError(
+                f"backbone: '{self.name}' ({self.model.config.model_type}) is an "
+                "encoder-decoder, on which a head has no place here; let it write the label as "
+                "text, or name an encoder or a decoder"
+            )
+
     @cached_property
     def hidden_width(self) -> int:
         """d of the states that `hidden` gives."""

@@ -28,9 +28,9 @@ from foreword.methods.base import DeltaOptions
 class Pattern(Data):
     """A cloze question, and what its answers mean."""
 
-    input: str = Field(description="template of it, or of its first text")
+    input: str = Field(min_length=1, description="template of it, or of its first text")
     second: str | None = Field(
-        None, description="template of a second text; one of the two has the {mask}"
+        None, min_length=1, description="template of a second text; one of the two has the {mask}"
     )
     words: LabelWords | None = Field(
         None, min_length=2, description="label words of this pattern alone"

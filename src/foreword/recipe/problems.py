@@ -50,7 +50,16 @@ def explain(error: ValidationError, model: type[BaseModel], root: str = "recipe"
         root: stands for the path of a mistake of the whole.
     """
     schema = model.model_json_schema()
-    return [_line(item, schema, root) for item in error.errors()]
+    items = error.errors()
+    places = [item["loc"] for item in items]
+
+    def counts(item: Any) -> bool:
+        """Whether pydantic did not merely miss, in a list, what is wrong by itself below."""
+        here = item["loc"]
+        below = (place for place in places if len(place) > len(here))
+        return item["type"] != "too_short" or all(place[: len(here)] != here for place in below)
+
+    return [_line(item, schema, root) for item in items if counts(item)]
 
 
 def found(value: Any) -> str:
@@ -128,7 +137,9 @@ def _walk(schema: dict[str, Any], location: tuple[str | int, ...]) -> tuple[list
             continue
         path.append(part if re.fullmatch(r"[\w-]{1,60}", part) else found(part))
         parent = node
-        node = _resolve(schema, node.get("properties", {}).get(part, {}))
+        lists = (one["items"] for one in (node, *node.get("anyOf", ())) if "items" in one)
+        inner = next(lists, {}) if part.isdecimal() else node.get("properties", {}).get(part, {})
+        node = _resolve(schema, inner)
     return path, parent, node
 
 

@@ -263,7 +263,9 @@ class TaskSpec(Data):
     target: str = Field("{reference}", description="template of the target")
     limits: Limits = Limits()
     second: str | None = Field(
-        None, description="template of a second text to classify with the first (a hypothesis)"
+        None,
+        min_length=1,
+        description="template of a second text to classify with the first (a hypothesis)",
     )
     truncate: str | None = Field(
         None, description="field that is cut where an example is too long; without it: an error"

@@ -12,19 +12,21 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foreword import files
 from foreword.artifact import load_model
 from foreword.backbone import Backbone
-from foreword.errors import RecipeError, UserError
+from foreword.errors import RecipeError, RunError, UserError
 from foreword.evaluation import tell
 from foreword.layout import Pair
 from foreword.methods import PET, HardPrompt
@@ -32,7 +34,7 @@ from foreword.methods.pet import Pattern
 from foreword.progress import Progress
 from foreword.recipe import Recipe, parse_recipe
 from foreword.runs.data import RunExamples
-from foreword.tasks import Example
+from foreword.tasks import Example, Template
 from foreword.text import TextTask
 from foreword.tuned import TunedModel, compose
 from foreword.understanding import Answered, Classification, Cloze, task_of
@@ -156,9 +158,16 @@ class Procedure:
         return softly, report
 
     def tasks(self) -> list[Cloze]:
-        """The patterns as tasks."""
-        return [
-            Cloze(
+        """The patterns as tasks.
+
+        Raises:
+            RecipeError: a template of theirs does not go with the classifier's settings.
+        """
+        return [self._task(pattern) for pattern in self.method.patterns]
+
+    def _task(self, pattern: Pattern) -> Cloze:
+        with self._naming(pattern):
+            return Cloze(
                 TextTask.of(
                     pattern.input,
                     truncate=self._truncated(pattern),
@@ -168,8 +177,15 @@ class Procedure:
                 self.labels,
                 tuple(self.method.words_of(pattern)[label] for label in self.labels),
             )
-            for pattern in self.method.patterns
-        ]
+
+    @contextmanager
+    def _naming(self, pattern: Pattern) -> Iterator[None]:
+        """Say which pattern an error is of."""
+        try:
+            yield
+        except UserError as error:
+            wrong = f"method.patterns: {str(pattern)!r}: {error}"
+            raise RecipeError("recipe", [wrong]) from error
 
     def _check_patterns(self) -> None:
         """Make sure that every pattern can be read, and every example fits it.
@@ -178,14 +194,10 @@ class Procedure:
             RecipeError: one cannot, or does not.
         """
         for task, pattern in zip(self.tasks(), self.method.patterns, strict=True):
-            try:
+            with self._naming(pattern):
                 room = self.bare(task).room
                 for example in (*self.labelled, *self.unlabelled, *self.dev):
                     task.windows(self.backbone, example, room, labelled=False)
-            except UserError as error:
-                raise RecipeError(
-                    "recipe", [f"method.patterns: {str(pattern)!r}: {error}"]
-                ) from error
 
     def bare(self, task: Cloze) -> TunedModel:
         """The backbone as it is, reading a pattern."""
@@ -221,9 +233,27 @@ class Procedure:
                 )
                 data = self._training_set(member, before, weights)
                 self._teach(member, data, file)
-            kept = load_file(file)
-            said[member] = Said(kept["unlabelled"], kept["dev"])
+            said[member] = self._said(file)
         return said
+
+    def _said(self, file: Path) -> Said:
+        """What a model said, from its file.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        again = f"delete {file.parent}, and this model is trained again"
+        sizes = {"unlabelled": len(self.unlabelled), "dev": len(self.dev)}
+        try:
+            kept = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"{file}: cannot be read: {error}; {again}") from error
+        for name, rows in sizes.items():
+            if name not in kept or kept[name].shape != (rows, len(self.labels)):
+                raise RunError(
+                    f"{file}: expected '{name}' of shape [{rows}, {len(self.labels)}]; {again}"
+                )
+        return Said(kept["unlabelled"], kept["dev"])
 
     def _teach(self, member: Member, data: Path, file: Path) -> None:
         """Train one model, and keep what it says."""
@@ -345,7 +375,9 @@ class Procedure:
     def _truncated(self, pattern: Pattern) -> str | None:
         """The classifier's field that gives way, where the pattern has it and does not say."""
         field = self.recipe.task.truncate
-        return field if f"{{{field}}}" in str(pattern) else None
+        written = [text for text in (pattern.input, pattern.second) if text is not None]
+        says = any(Template.parse(text).cuts for text in written)
+        return None if says or f"{{{field}}}" not in str(pattern) else field
 
     def _report(
         self, said: dict[Member, Said], weights: Sequence[float], dev: Tensor

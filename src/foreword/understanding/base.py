@@ -36,7 +36,12 @@ class HeadOptions:
     pooling: Pooling = "auto"
 
     def made(self, kind: type[AnyHead], backbone: Backbone, outputs: int) -> AnyHead:
-        """A new head for a backbone."""
+        """A new head for a backbone.
+
+        Raises:
+            BackboneError: it is an encoder-decoder.
+        """
+        backbone.check_takes_head()
         return kind(backbone.hidden_width, outputs, dropout=self.dropout, hidden=self.hidden)
 
 

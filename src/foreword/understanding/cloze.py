@@ -101,7 +101,9 @@ class Slots:
         if kind == "encoder-decoder":  # an answer begins with it
             return tokens.plain(written)
         spaced = not _ends_in_space(text) if mask is None else mask.spaced
-        first = mask is not None and any(mask is part.pieces[0] for part in text.templates)
+        first = mask is not None and any(
+            part.pieces and mask is part.pieces[0] for part in text.templates
+        )
         if first and not spaced:
             return tokens.plain(written)
         return tokens.continued(f" {written}" if spaced else written)
