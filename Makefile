@@ -3,24 +3,29 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
 
 .PHONY: demo test test-fast check bench soak results clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lora]'
+	touch $@
+
+$(DEV): $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: $(READY)  ## train a prefix on the sample task, measure it, show it
 	$(BIN)/foreword train recipes/quickstart.yaml
 
-test: $(READY)  ## all tests
+test: $(DEV)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak"
 
-test-fast: $(READY)  ## quick feedback
+test-fast: $(DEV)  ## quick feedback
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow"
 
-check: $(READY)  ## style, types, structure, recipes, README commands, the wheel
+check: $(DEV)  ## style, types, structure, recipes, README commands, the wheel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -29,10 +34,10 @@ check: $(READY)  ## style, types, structure, recipes, README commands, the wheel
 	$(BIN)/python scripts/check_readme.py
 	$(BIN)/python scripts/check_wheel.py
 
-bench: $(READY)  ## time against the floor and against PEFT
+bench: $(DEV)  ## time against the floor and against PEFT
 	$(BIN)/python bench/training.py
 
-soak: $(READY)  ## long tests
+soak: $(DEV)  ## long tests
 	$(BIN)/pytest -m soak
 
 clean:

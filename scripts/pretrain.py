@@ -595,6 +595,8 @@ def train(options: argparse.Namespace, arguments: list[str]) -> int:
         torch.set_num_threads(options.threads)
     transformers_logging.set_verbosity_error()
     out: Path = options.out
+    if not options.data.is_file():
+        raise UserError(f"--data {options.data}: no such file")
     if options.resume is None and not (
         out.is_dir() and [place.name for place in out.iterdir()] == [TOKENS]
     ):

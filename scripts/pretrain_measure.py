@@ -37,6 +37,11 @@ def measured(
         windows: at most so many are measured of each kind.
     """
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if model.config.model_type != "gpt2":
+        raise UserError(
+            f"{folder}: is {model.config.model_type}; this measures decoders that "
+            "`pretrain.py causal` makes (gpt2)"
+        )
     if length > model.config.max_position_embeddings:
         raise UserError(f"--length {length}: the model has fewer positions")
     objective = Causal(corpus.tokenizer)

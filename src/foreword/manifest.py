@@ -115,6 +115,8 @@ def read_manifest(folder: Path | str) -> Manifest:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if not Path(folder).exists():
+            raise ArtifactError(f"{folder}: is no artifact, there is no such folder") from error
         raise ArtifactError(f"{folder}: is no artifact, it has no {MANIFEST}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{file}: cannot be read as JSON: {error}") from error

@@ -321,7 +321,7 @@ def test_ls_and_show(foreword: Command, run: Run) -> None:
     assert "prefix-tuning, 2 virtual tokens" in text
     assert "BLEU" in text
     refused(foreword("show", "runs/damaged"), "cannot be read as JSON")
-    refused(foreword("show", "nowhere", "--json"), "nowhere: is no artifact")
+    refused(foreword("show", "nowhere", "--json"), "nowhere: is no artifact, there is no")
 
 
 def test_recipe_schema(foreword: Command) -> None:

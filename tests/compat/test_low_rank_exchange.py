@@ -259,6 +259,29 @@ def test_a_head_tells_what_it_tells_in_peft(name, task, targets, base, tmp_path)
         foreword.export_peft(tmp_path / "it", tmp_path / "back")
 
 
+@pytest.mark.parametrize(
+    ("name", "task"), [("bert", "TOKEN_CLS"), ("bert", "QUESTION_ANS"), ("roberta", "SEQ_CLS")]
+)
+def test_a_pooler_that_no_head_reads(name, task, base, tmp_path) -> None:
+    """PEFT passes its update over; it is left out, and a note says so."""
+    labels = None if task == "QUESTION_ANS" else LABELS
+    plain = save(updated(base(name), task, labels=len(labels or "se")), tmp_path / "adapter")
+    without = foreword.import_peft(plain, tmp_path / "without", labels=labels)
+    tensors = load_file(plain / WEIGHTS)
+    pooler = f"base_model.model.{name}.pooler.dense"
+    pair = {f"{pooler}.lora_A.weight": (RANK, 32), f"{pooler}.lora_B.weight": (32, RANK)}
+    save_file(tensors | {n: torch.ones(shape) for n, shape in pair.items()}, plain / WEIGHTS)
+    model = TASKS[task].from_pretrained(base(name), num_labels=len(labels or "se"))
+    theirs = peft.PeftModel.from_pretrained(model, str(plain))
+    assert not any("pooler" in key for key in theirs.state_dict())
+    manifest = foreword.import_peft(plain, tmp_path / "it", labels=labels)
+    assert same_artifact(manifest, without)
+    assert manifest.head_sha256 == without.head_sha256
+    notes = manifest.data["peft"]["notes"]
+    assert f"the update of the pooler is left out: no {task} head of this model" in notes[0]
+    assert not any("head's first layer" in note for note in notes)
+
+
 def test_the_roots_of_rank(base, tmp_path) -> None:
     theirs = updated(base("llama"), "CAUSAL_LM", dtype=torch.float64, use_rslora=True)
     adapter = save(theirs, tmp_path / "adapter")
@@ -368,7 +391,21 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "expression": ({"alpha_pattern": {"(a+)+b": 7}}, r"'\(a\+\)\+b' is a regular expression"),
     "unknown": ({"use_xlora": True}, "use_xlora: no such name"),
     "features": ({"task_type": "FEATURE_EXTRACTION"}, "'FEATURE_EXTRACTION' is not known"),
-    "no task": ({"task_type": None}, "task_type: is missing"),
+    "no task": (
+        {"task_type": None},
+        "task_type: is missing; set it to one of CAUSAL_LM, SEQ_2_SEQ_LM, SEQ_CLS, TOKEN_CLS, QUES",
+    ),
+    "a class beside the task": (
+        {"auto_mapping": {"base_model_class": "A", "parent_library": "transformers.models.llama"}},
+        "auto_mapping: it names 'A' beside a task_type, .* set auto_mapping to null",
+    ),
+    "code beside it": (
+        {"auto_mapping": {"base_model_class": "Evil", "parent_library": "evil"}},
+        "auto_mapping: it names code of its own",
+    ),
+    "loftq": ({"loftq_config": {"loftq_bits": 4}}, "loftq_config: a mapping starts from quantised"),
+    "no ranks": ({"rank_pattern": {"q_proj": 0}}, "rank_pattern.q_proj: must be at least 1, fo"),
+    "half ranks": ({"rank_pattern": {"q_proj": 1.5}}, "rank_pattern.q_proj: expected a whole numb"),
     "another kind": ({"task_type": "SEQ_2_SEQ_LM"}, "was trained on an encoder-decoder"),
     "a head": ({"task_type": "SEQ_CLS"}, "holds no head"),
     "another method": ({"peft_type": "LOHA"}, "LOHA is no method that foreword imports"),
@@ -381,6 +418,55 @@ def test_what_is_not_computed_here(what, copy, llama, tmp_path) -> None:
     changes, said = FIELDS[what]
     set_config(copy, **changes)
     refused(copy, tmp_path / "it", said, backbone=llama)
+
+
+NAMES = "expected a text or a list of texts, found"
+NUMBERS = "expected a whole number or a list of whole numbers, found"
+START = "expected true, false, gaussian, eva or orthogonal, found"
+UNIONS: list[tuple[str, Any, str]] = [
+    *((name, {}, f"{NAMES} a mapping") for name in ("target_modules", "exclude_modules")),
+    ("target_modules", 3, f"{NAMES} 3"),
+    ("target_modules", ["q_proj", 3, None], f"{NAMES} a list with 3"),
+    ("target_modules", "\ud800", f"{NAMES} '\\ud800'"),
+    ("layers_pattern", True, f"{NAMES} true"),
+    ("layers_to_transform", "all", f"{NUMBERS} 'all'"),
+    ("layers_to_transform", [1, "x"], f"{NUMBERS} a list with 'x'"),
+    ("layers_to_transform", True, f"{NUMBERS} true"),
+    ("init_lora_weights", 3, f"{START} 3"),
+    ("init_lora_weights", [], f"{START} a list"),
+    *(
+        (name, "yes", "expected true or false, found 'yes'")
+        for name in ("use_rslora", "fan_in_fan_out", "ensure_weight_tying", "inference_mode")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), UNIONS)
+def test_a_value_of_the_wrong_sort_is_one_line(name, value, said, copy, llama, tmp_path) -> None:
+    """However many sorts the field takes."""
+    set_config(copy, **{name: value})
+    with pytest.raises(ArtifactError) as raised:
+        foreword.import_peft(copy, tmp_path / "it", backbone=llama)
+    assert str(raised.value) == f"{copy / CONFIG}: cannot be imported:\n  - {name}: {said}"
+    assert not (tmp_path / "it").exists()
+
+
+def test_trained_without_a_task_type(base, tmp_path) -> None:
+    """PEFT names the model's class instead; said, it is imported."""
+    options = {"r": RANK, "init_lora_weights": False}
+    model = AutoModelForCausalLM.from_pretrained(base("llama"))
+    theirs = peft.get_peft_model(model, peft.LoraConfig(**options)).eval()
+    adapter = save(theirs, tmp_path / "adapter")
+    stated = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    assert stated["auto_mapping"]["parent_library"].startswith("transformers.models.llama")
+    said = (
+        r"task_type: is missing: .*\('LlamaForCausalLM'\) in auto_mapping. Set task_type .* one of "
+        "CAUSAL_LM, SEQ_2_SEQ_LM, .* and auto_mapping to null"
+    )
+    refused(adapter, tmp_path / "it", said)
+    set_config(adapter, task_type="CAUSAL_LM", auto_mapping=None)
+    foreword.import_peft(adapter, tmp_path / "it")
+    assert_close(our_logits(tmp_path / "it", "CAUSAL_LM"), logits(theirs, "CAUSAL_LM"))
 
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -448,13 +534,42 @@ def test_ranks_and_layers_that_peft_can_have(base, tmp_path) -> None:
             ({"use_dora": True}, "use_dora"),
             ({"lora_bias": True}, "lora_bias"),
             ({"target_modules": ["q_proj", "embed_tokens"]}, "updates of embeddings are not"),
-            ({"target_modules": ["q_proj", "lm_head"]}, "expected .*lm_head"),
+            (
+                {"target_modules": ["q_proj", "lm_head"]},
+                r"trained or resized the output layer \(lm_head\), .*merge_and_unload",
+            ),
             ({"modules_to_save": ["embed_tokens"]}, r"further modules .*\(embed_tokens\)"),
         )
     ):
         model = updated(where, "CAUSAL_LM", **options)
         adapter = save(model, tmp_path / f"adapter-{number}")
         refused(adapter, tmp_path / "it", said)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("layer", ["lm_head", "wte"])
+def test_the_way_out_for_a_layer_of_the_vocabulary(layer, base, tmp_path) -> None:
+    """Untied and merged it is a backbone that answers the same; merged alone it is another."""
+    where, options = base("gpt2"), {"target_modules": ["c_attn", layer], "fan_in_fan_out": True}
+    theirs = updated(where, "CAUSAL_LM", **options)
+    expected = logits(theirs, "CAUSAL_LM")
+    adapter = save(theirs, tmp_path / "adapter")
+    refused(adapter, tmp_path / "it", "merge_and_unload and .* untie them before .* moves both")
+    found = []
+    for untied in (False, True):
+        model = AutoModelForCausalLM.from_pretrained(where)
+        assert model.config.tie_word_embeddings
+        if untied:
+            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+            model.config.tie_word_embeddings = False
+        merged = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        AutoTokenizer.from_pretrained(where).save_pretrained(tmp_path / f"merged-{untied}")
+        merged.save_pretrained(tmp_path / f"merged-{untied}")
+        backbone = load_backbone(str(tmp_path / f"merged-{untied}"), device="cpu")
+        with torch.no_grad():
+            found.append(backbone.logits(Layout.of([[5, 81, 300, 27, 9]]), None)[0])
+    torch.testing.assert_close(found[1], expected, rtol=0, atol=1e-3)
+    assert (found[0] - expected).abs().max() > 0.1
 
 
 def test_another_backbone(copy, base, tmp_path) -> None:
@@ -488,7 +603,8 @@ def verdict(folder: Path, out: Path, backbone: Backbone) -> None:
         said = str(error)
     if said:
         assert 20 < len(said) < 3000
-        assert not any(word in said for word in ("pydantic", "nput should", "Traceback"))
+        odd = ("pydantic", "nput should", "Traceback", "tuple[", "literal[")
+        assert not any(word in said for word in odd)
         assert not out.exists()
     else:
         assert read_manifest(out) == manifest

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,8 +13,12 @@ import pytest
 
 from compat.exchanging import LENGTH, WARNINGS, base_model, peft_model, save
 from compat.with_heads import adapted, save_base
-from foreword.backbone import bundled_backbones
+from foreword.artifact import save_artifact
+from foreword.backbone import bundled_backbones, load_backbone
 from foreword.cli import main
+from foreword.manifest import TaskId, read_manifest
+from foreword.methods import LoRA
+from foreword.tuned import compose
 
 pytestmark = pytest.mark.filterwarnings(*WARNINGS)
 
@@ -103,6 +109,63 @@ def test_a_head_and_its_labels(foreword, tmp_path) -> None:
     status, out, _ = foreword("predict", "runs/moods", "--text", "An otter", "--device", "cpu")
     assert status == 0
     assert set(json.loads(out)["probabilities"]) == {"bad", "so so", "good"}
+
+
+@pytest.fixture(scope="module")
+def of_all_sorts(tmp_path_factory) -> dict[str, Path]:
+    """A prompt, LoRA, and a head, each a folder of PEFT's."""
+    root = tmp_path_factory.mktemp("sorts")
+    where = str(bundled_backbones()["foreword/mini"])
+    low = peft.LoraConfig(task_type="CAUSAL_LM", r=2, fan_in_fan_out=True)
+    head = adapted(save_base("bert", root / "base"), "SEQ_CLS", "prompt", labels=2)
+    return {
+        "prompt": save(peft_model(where, "prompt"), root / "prompt"),
+        "lora": save(peft.get_peft_model(base_model(where), low), root / "lora"),
+        "head": save(head, root / "head"),
+    }
+
+
+@pytest.mark.parametrize("sort", ["prompt", "lora", "head"])
+def test_slots_that_are_not_in_peft(sort, foreword, of_all_sorts, tmp_path) -> None:
+    """PEFT's virtual tokens stand in front, and nothing is read at a mask."""
+    given = ["import", "peft", of_all_sorts[sort], "--out", "it", "--device", "cpu"]
+    for options, said in (
+        (["--input", "{text} {soft:3}"], "--input: '{text} {soft:3}' has the slot {soft:3}, but"),
+        (["--input", "{soft}{text}"], "--input: '{soft}{text}' has the slot {soft}, but PEFT"),
+        (["--input", "{text} {mask}"], "has the slot {mask}, but PEFT stores no template, and its"),
+        (["--second", "{b} {mask}"], "--second: '{b} {mask}' has the slot {mask}, but PEFT"),
+        (["--second", "{b}{soft:2}"], "virtual tokens, where it has some, stand in front of the"),
+    ):
+        status, out, err = foreword(*given, *options)
+        assert (status, out) == (2, "")
+        assert said in err
+        assert "leave the slot out" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_of_the_method_page(foreword, tmp_path) -> None:
+    """docs/methods/lora.md: one after the other, on what a run of the bundled recipe leaves."""
+    page = Path(__file__).parents[2] / "docs" / "methods" / "lora.md"
+    (block,) = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    task = TaskId(input="{record} ->", target=" {reference}", metrics=("bleu", "chrf", "ter"))
+    method = LoRA(name="lora", rank=2, targets=("c_attn",))
+    model = compose(load_backbone("foreword/mini", device="cpu"), method)
+    ours = save_artifact(tmp_path / "runs/lora", model, name="lora", method=method, task=task)
+    commands = [
+        shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()
+    ]
+    assert [words[1:3] for words in commands] == [
+        ["export", "model"],
+        ["export", "peft"],
+        ["import", "peft"],
+    ]
+    for words in commands:
+        assert words[0] == "foreword"
+        status, _, err = foreword(*words[1:])
+        assert status == 0, err
+    again = read_manifest("runs/again")
+    assert (again.task, again.method) == (ours.task, ours.method)
+    assert (again.delta_sha256, again.backbone) == (ours.delta_sha256, ours.backbone)
 
 
 def test_mistakes_are_status_two(foreword, adapter, tmp_path) -> None:

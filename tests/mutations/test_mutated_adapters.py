@@ -99,7 +99,7 @@ def verdict(folder: Path, backbone: Backbone | None) -> str:
     except UserError as error:
         said = str(error)
         assert 20 < len(said) < 3000
-        for word in ("pydantic", "nput should", "instance of", "Traceback"):
+        for word in ("pydantic", "nput should", "instance of", "Traceback", "tuple[", "literal["):
             assert word not in said
         assert not out.exists()
         assert [place.name for place in folder.parent.glob(".*")] == []
@@ -240,12 +240,28 @@ OTHER_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "features": ({"task_type": "FEATURE_EXTRACTION"}, "'FEATURE_EXTRACTION' is not known"),
     "classes": ({"task_type": "SEQ_CLS"}, "holds no head (classifier or score)"),
     "spans": ({"task_type": "QUESTION_ANS"}, "holds no head (qa_outputs)"),
-    "no task": ({"task_type": None}, "task_type: is missing"),
+    "no task": ({"task_type": None}, "task_type: is missing; set it to one of CAUSAL_LM, "),
+    "no task, by a class": (
+        {
+            "task_type": None,
+            "auto_mapping": {
+                "base_model_class": "LlamaForCausalLM",
+                "parent_library": "transformers.models.llama.modeling_llama",
+            },
+        },
+        "task_type: is missing: it was trained without one",
+    ),
+    "a flag as a text": ({"inference_mode": "yes"}, "inference_mode: expected true or false"),
     "modules": ({"modules_to_save": ["lm_head"]}, "modules_to_save: it trained further modules"),
     "mapping": (
         {"auto_mapping": {"base_model_class": "Evil", "parent_library": "evil"}},
         "auto_mapping: it names code",
     ),
+    "mapping of a look-alike": (
+        {"auto_mapping": {"base_model_class": "Evil", "parent_library": "transformers_evil"}},
+        "auto_mapping: it names code",
+    ),
+    "odd mapping": ({"auto_mapping": ["transformers."]}, "auto_mapping: it names code"),
     "auto_map": ({"auto_map": {"AutoModel": "evil.Evil"}}, "auto_map: no such name"),
     "custom code": ({"custom_code": "import os"}, "custom_code: no such name"),
     "remote code": ({"trust_remote_code": True}, "trust_remote_code: no such name"),

@@ -425,6 +425,15 @@ def test_the_bundled_encoder_fills_in_a_character(text: str, hidden: str) -> Non
 # ---- a trained decoder --------------------------------------------------------------------------
 
 
+def test_a_file_that_is_not_there(
+    modules: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", tmp_path / "none.jsonl", "--out", tmp_path / "run", "--tokens", 3000]
+    assert pretrain(modules, "masked", *options) == 2
+    assert "none.jsonl: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_decoder_is_measured_on_what_a_run_holds_out(
     modules: dict[str, ModuleType],
     data: Path,
@@ -451,6 +460,9 @@ def test_a_decoder_is_measured_on_what_a_run_holds_out(
     assert examples in card
     assert modules["pretrain_measure"].main([*given, "--length", "1024"]) == 2
     assert "fewer positions" in capsys.readouterr().err
+    given[0] = str(FIELD_GUIDE.parent / "mini-mlm")
+    assert modules["pretrain_measure"].main(given) == 2
+    assert "is bert; this measures decoders" in capsys.readouterr().err
 
 
 # ---- objectives ---------------------------------------------------------------------------------

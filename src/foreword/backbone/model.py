@@ -500,7 +500,7 @@ class Backbone:
             seen = mask.new_ones(rows, cached.length)
             given["attention_mask"] = torch.cat([seen, mask], dim=1)
         carried = prompt if prompt is not None and prompt.sites and cached is None else None
-        with self._looking_up(prompt), self._carrying(carried):
+        with quiet(), self._looking_up(prompt), self._carrying(carried):
             output = self.model.generate(**given)
         new = output[:, layout.input_ids.shape[1] :].tolist()
         return [self._until_end(row) for row in new]

@@ -64,7 +64,12 @@ def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, li
     if found:
         table = Table(box=box.SIMPLE_HEAD)
         for column in ("artifact", "method", "tokens", "backbone", "scores", "kB"):
-            table.add_column(column, justify="right" if column in ("tokens", "kB") else "left")
+            table.add_column(
+                column,
+                justify="right" if column in ("tokens", "kB") else "left",
+                overflow="fold",
+                min_width=24 if column == "artifact" else None,
+            )
         for entry in found:
             scores = ", ".join(
                 f"{title_of(name).split(' (')[0]} {figure(name, value)}"

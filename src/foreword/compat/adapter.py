@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -40,16 +40,69 @@ HEADS = {
 """Task type -> the modules that PEFT trains beside all else, and stores by their names."""
 LARGEST_CONFIG = 2**20
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
+OUTPUTS = ("lm_head", "embed_out", "output_layer")
+"""What transformers' classes call their output layer."""
+TaskType = Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"]
+TASK_TYPES: tuple[str, ...] = get_args(TaskType)
+
+
+# A union's mistakes would be listed once for each of its members, by pydantic's names of them. So
+# what may be one thing or another is checked before, with one message.
+
+
+def _stated(value: Any) -> Any:
+    if value is None:
+        raise ValueError(f"is missing; set it to one of {', '.join(TASK_TYPES)}")
+    return value
+
+
+def _names(value: Any) -> Any:
+    return _one_or_several(value, _is_text, "a text or a list of texts")
+
+
+def _numbers(value: Any) -> Any:
+    whole = "a whole number or a list of whole numbers"
+    return _one_or_several(value, lambda item: type(item) is int, whole)
+
+
+def _start(value: Any) -> Any:
+    if not isinstance(value, bool) and value not in STARTS:
+        raise ValueError(
+            f"expected true, false, {', '.join(STARTS[:-1])} or {STARTS[-1]}, found {found(value)}"
+        )
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
+
+
+def _one_or_several(value: Any, fits: Callable[[Any], bool], expected: str) -> Any:
+    several = isinstance(value, list | tuple)
+    for item in value if several else (value,):
+        if not fits(item):
+            raise ValueError(
+                f"expected {expected}, found {'a list with ' if several else ''}{found(item)}"
+            )
+    return value
+
+
+STARTS = ("gaussian", "eva", "orthogonal")
+"""Starts of LoRA (`init_lora_weights`) by name that leave the base model's own weights alone."""
+Names = Annotated[str | tuple[str, ...], BeforeValidator(_names)]
+Numbers = Annotated[int | tuple[int, ...], BeforeValidator(_numbers)]
+Start = Annotated[bool | Literal["gaussian", "eva", "orthogonal"], BeforeValidator(_start)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class AdapterConfig(Data):
     """What foreword takes of `adapter_config.json`; fields that say nothing are left out before."""
 
-    task_type: Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"]
+    task_type: Annotated[TaskType, BeforeValidator(_stated)]
     base_model_name_or_path: str | None = Field(None, max_length=4096)
     revision: str | None = Field(None, max_length=300)
     peft_version: str | None = Field(None, max_length=100)
-    inference_mode: bool = True
+    inference_mode: Flag = True
     modules_to_save: tuple[str, ...] = ()
 
 
@@ -77,7 +130,7 @@ class PrefixAdapter(VirtualTokens):
     """`prompt_embeddings` is `[P, 2 · layers · kv_heads · head_dim]`, projected or not."""
 
     peft_type: Literal["PREFIX_TUNING"]
-    prefix_projection: bool = False
+    prefix_projection: Flag = False
     encoder_hidden_size: int | None = Field(None, ge=1, le=65536, strict=True)
     init_weights: Literal["zero"] | None = None
 
@@ -108,6 +161,7 @@ class PTuningAdapter(VirtualTokens):
 
 
 Alpha = Annotated[float, Field(ge=1e-9, le=1e9, strict=True)]
+Rank = Annotated[int, Field(ge=1, le=65536, strict=True)]
 
 
 class LowRankAdapter(AdapterConfig):
@@ -117,20 +171,20 @@ class LowRankAdapter(AdapterConfig):
     """
 
     peft_type: Literal["LORA"]
-    r: int = Field(8, ge=1, le=65536, strict=True)
+    r: Rank = 8
     lora_alpha: Alpha = 8.0
     lora_dropout: float = Field(0.0, ge=0, lt=1, strict=True)
-    use_rslora: bool = False
-    rank_pattern: dict[str, int] = Field({})
+    use_rslora: Flag = False
+    rank_pattern: dict[str, Rank] = Field({})
     alpha_pattern: dict[str, Alpha] = Field({})
     bias: Literal["none"] = "none"
-    fan_in_fan_out: bool = False
-    init_lora_weights: bool | Literal["gaussian", "eva", "orthogonal"] = True
-    target_modules: str | tuple[str, ...] | None = None
-    exclude_modules: str | tuple[str, ...] | None = None
-    layers_to_transform: int | tuple[int, ...] | None = None
-    layers_pattern: str | tuple[str, ...] | None = None
-    ensure_weight_tying: bool = False
+    fan_in_fan_out: Flag = False
+    init_lora_weights: Start = True
+    target_modules: Names | None = None
+    exclude_modules: Names | None = None
+    layers_to_transform: Numbers | None = None
+    layers_pattern: Names | None = None
+    ensure_weight_tying: Flag = False
     eva_config: dict[str, Any] | None = None
     megatron_core: str | None = None
     qalora_group_size: int | None = None
@@ -148,6 +202,11 @@ MERGE = (
     "backbone"
 )
 """What goes with every LoRA of PEFT's."""
+UNTIED = (
+    f"{MERGE}; if it ties its output layer to its embeddings, untie them before (a weight of its "
+    "own, tie_word_embeddings=False), or merging moves both"
+)
+"""What goes with one that updates the output layer or the embeddings."""
 VARIANT = "is a variant of LoRA that is not here"
 NOT_HERE = {
     "use_dora": "scales the updated weights by trained magnitudes (DoRA), which are not here",
@@ -158,6 +217,7 @@ NOT_HERE = {
     "target_parameters": "updates what is no linear layer, which LoRA here does not",
     "alora_invocation_tokens": "updates tokens after a certain text alone (aLoRA); it is not here",
     "megatron_config": "is for Megatron's layers, which are not here",
+    "loftq_config": "starts from quantised weights of the base model (LoftQ), not from its own",
     "use_qalora": VARIANT,
     "use_bdlora": VARIANT,
     "arrow_config": VARIANT,
@@ -166,8 +226,6 @@ NOT_HERE = {
     "monteclora_config": VARIANT,
 }
 """Fields of a LoRA's configuration -> what they do to the answers, where they say something."""
-UNTOUCHED = (None, True, False, "gaussian", "eva", "orthogonal")
-"""Starts of LoRA (`init_lora_weights`) that leave the base model's own weights as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +331,7 @@ def _read_config(file: Path) -> AdapterConfig:
     _refuse_code(file, raw)
     if known is LowRankAdapter:
         _refuse_variants(file, raw)
-    stated = {
+    stated = {"task_type": None} | {
         key: value
         for key, value in raw.items()
         if value is not None and (key in known.model_fields or value not in (False, [], {}))
@@ -317,10 +375,25 @@ def _other_type(peft_type: Any) -> str:
 
 
 def _refuse_code(file: Path, raw: dict[str, Any]) -> None:
-    if raw.get("auto_mapping"):
+    mapping = raw.get("auto_mapping")
+    if not mapping:
+        return
+    library = mapping.get("parent_library") if isinstance(mapping, Mapping) else None
+    if not isinstance(library, str) or not library.startswith("transformers."):
         raise ArtifactError(
             f"{file}: auto_mapping: it names code of its own; foreword imports none from a folder"
         )
+    its_class = found(mapping.get("base_model_class"))
+    if not raw.get("task_type"):
+        raise ArtifactError(
+            f"{file}: task_type: is missing: it was trained without one, for which PEFT keeps "
+            f"transformers' class ({its_class}) in auto_mapping. Set task_type to what that class "
+            f"is for, one of {', '.join(TASK_TYPES)}, and auto_mapping to null"
+        )
+    raise ArtifactError(
+        f"{file}: auto_mapping: it names {its_class} beside a task_type, which says it already; "
+        "set auto_mapping to null"
+    )
 
 
 def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
@@ -331,7 +404,7 @@ def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
         if raw.get(name) not in (None, False, [], {}, "none")
     ]
     start = raw.get("init_lora_weights")
-    if isinstance(start, str) and start not in UNTOUCHED:
+    if isinstance(start, str) and start not in STARTS:
         lines.append(
             f"init_lora_weights: {found(start)} changes the base model's own weights where "
             "training starts; save it again from PEFT with path_initial_model_for_weight_conversion"
@@ -407,10 +480,9 @@ def _updates(
         expected = f"{BASE}LAYER.{' and '.join(FACTORS)} of linear layers"
         if heads:
             expected += f" and those of {BASE}{' or '.join(heads)}"
-        embeddings = any("lora_embedding" in name for name in odd)
         raise ArtifactError(
             f"{file}: expected {expected} alone; found {str(sorted(odd) or sorted(tensors))[:200]}"
-            f"{'; updates of embeddings are not computed here' if embeddings else ''}"
+            f"{_vocabulary(odd)}"
         )
     _check_numbers(file, tensors)
     known = sorted({config.r, *config.rank_pattern.values()})
@@ -434,6 +506,19 @@ def _updates(
         )
     updates = {layer: (p[FACTORS[0]], p[FACTORS[1]]) for layer, p in sorted(factors.items())}
     return updates, head
+
+
+def _vocabulary(odd: Sequence[str]) -> str:
+    """What is to be said where tensors are those of embeddings or of the output layer."""
+    if any("lora_embedding" in name for name in odd):
+        return f"; updates of embeddings are not computed here; {UNTIED}"
+    outputs = sorted({part for name in odd for part in name.split(".") if part in OUTPUTS})
+    if outputs:
+        return (
+            f"; it trained or resized the output layer ({', '.join(outputs)}), which LoRA here "
+            f"leaves alone; {UNTIED}"
+        )
+    return ""
 
 
 def _alpha(

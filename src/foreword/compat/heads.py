@@ -51,12 +51,14 @@ class AdapterHead:
         spec: how a head of ours that does the same is made.
         layers: its weights, the last layer's at the end.
         labels: in the order of its outputs; none for a span.
+        pooled: whether its first layer is the base model's pooler.
     """
 
     answer: Answer
     spec: HeadSpec
     layers: tuple[Layer, ...]
     labels: tuple[str, ...]
+    pooled: bool
 
     @torch.no_grad()
     def fill(self, head: Head) -> Head:
@@ -104,6 +106,7 @@ def read_head(
         HeadSpec(hidden=hidden, pooling=pooling),
         layers,
         _labels(adapter, backbone, layers[-1][0].shape[0], labels, answer),
+        _reads_pooler(backbone, answer),
     )
 
 
@@ -142,9 +145,14 @@ def _layers(adapter: Adapter, backbone: Backbone, answer: Answer) -> tuple[Layer
             "them: this adapter goes with a model that is not there any more"
         )
     last = _linear(adapter, expected)
-    if answer == "label" and family in POOLED and backbone.geometry.kind == "encoder":
+    if _reads_pooler(backbone, answer):
         return (_pooler(adapter, backbone), last)
     return (last,)
+
+
+def _reads_pooler(backbone: Backbone, answer: Answer) -> bool:
+    encoder, family = backbone.geometry.kind == "encoder", backbone.model.config.model_type
+    return encoder and answer == "label" and family in POOLED
 
 
 def _linear(adapter: Adapter, modules: Sequence[str]) -> Layer:

@@ -25,11 +25,13 @@ from foreword.compat.adapter import (
 )
 from foreword.compat.heads import AdapterHead, is_pooler, read_head
 from foreword.compat.low_rank import updated
-from foreword.errors import ArtifactError, BackboneError, UserError
+from foreword.errors import ArtifactError, BackboneError, TemplateError, UserError
 from foreword.manifest import Manifest, TaskId
 from foreword.methods import MethodChoice, PrefixTuning, PromptTuning, PTuning, axes
 from foreword.names import DEFAULT_METRICS
 from foreword.readout import Head
+from foreword.tasks import MaskSlot, Template
+from foreword.tasks.template import SoftSlot, excerpt, shown
 from foreword.text import TextTask
 from foreword.tuned import TunedModel, compose
 from foreword.understanding import HeadTask, task_of
@@ -75,11 +77,11 @@ def import_peft(
         ArtifactError: the folder is damaged, does not fit the backbone, or does what foreword
             cannot do exactly.
         BackboneError: the backbone cannot be loaded.
-        TemplateError: a template does not parse.
+        TemplateError: a template does not parse, or has a slot for virtual tokens or a mask.
     """
     out = Path(out)
     files.refuse_occupied(out)
-    TextTask.of(input, target, second=second)
+    _refuse_slots(TextTask.of(input, target, second=second))
     adapter = read_adapter(folder)
     if not isinstance(backbone, Backbone):
         backbone = _load(adapter, backbone, device, dtype, download)
@@ -96,6 +98,24 @@ def import_peft(
         task=task,
         data={"peft": _provenance(adapter, _notes(adapter, backbone, head))},
     )
+
+
+def _refuse_slots(task: TextTask) -> None:
+    """The virtual tokens stand where PEFT put them, and its heads read no mask."""
+    for option, template in (("--input", task.input), ("--second", task.second)):
+        if not isinstance(template, Template):
+            continue  # there is none, or messages, which have no such slots
+        for piece in template.pieces:
+            if isinstance(piece, SoftSlot):
+                why = "its virtual tokens, where it has some, stand in front of the whole input"
+            elif isinstance(piece, MaskSlot):
+                why = "its adapters read no mask"
+            else:
+                continue
+            raise TemplateError(
+                f"{option}: {excerpt(template.source)} has the slot {shown(piece).strip()}, but "
+                f"PEFT stores no template, and {why}; leave the slot out"
+            )
 
 
 def _check_kind(adapter: Adapter, backbone: Backbone) -> None:
@@ -191,7 +211,12 @@ def _of_updates(adapter: Adapter, config: LowRankAdapter, head: AdapterHead | No
             f"{adapter.alpha:g}, for which alpha / rank is as much"
         )
     if head is not None and any(is_pooler(layer) for layer in adapter.updates):
-        notes.append("the update of the pooler is put into the head's first layer, which it is")
+        notes.append(
+            "the update of the pooler is put into the head's first layer, which it is"
+            if head.pooled
+            else f"the update of the pooler is left out: no {config.task_type} head of this model "
+            "reads a pooler, in PEFT as here"
+        )
     return notes
 
 

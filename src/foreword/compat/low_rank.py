@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foreword.artifact import read_checked
 from foreword.backbone import LINEAR, Backbone
-from foreword.compat.adapter import BASE, FACTORS, MERGE, WEIGHTS, Adapter, LowRankAdapter
+from foreword.compat.adapter import BASE, FACTORS, MERGE, UNTIED, WEIGHTS, Adapter, LowRankAdapter
 from foreword.compat.heads import is_pooler
 from foreword.compat.peft_types import PeftType, TaskType
 from foreword.errors import ArtifactError, UserError
@@ -102,7 +102,7 @@ def updated(adapter: Adapter, backbone: Backbone, readout: Head | None) -> tuple
     movable = backbone.movable(head=readout is not None)
     for name, pair in adapter.updates.items():
         if readout is not None and is_pooler(name):
-            continue  # it is in the head already
+            continue  # it is in the head already, or read by nothing
         layer = _layer(adapter, backbone, name, pair, movable)
         if layer in layers:
             raise ArtifactError(f"{adapter.folder / WEIGHTS}: updates {layer} twice")
@@ -170,10 +170,12 @@ def _layer(
             f"{where} is no linear layer of '{backbone.name}' ({model.config.model_type}); name "
             "the right backbone with --backbone"
         )
-    if layer is model.get_output_embeddings() or f"{here}.weight" not in movable:
+    if layer is model.get_output_embeddings():
+        raise ArtifactError(f"{where} is the output layer, which LoRA here leaves alone; {UNTIED}")
+    if f"{here}.weight" not in movable:
         raise ArtifactError(
-            f"{where} is the output layer, or one that no answer here depends on, which LoRA here "
-            f"leaves alone; {MERGE}"
+            f"{where} is a layer that no answer here depends on, which LoRA here leaves alone; "
+            f"{MERGE}"
         )
     shape = layer.weight.shape if isinstance(layer, nn.Linear) else layer.weight.shape[::-1]
     a, b = pair
