@@ -233,7 +233,7 @@ def test_files_with_too_few_labels(encoder: Backbone, rated: Path, tmp_path: Pat
     assert "task.data.train: has the only label 'no'; a head needs" in said("one.tsv")
     assert "has the only label 'no'" in said("one.tsv", labels=["no", "yes"])
     limited = said("sorted.tsv", limits={"train": 4})
-    assert "task.limits.train: 4 has the only label 'no', since limits take a file from" in limited
+    assert "task.limits.train (or --limit): 4 has the only label 'no', since limits" in limited
     assert "training.steps" in limited
     told = Told()
     data = of_labels(rated, hold_out=None, dev=str(tmp_path / "sorted.tsv"))

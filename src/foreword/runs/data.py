@@ -303,9 +303,9 @@ def _too_few(known: Sequence[str], used: Sequence[str], limit: int | None) -> st
     if len(known) < 2:
         return f"task.data.train: has {found}; a head needs at least two"
     return (
-        f"task.limits.train: {limit} has {found}, since limits take a file from its beginning; "
-        "leave it out and give a small training.steps, which draws from the whole file, or shuffle "
-        "a file that is sorted"
+        f"task.limits.train (or --limit): {limit} has {found}, since limits take a file from its "
+        "beginning; leave it out and give a small training.steps, which draws from the whole file, "
+        "or shuffle a file that is sorted"
     )
 
 
