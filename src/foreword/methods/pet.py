@@ -36,8 +36,13 @@ class Pattern(Data):
         None, min_length=2, description="label words of this pattern alone"
     )
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Its templates."""
+        return (self.input,) if self.second is None else (self.input, self.second)
+
     def __str__(self) -> str:
-        return self.input if self.second is None else f"{self.input} | {self.second}"
+        return " | ".join(self.texts)
 
 
 PatternChoice = Annotated[

@@ -604,9 +604,8 @@ class Recipe(Data):
                 f"{', '.join(task.labels)}; name the same, or leave `task.labels` out"
             )
         for pattern in method.patterns:
-            written = [text for text in (pattern.input, pattern.second) if text is not None]
             try:
-                parsed = [Template.parse(text) for text in written]
+                parsed = [Template.parse(text) for text in pattern.texts]
             except TemplateError as error:
                 raise ValueError(f"`patterns`: {error}") from error
             if sum(one.mask is not None for one in parsed) != 1 or any(one.soft for one in parsed):

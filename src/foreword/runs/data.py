@@ -291,7 +291,7 @@ def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
     second = () if task.second is None else slots(Template.parse(task.second))
     target = tuple(name for name in slots(Template.parse(task.target)) if name != "reference")
     patterns = recipe.method.patterns if isinstance(recipe.method, PET) else ()
-    written = (text for one in patterns for text in (one.input, one.second) if text is not None)
+    written = (text for pattern in patterns for text in pattern.texts)
     asked = (slot for text in written for slot in Template.parse(text).slots)
     named = (*slots(parse_input(written_input(task.input))), *second, *target, *asked)
     return tuple(dict.fromkeys(named))

@@ -375,8 +375,7 @@ class Procedure:
     def _truncated(self, pattern: Pattern) -> str | None:
         """The classifier's field that gives way, where the pattern has it and does not say."""
         field = self.recipe.task.truncate
-        written = [text for text in (pattern.input, pattern.second) if text is not None]
-        says = any(Template.parse(text).cuts for text in written)
+        says = any(Template.parse(text).cuts for text in pattern.texts)
         return None if says or f"{{{field}}}" not in str(pattern) else field
 
     def _report(
