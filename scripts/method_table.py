@@ -10,10 +10,10 @@ written from it, between their marks. A finished run in --out is not run again.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,30 @@ TITLES = {
 PLACES = (ROOT / "README.md", PAGES / "README.md")
 
 
-def digest(recipe: Path) -> str:
-    """A hash of what a recipe says, comments apart, by which its figures are known."""
-    return hashlib.sha256(load_recipe(recipe).to_yaml().encode()).hexdigest()
+def settings(recipe: Path, *, given: bool = False) -> dict[str, Any]:
+    """What a recipe says, with every default; `given`: without the fields that are at theirs."""
+    return load_recipe(recipe).model_dump(mode="json", exclude_defaults=given)
+
+
+def changes(measured: Mapping[str, Any], recipe: Path) -> list[str]:
+    """The fields whose value is another now than in the run that gave a recipe's figures.
+
+    A field that is younger than that run counts where it is not at its default.
+    """
+    return _changes(measured, settings(recipe), settings(recipe, given=True), "")
+
+
+def _changes(then: Any, now: Any, given: Any, path: str) -> list[str]:
+    if not isinstance(then, Mapping) or not isinstance(now, Mapping):
+        return [] if then == now else [path]
+    found = [f"{path}.{key}".lstrip(".") for key in then if key not in now]
+    for key, value in now.items():
+        below, stated = f"{path}.{key}".lstrip("."), isinstance(given, Mapping) and key in given
+        if key in then:
+            found += _changes(then[key], value, given[key] if stated else {}, below)
+        elif stated:
+            found.append(below)
+    return found
 
 
 def measure(recipe: Path, out: Path) -> dict[str, Any]:
@@ -85,7 +106,7 @@ def measure(recipe: Path, out: Path) -> dict[str, Any]:
     prompted = manifest.method.length > 0
     return {
         "recipe": f"recipes/methods/{recipe.name}",
-        "recipe_sha256": digest(recipe),
+        "settings": settings(recipe),
         "method": manifest.method.name,
         "paper": METHODS[manifest.method.name].paper,
         "backbone": manifest.backbone.name,
@@ -173,7 +194,7 @@ def main() -> int:
             rows.append(measure(recipe, given.out))
         order = list(METHODS)
         rows.sort(key=lambda row: order.index(row["method"]))
-        files.write_text(FIGURES, json.dumps(rows, indent=2) + "\n")
+        files.write_text(FIGURES, json.dumps(rows, indent=1) + "\n")
     rows = json.loads(FIGURES.read_text(encoding="utf-8"))
     for page in PLACES:
         write(page, table(rows, page))
