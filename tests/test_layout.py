@@ -1,5 +1,7 @@
 """Where everything of a batch lies, against a naive loop."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -82,6 +84,60 @@ def test_another_device() -> None:
     assert {layout.input_ids.device.type, layout.target_mask.device.type} == {"meta"}
     assert layout.virtual == 2
     assert layout.attention_mask.dtype == torch.bool
+
+
+def whole() -> Layout:
+    """Two rows with something in every field."""
+    inner = {"side": "right", "marks": [[0], [1]], "segments": [[0, 1], [1, 1, 1]]}
+    before = Layout.of([[1], [2, 3]], side="left", segments=[[1], [1, 1]])
+    source = Layout.of([[4, 5], [6, 7, 8]], **inner)
+    found = Layout.of([[1, 2], [3, 4, 5]], [[6], []], virtual=2, labels=[[1], [2]], **inner)
+    return replace(found, source=source, before=before)
+
+
+def test_no_field_is_forgotten_where_rows_are_taken_or_repeated() -> None:
+    layout = whole()
+    given = {part.name: getattr(layout, part.name) for part in fields(layout)}
+    assert all(value is not None for value in given.values()), "a new field belongs in `whole`"
+    everything = layout.to("meta")
+    for name in given:
+        moved = getattr(everything, name)
+        if name != "virtual":
+            inside = [moved.segments, moved.input_ids] if isinstance(moved, Layout) else [moved]
+            assert {part.device.type for part in inside} == {"meta"}
+    for rows, changed in (
+        ([1], layout.taken(torch.tensor([1]))),
+        ([0, 0, 0, 1, 1, 1], layout.repeated(3)),
+    ):
+        for name, value in given.items():
+            found = getattr(changed, name)
+            if isinstance(value, Layout):
+                for inner in ("input_ids", "attention_mask", "position_ids", "segments"):
+                    expected = getattr(value, inner)[rows]
+                    assert torch.equal(getattr(found, inner), expected), (name, inner)
+            elif name == "labels":
+                assert found is None
+            elif name == "virtual":
+                assert found == value
+            else:
+                assert torch.equal(found, value[rows]), name
+
+
+def test_a_text_behind_rows_belongs_to_the_text_of_their_last_token() -> None:
+    rows, segments = [[1, 2], [3, 4, 5]], [[0, 1], [0, 1, 0]]
+    source = Layout.of([[4, 5], [6, 7, 8]])
+    layout = replace(Layout.of(rows, segments=segments, marks=[[0], [1]]), source=source)
+    found = layout.followed_by([[7], [8, 9]])
+    expected = Layout.of(
+        [[*row, *text] for row in rows for text in ([7], [8, 9])],
+        segments=[[0, 1, 1], [0, 1, 1, 1], [0, 1, 0, 0], [0, 1, 0, 0, 0]],
+        marks=[[0], [0], [1], [1]],
+    )
+    there = expected.attention_mask
+    for name in ("input_ids", "segments", "position_ids", "marks", "attention_mask"):
+        assert torch.equal(getattr(found, name)[there], getattr(expected, name)[there]), name
+    assert found.source is not None
+    assert found.source.input_ids.tolist() == [[4, 5, 0], [4, 5, 0], [6, 7, 8], [6, 7, 8]]
 
 
 def test_as_many_targets_as_sources() -> None:

@@ -12,9 +12,9 @@ Knows nothing about models, prompts or text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -149,77 +149,66 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
+        moved = None if self.labels is None else self.labels.to(device)
+        return self._changed(lambda part: part.to(device), moved)
 
-        def moved(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part.to(device)
+    def taken(self, rows: Tensor) -> Layout:
+        """Some rows, by their numbers `[N]`; without labels, since a row may have several."""
+        return self._changed(lambda part: part[rows])
 
-        return Layout(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            self.position_ids.to(device),
-            self.target_mask.to(device),
-            self.virtual,
-            None if self.source is None else self.source.to(device),
-            moved(self.marks),
-            moved(self.labels),
-            moved(self.segments),
-            None if self.before is None else self.before.to(device),
-        )
+    def repeated(self, times: int) -> Layout:
+        """Every row so many times, one after the other; without labels."""
+        return self._changed(lambda part: part.repeat_interleave(times, 0))
+
+    def _changed(self, change: Callable[[Tensor], Tensor], labels: Tensor | None = None) -> Layout:
+        """The same layout after one change of every tensor that has a row for each of the batch's:
+        its own, and those of `source` and `before`."""
+
+        def changed(part: Any) -> Any:
+            if isinstance(part, Layout):
+                return part._changed(change)
+            return change(part) if isinstance(part, Tensor) else part
+
+        parts = {part.name: changed(getattr(self, part.name)) for part in fields(self)}
+        return Layout(**{**parts, "labels": labels})
 
     def followed_by(self, texts: Sequence[Sequence[int]]) -> Layout:
         """Every row once for each of several texts, which stands behind its last token.
 
-        Row r with text t is row `r · len(texts) + t`. Rows must be padded on the right, and have
-        neither target nor marks.
+        Row r with text t is row `r · len(texts) + t`, without labels. The added tokens belong to
+        the text of the row's last one, and are neither marked nor predicted. Rows must be padded
+        on the right.
         """
         many, longest = len(texts), max(map(len, texts))
-        ids, mask, positions, target = (
-            nn.functional.pad(part, (0, longest)).repeat_interleave(many, 0)
-            for part in (
-                self.input_ids,
-                self.attention_mask,
-                self.position_ids,
-                self.target_mask,
-            )
-        )
-        last = self.attention_mask.sum(1).repeat_interleave(many) - 1
-        device = ids.device
+        rows = self.repeated(many)
+        device = rows.input_ids.device
         words = torch.zeros(many, longest, dtype=torch.long, device=device)
         there = torch.zeros(many, longest, dtype=torch.bool, device=device)
         for i, text in enumerate(texts):
             words[i, : len(text)] = torch.tensor(list(text), dtype=torch.long, device=device)
             there[i, : len(text)] = True
         words, there = words.repeat(self.rows, 1), there.repeat(self.rows, 1)
+        last = rows.attention_mask.sum(1, keepdim=True) - 1
         step = torch.arange(1, longest + 1, device=device)
-        at = last[:, None] + step
-        begun = positions.gather(1, last[:, None])
-        return Layout(
-            ids.scatter(1, at, torch.where(there, words, ids.gather(1, at))),
-            mask.scatter(1, at, there),
-            positions.scatter(1, at, begun + step),
-            target,
-            self.virtual,
-            None if self.source is None else self.source.repeated(many),
-            labels=self.labels,
+        at = last + step
+        own = rows._widened(longest)
+        added = {
+            "input_ids": torch.where(there, words, own.input_ids.gather(1, at)),
+            "attention_mask": there,
+            "position_ids": rows.position_ids.gather(1, last) + step,
+        }
+        if rows.segments is not None:
+            added["segments"] = rows.segments.gather(1, last).expand(-1, longest)
+        parts = {name: getattr(own, name).scatter(1, at, part) for name, part in added.items()}
+        return replace(own, **parts)
+
+    def _widened(self, columns: int) -> Layout:
+        """The same rows with so many idle columns more on the right; what lies in `source` and
+        `before` stays as wide as it is."""
+        wider = replace(self, source=None, before=None)._changed(
+            lambda part: nn.functional.pad(part, (0, columns)), self.labels
         )
-
-    def repeated(self, times: int) -> Layout:
-        """Every row so many times, one after the other; labels stay as they are."""
-
-        def repeat(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part.repeat_interleave(times, 0)
-
-        return Layout(
-            self.input_ids.repeat_interleave(times, 0),
-            self.attention_mask.repeat_interleave(times, 0),
-            self.position_ids.repeat_interleave(times, 0),
-            self.target_mask.repeat_interleave(times, 0),
-            self.virtual,
-            None if self.source is None else self.source.repeated(times),
-            repeat(self.marks),
-            self.labels,
-            repeat(self.segments),
-        )
+        return replace(wider, source=self.source, before=self.before)
 
     @property
     def rows(self) -> int:

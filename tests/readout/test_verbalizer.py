@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import BertConfig, BertLMHeadModel, PreTrainedModel
 
 from conftest import VOCABULARY, assert_close, mini_tokens
 from families.by_hand import ExactFloat64
@@ -404,6 +404,38 @@ def test_rows_followed_by_texts_are_rows_of_both(rows, texts, virtual, first) ->
             )
     assert not found.target_mask.any()
     assert found.virtual == virtual
+
+
+@torch.no_grad()
+def test_a_decoder_that_tells_texts_apart_is_told_so_beside_longer_words() -> None:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY + 2,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        is_decoder=True,
+        initializer_range=0.5,
+    )
+    own = BertLMHeadModel(config).double().eval()
+    on = Backbone.wrap(copy.deepcopy(own), tokens())
+    assert on.tells_texts_apart
+    for words in ((("good",), ("bad",)), (("good",), ("not at all bad",))):
+        task = Cloze(TextTask.of("{a}", second="{b}"), ("yes", "no"), words)
+        model = tuned(on, task)
+        example = Example({"a": "a film", "b": "it was"})
+        (window,) = task.windows(on, example, model.room, labelled=False)
+        (found,) = model.read(model.lay_out([window.pair]))
+        ids, segments = list(window.pair.source), list(window.pair.segments)
+        assert set(segments) == {0, 1}
+        for said, (word,) in zip(found, task.tokens(on), strict=True):
+            read = torch.tensor([[*ids, *word[:-1]]])
+            kinds = torch.tensor([[*segments, *[segments[-1]] * (len(word) - 1)]])
+            logs = own(input_ids=read, token_type_ids=kinds).logits[0].log_softmax(-1)
+            expected = sum(logs[len(ids) - 1 + i, token] for i, token in enumerate(word))
+            assert_close(said, expected)
 
 
 def test_words_stand_after_a_blank_where_the_template_has_one() -> None:

@@ -6,7 +6,6 @@ what they are while the prompt is trained, so no epoch need compute them twice.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,23 +69,15 @@ class Sources:
                 whole[:, :, row, :, whole.shape[4] - one.shape[3] :] = one
         new = [row for row, one in enumerate(kept) if one is None and texts[row]]
         if new:
-            whole[:, :, new] = _joined(self.backbone.read(_rows(before, new))).to(whole.dtype)
+            whole[:, :, new] = _joined(self.backbone.read(before.taken(torch.tensor(new)))).to(
+                whole.dtype
+            )
         return tuple((keys, values) for keys, values in whole)
 
 
 def _texts(before: Layout) -> list[tuple[int, ...]]:
     ids, starts = before.input_ids.tolist(), (~before.attention_mask).sum(1).tolist()
     return [tuple(row[start:]) for row, start in zip(ids, starts, strict=True)]
-
-
-def _rows(before: Layout, rows: list[int]) -> Layout:
-    return replace(
-        before,
-        input_ids=before.input_ids[rows],
-        attention_mask=before.attention_mask[rows],
-        position_ids=before.position_ids[rows],
-        target_mask=before.target_mask[rows],
-    )
 
 
 def _joined(past: Past) -> Tensor:

@@ -65,7 +65,7 @@ class Blank(Told):
         )
         width = behind.input_ids.shape[1]
         first = torch.arange(behind.rows, device=last.device)[:, None] * width
-        logits = backbone.logits(replace(behind, labels=None), prompt, (first + at).flatten())
+        logits = backbone.logits(behind, prompt, (first + at).flatten())
         return _log_softmax(logits).view(layout.rows, len(texts), longest + 1, -1)
 
 
@@ -140,7 +140,7 @@ class Verbalizer(Blank):
             for number, word in enumerate(self.words):
                 rows = (counts == len(word)).nonzero().squeeze(1)
                 if len(word) > 1 and rows.numel():
-                    chosen = _rows(layout, rows)
+                    chosen = layout.taken(rows)
                     found[rows, number] = self._surest_first(backbone, chosen, prompt, word)
         found = found.masked_fill(lengths[None] != counts[:, None], torch.nan)
         return list(self._less_the_prior(found).cpu())
@@ -220,23 +220,6 @@ class AnyWord(Blank):
         if self.masked:
             return self.at_masks(backbone, layout, prompt)
         return self.after(backbone, layout, prompt, [[self.before]])[:, 0, -1]
-
-
-def _rows(layout: Layout, rows: Tensor) -> Layout:
-    """Some rows of a layout."""
-
-    def of(part: Tensor | None) -> Tensor | None:
-        return None if part is None else part[rows]
-
-    return Layout(
-        layout.input_ids[rows],
-        layout.attention_mask[rows],
-        layout.position_ids[rows],
-        layout.target_mask[rows],
-        layout.virtual,
-        marks=of(layout.marks),
-        segments=of(layout.segments),
-    )
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
