@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +13,7 @@ from foreword.errors import RecipeError
 from foreword.methods import METHODS, axes
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import PLAIN, VERSION, Recipe, section_rules, training_rules
+from foreword.recipe.writing import EXPONENT
 
 
 def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
@@ -143,11 +143,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+_Loader.add_implicit_resolver(*EXPONENT)
 
 
 def parse_yaml(text: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     Discriminator,
     Field,
@@ -20,6 +19,7 @@ from foreword import names
 from foreword.errors import TemplateError, did_you_mean
 from foreword.methods import METHODS, PET, MethodChoice, MethodOptions
 from foreword.methods.axes import Data, LabelWords
+from foreword.recipe.writing import write_yaml
 from foreword.tasks.template import Template
 
 VERSION = 1
@@ -667,7 +667,7 @@ class Recipe(Data):
 
     def to_yaml(self) -> str:
         """The whole recipe, every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.model_dump(mode="json"))
 
 
 def _has_slots(method: Any) -> bool:

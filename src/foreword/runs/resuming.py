@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from foreword.backbone import Backbone
 from foreword.errors import RecipeError, UserError
 from foreword.manifest import versions
 from foreword.recipe import Recipe, parse_recipe
+from foreword.recipe.reading import parse_yaml
 from foreword.training.checkpoints import Saved
 from foreword.training.hardware import Hardware
 
@@ -58,8 +58,8 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
             raise UserError(f"{folder}: is there already, and holds no run to resume")
         return
     try:
-        stored = parse_recipe(yaml.safe_load(file.read_text("utf-8")), where=str(file))
-    except (OSError, ValueError, yaml.YAMLError, RecipeError) as error:
+        stored = parse_recipe(parse_yaml(file.read_text("utf-8")), where=str(file))
+    except (OSError, ValueError, RecipeError) as error:
         raise UserError(f"{file}: cannot be read, so the run cannot go on: {error}") from error
     before, now = (_flat(r.model_dump(mode="json")) for r in (stored, recipe))
     names = [key for key in {**now, **before} if before.get(key) != now.get(key)]
