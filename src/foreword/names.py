@@ -42,6 +42,15 @@ ASKED: dict[Answer, str] = {
 }
 """What a message calls it."""
 
+UNITS: dict[Answer, str] = {
+    "text": "target token",
+    "label": "label",
+    "tags": "tag",
+    "span": "end of a span",
+    "word": "word",
+}
+"""What a loss is a mean over."""
+
 
 @dataclass(frozen=True)
 class MetricName:

@@ -15,6 +15,7 @@ from foreword.backbone.hashing import hash_module
 from foreword.errors import RunError, UserError
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import MLP, Table
+from foreword.progress import Silent
 from foreword.recipe import TrainingSpec
 from foreword.training import History, Pair, train
 from foreword.training.hardware import Hardware
@@ -74,9 +75,39 @@ def test_losses_by_hand(build: Build, accumulation: int) -> None:
     rows = nll_by_row(build(), pairs)
     total = sum(row.sum().item() for row in rows)
     mean = losses(train(build(), pairs, spec(loss="token_mean", **settings)))[0]
-    summed = losses(train(build(), pairs, spec(loss="sequence_sum", **settings)))[0]
-    assert mean == pytest.approx(total / sum(len(p.target) for p in pairs), rel=1e-6)
-    assert summed == pytest.approx(total / len(pairs), rel=1e-6)
+    summed = train(build(), pairs, spec(loss="sequence_sum", **settings)).steps[0]
+    by_token = total / sum(len(p.target) for p in pairs)
+    assert mean == pytest.approx(by_token, rel=1e-6)
+    assert summed["sequence_loss"] == pytest.approx(total / len(pairs), rel=1e-6)
+    assert summed["loss"] == pytest.approx(by_token, rel=1e-6)  # one unit, whatever is trained
+
+
+@pytest.mark.parametrize("loss", ["token_mean", "sequence_sum"])
+def test_training_and_development_losses_have_one_unit(build: Build, loss: str) -> None:
+    """On the same pairs, without a step between the two, both losses are the same number."""
+    pairs = make_pairs(8)
+    history = train(build(), pairs, spec(steps=1, learning_rate=1e-30, loss=loss), dev=pairs)
+    trained, watched = history.steps[0], history.evaluations[0]
+    assert trained["loss"] == pytest.approx(watched["loss"], rel=1e-5)
+    assert ("sequence_loss" in trained) == (loss == "sequence_sum")
+
+
+def test_progress_tells_the_metric_that_is_watched(build: Build) -> None:
+    notes: list[str] = []
+
+    class Noting(Silent):
+        def advance(self, count: int = 1, note: str = "") -> None:
+            notes.append(note)
+
+    train(
+        build(),
+        make_pairs(8),
+        spec(steps=2, evaluate_every=1, best_by="accuracy"),
+        score=lambda _: 62.5,
+        progress=Noting(),
+    )
+    assert "dev" not in notes[0]
+    assert notes[1].endswith(", dev accuracy % 62.5")
 
 
 @pytest.mark.parametrize("loss", ["token_mean", "sequence_sum"])

@@ -1,7 +1,7 @@
 """From a recipe to a run folder.
 
 - `recipe.yaml`: the recipe with every default written out;
-- `log.jsonl`: one line a step and an evaluation;
+- `log.jsonl`: one line a step and an evaluation, losses in nats per target token or per label;
 - `artifact/`: the trained prompt;
 - `metrics.json`: everything measured; `answers.jsonl`: the test answers;
 - `curve.png`: the learning curve;
@@ -215,7 +215,7 @@ def _run(
             raise RunError(f"{folder / ARTIFACT}: cannot be written: {error}") from error
         metrics["artifact_bytes"] = size_in_bytes(folder / ARTIFACT)
         samples = write_answers(folder, data.test, reports["prompt"], recipe)
-        draw_curve(folder / CURVE, recipe.name, history)
+        draw_curve(folder / CURVE, recipe, history)
         files.write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
         Storage(folder / FOLDER).remove()
         hardware.wait()

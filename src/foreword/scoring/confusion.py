@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from foreword import files
+from foreword.pictures import Lettering, new_figure, write_figure
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,13 +62,9 @@ class ConfusionMatrix:
 
     def draw(self, file: Path, title: str = "") -> None:
         """Write a picture (PNG): shade is the share of a row, figures are counts."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         rows, columns = self.counts.shape
-        figure = Figure(figsize=(2 + 0.7 * columns, 1.6 + 0.6 * rows), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+        written = Lettering.of((*self.labels, *self.answers, title))
+        figure, axes = new_figure(2 + 0.7 * columns, 1.6 + 0.6 * rows)
         totals = np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
         shares = self.counts / totals
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -78,19 +72,18 @@ class ConfusionMatrix:
             for j in range(columns):
                 shade = "white" if shares[i, j] > 0.6 else "black"
                 axes.text(j, i, f"{self.counts[i, j]:,}", ha="center", va="center", color=shade)
-        turn = 45 if max(map(len, self.answers)) > 4 else 0
-        axes.set_xticks(range(columns), map(_plain, self.answers), rotation=turn)
-        axes.set_yticks(range(rows), map(_plain, self.labels))
+        along = [written(answer) for answer in self.answers]
+        turn = 45 if max(map(len, along)) > 4 else 0
+        font: dict[str, Any] = {"fontfamily": list(written.families)}
+        axes.set_xticks(range(columns), along, rotation=turn, **font)
+        axes.set_yticks(range(rows), map(written, self.labels), **font)
         axes.set_xlabel("answered")
         axes.set_ylabel("right")
         if title:
-            axes.set_title(_plain(title))
-        picture = io.BytesIO()
-        with warnings.catch_warnings():
-            # matplotlib's own font has no Chinese; such a label is drawn as boxes.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure.savefig(picture, dpi=120)
-        files.write_bytes(file, picture.getvalue())
+            axes.set_title(written(title), **font)
+        if written.key:
+            figure.supxlabel(written.key, x=0.02, ha="left", fontsize="small")
+        write_figure(figure, file)
 
 
 def confusion_matrix(
@@ -115,8 +108,3 @@ def confusion_matrix(
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}" if whole else "–"
-
-
-def _plain(text: str) -> str:
-    """A text in which matplotlib sees no formula."""
-    return text.replace("$", r"\$")

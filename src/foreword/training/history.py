@@ -19,9 +19,10 @@ class History:
 
     Attributes:
         steps: `{"step", "loss", "learning_rate", "gradient_norm"}` of each optimizer step; the loss
-            is in nats per target token, or per sequence with "sequence_sum".
+            is in nats per target token (per label, where labels are told). With "sequence_sum"
+            there is also "sequence_loss", the loss that is trained: nats per sequence.
         evaluations: `{"step", "loss"}`, with "bleu" where that was asked for; the loss is in nats
-            per target token.
+            per target token (per label), as that of `steps`.
         best_step: the step whose prompt was kept.
         seconds: time of the training, evaluations included.
         stopped_early: whether patience ended it.

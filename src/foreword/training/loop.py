@@ -21,6 +21,7 @@ from transformers import get_scheduler
 
 from foreword.errors import RunError, UserError
 from foreword.layout import Layout, Pair
+from foreword.names import METRICS
 from foreword.progress import Progress, Silent
 from foreword.recipe import TrainingSpec
 from foreword.training import randomness
@@ -90,7 +91,7 @@ def train(
         while not loop.done:
             entry = loop.one(next(steps))
             on_step(entry)
-            progress.advance(1, f"loss {entry['loss']:.3f}")
+            progress.advance(1, _note(entry, loop.history))
             loop.evaluate(held_out, on_evaluation)
             loop.pause()
     return loop.end()
@@ -152,15 +153,15 @@ class _Loop:
     def one(self, step: list[list[int]]) -> dict[str, float]:
         """One optimizer step: its entry in the history."""
         rate = self.scheduler.get_last_lr()[0]
-        loss, norm = _one_step(
+        losses, norm = _one_step(
             self.wrapped, self.model, self.pairs, step, self.spec, self.hardware, self.stepper
         )
         self.step += 1
-        _finite("loss", loss, self.step, self.spec)
+        _finite("loss", losses["loss"], self.step, self.spec)
         self.scheduler.step()
-        entry = {"step": self.step, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
+        entry = {"step": self.step, **losses, "learning_rate": rate, "gradient_norm": norm}
         self.history.steps.append(entry)
-        self.hardware.log({"loss": loss, "learning_rate": rate}, self.step)
+        self.hardware.log({**losses, "learning_rate": rate}, self.step)
         return entry
 
     def evaluate(self, held_out: _HeldOut, on_evaluation: Listener) -> None:
@@ -265,6 +266,21 @@ def _groups(model: TunedModel, spec: TrainingSpec) -> list[dict[str, Any]]:
     return [{"params": trained, "lr": rate} for trained, rate in found if trained]
 
 
+def _note(entry: dict[str, float], history: History) -> str:
+    """How the training goes: the step's loss, and what the last evaluation measured."""
+    said = [f"loss {entry['loss']:.3f}"]
+    if history.evaluations:
+        measured = history.evaluations[-1]
+        if "loss" in measured:
+            said.append(f"dev loss {measured['loss']:.3f}")
+        said += [
+            f"dev {METRICS[name].title} {value:.{METRICS[name].decimals}f}"
+            for name, value in measured.items()
+            if name in METRICS
+        ]
+    return ", ".join(said)
+
+
 def _finite(what: str, value: float, step: int, spec: TrainingSpec) -> None:
     if not math.isfinite(value):
         raise RunError(
@@ -281,10 +297,12 @@ def _one_step(
     spec: TrainingSpec,
     hardware: Hardware,
     optimizer: Any,
-) -> tuple[float, float]:
-    """One optimizer step over one or more batches: the loss, and the gradient's norm."""
+) -> tuple[dict[str, float], float]:
+    """One optimizer step over one or more batches: its losses, as `History.steps` has them, and the
+    gradient's norm."""
     rows = [i for batch in step for i in batch]
-    whole = sum(pairs[i].answers for i in rows) if spec.loss == "token_mean" else float(len(rows))
+    answers = sum(pairs[i].answers for i in rows)
+    whole = answers if spec.loss == "token_mean" else len(rows)
     parts: list[Tensor] = []
     for last, share in _shares(step, hardware):
         nll = wrapped(lay_out(model, pairs, share.rows))
@@ -298,7 +316,10 @@ def _one_step(
     )
     optimizer.step()
     optimizer.zero_grad()
-    return hardware.sum(torch.stack(parts).sum()).item(), float(norm)
+    trained = hardware.sum(torch.stack(parts).sum()).item()
+    if spec.loss == "token_mean":
+        return {"loss": trained}, float(norm)
+    return {"loss": trained * whole / answers, "sequence_loss": trained}, float(norm)
 
 
 @dataclass(frozen=True)
