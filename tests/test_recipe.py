@@ -78,12 +78,12 @@ def test_all_mistakes_at_once() -> None:
         seed=3,
     )
     assert sorted(line.split(":")[0] for line in found) == [
-        "--set nonsense",
-        "--set seed.low=1",
         "backbone.dtyp",
         "decoding.top_p",
         "method.length",
         "name",
+        "override nonsense",
+        "override seed.low=1",
         "task.data.format",
         "task.metrics.0",
         "training",
@@ -375,7 +375,7 @@ def test_set_makes_sections_and_reads_yaml() -> None:
 )
 def test_wrong_overrides(override: str, said: str) -> None:
     (line,) = problems(override, seed=0)
-    assert line == f"--set {override}: {line.split(': ', 1)[1]}"
+    assert line == f"override {override}: {line.split(': ', 1)[1]}"
     assert said in line
 
 

@@ -2,19 +2,21 @@
 
     ForewordError
     ├── UserError            the input is wrong: exit status 2
-    │   ├── RecipeError      a recipe, or a --set, does not say a run
+    │   ├── RecipeError      a recipe, or an override, does not say a run
     │   ├── DataError        a data file is malformed
     │   ├── TemplateError    a template does not fit the fields
     │   ├── BackboneError    a backbone cannot be loaded, or cannot carry the prompt
     │   └── ArtifactError    an artifact cannot be read, or does not fit the backbone
     └── RunError             the input was right and the run failed: exit status 1
 
-A message names the field, the value found there and what would mend it.
+A message names the field, the value found there and what would mend it; arguments are named as the
+user gave them (`argument`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -59,6 +61,32 @@ class ArtifactError(UserError):
 
 class RunError(ForewordError):
     """A run failed although its input was right (a loss that is not finite, a full disk)."""
+
+
+_as_flags = [False]
+
+
+@contextmanager
+def named_as_flags() -> Iterator[None]:
+    """In this block `argument` names arguments as the command line does."""
+    before, _as_flags[0] = _as_flags[0], True
+    try:
+        yield
+    finally:
+        _as_flags[0] = before
+
+
+def argument(flag: str, python: str | None = None) -> str:
+    """An argument as its user knows it: a flag on the command line, a name in Python.
+
+    Args:
+        flag: such as `--other-backbone`.
+        python: how it is said in Python; the flag's name in backticks (`other_backbone`) if not
+            given.
+    """
+    if _as_flags[0]:
+        return flag
+    return python if python is not None else f"`{flag.lstrip('-').replace('-', '_')}`"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

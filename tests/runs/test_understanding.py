@@ -233,8 +233,10 @@ def test_files_with_too_few_labels(encoder: Backbone, rated: Path, tmp_path: Pat
     assert "task.data.train: has the only label 'no'; a head needs" in said("one.tsv")
     assert "has the only label 'no'" in said("one.tsv", labels=["no", "yes"])
     limited = said("sorted.tsv", limits={"train": 4})
-    assert "task.limits.train (or --limit): 4 has the only label 'no', since limits" in limited
+    assert "task.limits.train: 4 has the only label 'no', since limits" in limited
     assert "training.steps" in limited
+    one = said("sorted.tsv", limits={"per_label": 2, "train": 1})
+    assert "task.limits.train: 1 has the only label 'no'; a head needs an example of" in one
     told = Told()
     data = of_labels(rated, hold_out=None, dev=str(tmp_path / "sorted.tsv"))
     task = {"input": "{sentence}", "limits": {"dev": 5}}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreword.errors import UserError
-from foreword.tasks import Example, hold_out, merged, read_examples
+from foreword.tasks import Example, few_shot, hold_out, merged, read_examples
 from foreword.tasks.example import input_of
 
 
@@ -94,3 +94,15 @@ def test_the_real_e2e(shared: Any) -> None:
     train, held = hold_out(examples, 500)
     assert len(merged(held)) == 500
     assert {str(e.record) for e in train}.isdisjoint(str(e.record) for e in held)
+
+
+def test_a_draw_of_each_label_with_a_limit_takes_the_labels_in_turn() -> None:
+    examples = labelled(200, labels="aaab")
+    whole, _ = few_shot(examples, 8, seed=1)
+    for most in (1, 2, 5, 16, 100):
+        drawn, rest = few_shot(examples, 8, seed=1, most=most)
+        counts = Counter(example.label for example in drawn)
+        assert len(drawn) == min(most, 16)
+        assert counts["a"] - counts["b"] in (0, 1)
+        assert set(texts(drawn)) <= set(texts(whole))
+        assert sorted(texts(drawn + rest)) == sorted(texts(examples))

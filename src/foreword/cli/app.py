@@ -10,7 +10,7 @@ import typer
 
 from foreword import __version__
 from foreword.cli import catalogue, exchange, memory, score, training, using
-from foreword.errors import ForewordError
+from foreword.errors import ForewordError, named_as_flags
 
 app = typer.Typer(
     name="foreword",
@@ -52,7 +52,8 @@ def main() -> None:
     """Run the command line and exit."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app()
+        with named_as_flags():
+            app()
     except ForewordError as error:
         if memory.ran_out(error):  # while a backbone was loaded
             _end_without_memory(error)

@@ -66,7 +66,9 @@ def train(
         "seed": seed,
     }
     overrides = [f"{key}={json.dumps(v)}" for key, v in flags.items() if v is not None]
-    checked = load_recipe(recipe, [*overrides, *(set_ or [])])
+    checked = load_recipe(
+        recipe, [*overrides, *(set_ or [])], say=lambda line: typer.echo(line, err=True)
+    )
 
     from foreword.progress import progress_for_terminal
     from foreword.runs import Stopped

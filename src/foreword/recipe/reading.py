@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from foreword.errors import RecipeError
+from foreword.errors import RecipeError, argument
 from foreword.methods import METHODS, axes
 from foreword.recipe.problems import explain, kind
-from foreword.recipe.spec import PLAIN, VERSION, Recipe, section_rules, training_rules
+from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules, training_rules
 from foreword.recipe.writing import EXPONENT
 
 
-def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+def _unsaid(line: str) -> None:
+    """Where nobody asks to be told."""
+
+
+def load_recipe(
+    file: Path | str, overrides: Iterable[str] = (), *, say: Callable[[str], None] = _unsaid
+) -> Recipe:
     """Read a recipe from YAML.
 
     Args:
         file: the YAML file.
         overrides: `key.path=value` strings, whose values are read as YAML; paths among them are
-            relative to the working folder, those of the file to the file's.
+            relative to the working folder, those of the file to the file's. Among fields that
+            exclude each other (`spec.EXCLUSIVE`) the later override takes the place of what the
+            file or an earlier override gives.
+        say: told of each field whose place an override took.
 
     Raises:
         RecipeError: everything that is wrong with it.
@@ -38,17 +49,22 @@ def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
         raw = parse_yaml(text)
     except ValueError as error:
         raise RecipeError(str(file), [f"is not valid YAML: {error}"]) from error
-    return parse_recipe(raw, overrides, where=str(file), folder=file.parent)
+    return parse_recipe(raw, overrides, where=str(file), folder=file.parent, say=say)
 
 
 def parse_recipe(
-    raw: Any, overrides: Iterable[str] = (), *, where: str = "recipe", folder: Path | None = None
+    raw: Any,
+    overrides: Iterable[str] = (),
+    *,
+    where: str = "recipe",
+    folder: Path | None = None,
+    say: Callable[[str], None] = _unsaid,
 ) -> Recipe:
     """Check a recipe given as plain data; the arguments are those of `load_recipe`."""
     if not isinstance(raw, Mapping):
         raise RecipeError(where, [f"must be a mapping of sections, found {kind(raw)}"])
-    data = _copy(raw)
-    problems = [line for item in overrides if (line := _override(data, item))]
+    data, overrides = _copy(raw), list(overrides)
+    problems = [line for item in overrides if (line := _override(data, item, say))]
     given = data.get("version")
     if isinstance(given, int) and given != VERSION:
         found = f"{given} is not known here" if abs(given) < 1000 else "is not known here"
@@ -62,6 +78,7 @@ def parse_recipe(
         # pydantic leaves these out where a field of the section is wrong by itself.
         lines += [f"training: {rule}" for rule in training_rules(data.get("training"))]
         lines += section_rules(data)
+        lines = [_with_quotes(line, overrides) for line in lines]
         raise RecipeError(where, dict.fromkeys([*problems, *lines])) from error
     problems += section_rules(data)
     if problems:
@@ -163,15 +180,19 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"a value does not fit its type ({error})") from error
 
 
-def _override(data: dict[str, Any], item: str) -> str | None:
+def _override(data: dict[str, Any], item: str, say: Callable[[str], None]) -> str | None:
+    """Put an override in its place; what is wrong with it, if something is."""
+    given = f"{argument('--set', 'override')} {_short(item)}"
     path, equals, text = item.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
-        return f"--set {item}: expected key.path=value, such as training.steps=100"
+        return f"{given}: expected key.path=value, such as training.steps=100"
     try:
         value = parse_yaml(text)
-    except ValueError:
-        return f"--set {item}: the value is not valid YAML"
+    except ValueError as error:
+        return f"{given}: the value is not valid YAML ({error}); {_quoted(path, text)}"
+    if isinstance(value, str) and " #" in text and " #" not in value:
+        return f"{given}: YAML takes what stands after # for a comment; {_quoted(path, text)}"
     here = data
     for depth, key in enumerate(keys[:-1], start=1):
         inner = here.get(key)
@@ -181,13 +202,52 @@ def _override(data: dict[str, Any], item: str) -> str | None:
         if inner is None:
             inner = {}
         if not isinstance(inner, dict):
-            return f"--set {item}: '{key}' is {kind(inner)}, so it has nothing named below it"
+            return f"{given}: '{key}' is {kind(inner)}, so it has nothing named below it"
         here[key] = inner
         here = inner
     here[keys[-1]] = _from_here(path, value)
-    if path in ("training.steps", "training.epochs"):
-        here.pop("epochs" if keys[-1] == "steps" else "steps", None)
+    if value is not None:
+        for field, old in _given_way(data, path):
+            say(f"{given}: takes the place of {field}={_shown(old)}")
     return None
+
+
+def _quoted(path: str, text: str) -> str:
+    """How to give a text that YAML takes for something else."""
+    item = f"{path}={json.dumps(_short(text), ensure_ascii=False)}"
+    said = f"{argument('--set', '')} {argument(shlex.quote(item), repr(item))}".strip()
+    return f"a text that YAML takes for something else needs quotes of its own: {said}"
+
+
+def _with_quotes(line: str, overrides: Iterable[str]) -> str:
+    """What is wrong, and how to quote it where an override was to give a text and did not."""
+    for path, _, text in (item.partition("=") for item in overrides):
+        if line.startswith(f"{path}: expected a text, found"):
+            return f"{line}; {_quoted(path, text)}"
+    return line
+
+
+def _given_way(data: dict[str, Any], path: str) -> Iterable[tuple[str, Any]]:
+    """Take out what excludes the field at `path`; the fields that were there, and their values."""
+    for group in EXCLUSIVE:
+        if not any(path == field or path.startswith(f"{field}.") for field in group):
+            continue
+        for field in group:
+            *above, last = field.split(".")
+            here: Any = data
+            for key in above:
+                here = here.get(key) if isinstance(here, Mapping) else None
+            same = path == field or path.startswith(f"{field}.")
+            if not same and isinstance(here, dict) and here.get(last) is not None:
+                yield field, here.pop(last)
+
+
+def _shown(value: Any) -> str:
+    return _short(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def _from_here(path: str, value: Any) -> Any:

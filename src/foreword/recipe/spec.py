@@ -35,6 +35,14 @@ PLAIN = {
 """Mappings that may be given as a plain text, and the key that the text stands for."""
 
 
+EXCLUSIVE = (
+    ("training.epochs", "training.steps"),
+    ("task.data.dev", "task.data.hold_out"),
+    ("task.head", "task.verbalizer"),
+)
+"""Fields of which a recipe gives one."""
+
+
 class BackboneSpec(Data):
     """Which backbone, and how it is loaded. A plain string is its name."""
 
@@ -189,7 +197,11 @@ def _asked_for(format: Any, label: Any) -> names.Answer:
 class Limits(Data):
     """How much of each file is used, from its beginning; `per_label` draws instead."""
 
-    train: int | None = Field(None, ge=1, description="training pairs (references)")
+    train: int | None = Field(
+        None,
+        ge=1,
+        description="training pairs (references); beside `per_label`, most examples in all",
+    )
     per_label: int | None = Field(
         None,
         ge=1,
@@ -340,8 +352,6 @@ class TaskSpec(Data):
             raise ValueError("`second` is for tasks with labels: give `data.label`")
         if self.limits.per_label is not None and answer != "label":
             raise ValueError("`limits.per_label` is for tasks with labels: give `data.label`")
-        if self.limits.per_label is not None and self.limits.train is not None:
-            raise ValueError("give either `limits.per_label` or `limits.train`")
         self._check_verbalizer()
         return self
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from foreword import names
 from foreword.backbone import Decoding
-from foreword.errors import RecipeError
+from foreword.errors import RecipeError, argument
 from foreword.evaluation import fit_inputs
 from foreword.manifest import TaskId
 from foreword.methods import PET, HardPrompt, MethodOptions
-from foreword.recipe import Recipe, written_input
+from foreword.recipe import Limits, Recipe, written_input
 from foreword.runs.demonstrations import shown_first
 from foreword.tasks import (
     Example,
@@ -153,8 +153,13 @@ def read_examples(recipe: Recipe) -> RunExamples:
         counted.append(f"dev: {len(dev):,} of the training file's, held out")
     rest = train[limits.train :] if limits.train is not None else []
     if limits.per_label is not None:
-        train, rest = few_shot(train, limits.per_label, seed=recipe.seed, inputs=inputs)
-        counted.append(f"train: {len(train):,} examples drawn, {limits.per_label} of each label")
+        train, rest = few_shot(
+            train, limits.per_label, seed=recipe.seed, inputs=inputs, most=limits.train
+        )
+        most = "" if limits.train is None else f" and {limits.train} in all at most"
+        counted.append(
+            f"train: {len(train):,} examples drawn, {limits.per_label} of each label{most}"
+        )
     unlabelled = read("unlabelled", merge=False) if spec.unlabelled else rest
     dev = dev[: limits.dev]
     test, split = (read("test", merge=True), "test") if spec.test else (dev, "dev")
@@ -181,7 +186,7 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
         known = _labels(examples.train, data.answer)
         used = _labels(examples.train[: task.limits.train], data.answer)
         if len(used) < 2:
-            raise RecipeError("recipe", [_too_few(known, used, task.limits.train)])
+            raise RecipeError("recipe", [_too_few(known, used, task.limits)])
         labels = labels or known
     return TaskId(
         input=shown_first(recipe, examples.demonstrated),
@@ -297,15 +302,18 @@ def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(named))
 
 
-def _too_few(known: Sequence[str], used: Sequence[str], limit: int | None) -> str:
+def _too_few(known: Sequence[str], used: Sequence[str], limits: Limits) -> str:
     """What is wrong where there are not two labels to learn."""
     found = f"the only label {used[0]!r}" if used else "no label"
+    field = f"task.limits.train{argument(' (or --limit)', '')}"
+    if limits.per_label is not None and limits.train == 1:
+        return f"{field}: 1 has {found}; a head needs an example of at least two labels"
     if len(known) < 2:
         return f"task.data.train: has {found}; a head needs at least two"
     return (
-        f"task.limits.train (or --limit): {limit} has {found}, since limits take a file from its "
-        "beginning; leave it out and give a small training.steps, which draws from the whole file, "
-        "or shuffle a file that is sorted"
+        f"{field}: {limits.train} has {found}, since limits take a file from its beginning; leave "
+        "it out and give a small training.steps, which draws from the whole file, or shuffle a "
+        "file that is sorted"
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +101,8 @@ def train(
         RunError: the training failed, or a file cannot be written.
         Stopped: Ctrl-C or SIGTERM ended it; `resume` goes on.
     """
-    recipe = _recipe(recipe, overrides)
+    notes: list[str] = []
+    recipe = _recipe(recipe, overrides, notes.append)
     if backbone is not None:
         backbone = as_the_recipe_says(backbone, recipe.backbone, device)
     hardware = Hardware.of(
@@ -110,6 +111,8 @@ def train(
         tracker=recipe.training.tracker,
     )
     progress = progress if progress and hardware.main else Silent()
+    for note in notes:
+        progress.say(note)
     folder = choose_folder(recipe, Path(out) if out is not None else None, hardware, resume=resume)
     if is_finished(folder):
         progress.say(f"{folder}: is finished already; these are its results")
@@ -237,14 +240,19 @@ def recipe_device(spec: BackboneSpec, asked: str | None, backbone: Backbone | No
     return asked or default_device()
 
 
-def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str]) -> Recipe:
+def _recipe(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    overrides: Sequence[str],
+    say: Callable[[str], None],
+) -> Recipe:
     if isinstance(recipe, (str, Path)):
-        return load_recipe(recipe, overrides)
+        return load_recipe(recipe, overrides, say=say)
     if isinstance(recipe, Recipe):
         if not overrides:
             return recipe
-        recipe = recipe.model_dump(mode="json", exclude_unset=True)
-    return parse_recipe(recipe, overrides, folder=Path.cwd())
+        training = recipe.training.model_dump(mode="json")
+        recipe = {**recipe.model_dump(mode="json", exclude_unset=True), "training": training}
+    return parse_recipe(recipe, overrides, folder=Path.cwd(), say=say)
 
 
 def _train(model: TunedModel, stages: Stages, folder: Path, about: dict[str, Any]) -> History:

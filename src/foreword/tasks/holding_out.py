@@ -74,6 +74,7 @@ def few_shot(
     *,
     seed: int = 0,
     inputs: Iterable[str] | None = None,
+    most: int | None = None,
 ) -> tuple[list[Example], list[Example]]:
     """A few examples of each label, and the others; each in their old order.
 
@@ -85,6 +86,7 @@ def few_shot(
         per_label: how many of each.
         seed: another seed, another choice.
         inputs: the fields that make the input; without it all fields do.
+        most: how many in all; the labels take turns, in their order, until there are so many.
 
     Raises:
         UserError: a label has too few.
@@ -105,7 +107,8 @@ def few_shot(
                 f"task.limits.per_label: {per_label} are asked for, but the label {label!r} has "
                 f"{len(found)} different inputs; give a smaller number"
             )
-    chosen = {n for found in drawn.values() for n in list(found.values())[:per_label]}
+    turns = zip(*(list(drawn[label].values())[:per_label] for label in sorted(drawn)), strict=True)
+    chosen = set([number for turn in turns for number in turn][:most])
     taken = {hashed[number] for number in chosen}
     return (
         [example for number, example in enumerate(examples) if number in chosen],
