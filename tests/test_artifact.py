@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import arranged
+from families.measures import backbone_of
 from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Decoding
 from foreword.errors import ArtifactError, UserError
@@ -64,6 +65,21 @@ def test_saved_and_loaded_are_the_same(name: str, backbone: Backbone, tmp_path: 
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_on_latent_attention(name: str, tmp_path: Path) -> None:
+    """Keys and values of unequal widths are stored and read back, and decoding is the same."""
+    backbone, method = backbone_of("deepseek_v3", torch.float32), METHODS[name]
+    model = compose(backbone, method)
+    save(tmp_path / "it", model, method)
+    manifest, loaded = load_model(tmp_path / "it", backbone=backbone)
+    assert torch.equal(loaded.reparam(), model.reparam())
+    if method.length:
+        tensors = load_file(tmp_path / "it" / "prompt.safetensors")
+        assert tensors["decoder.keys"].shape == (2, method.length, 4, 16)
+        assert tensors["decoder.values"].shape == (2, method.length, 4, 12)
+        assert manifest.axes["cache"] == "latents"
+
+
 def test_what_is_written(backbone: Backbone, tmp_path: Path) -> None:
     save(tmp_path / "it", compose(backbone, METHODS["mlp"]), METHODS["mlp"])
     assert {file.name for file in (tmp_path / "it").iterdir()} == {
@@ -74,8 +90,8 @@ def test_what_is_written(backbone: Backbone, tmp_path: Path) -> None:
     g = backbone.geometry
     tensors = load_file(tmp_path / "it" / "prompt.safetensors")
     assert {name: list(tensor.shape) for name, tensor in tensors.items()} == {
-        "decoder.keys": [g.main.layers, 2, g.main.kv_heads, g.main.head_dim],
-        "decoder.values": [g.main.layers, 2, g.main.kv_heads, g.main.head_dim],
+        "decoder.keys": [g.main.layers, 2, g.main.kv_heads, g.main.key_dim],
+        "decoder.values": [g.main.layers, 2, g.main.kv_heads, g.main.value_dim],
         "decoder.layers": [g.main.layers],
     }
     raw = json.loads((tmp_path / "it" / "foreword.json").read_text(encoding="utf-8"))

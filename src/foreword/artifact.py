@@ -57,6 +57,8 @@ def axes_of(model: TunedModel, trained_as: str) -> dict[str, Any]:
     `window`: where a backbone attends through a sliding window, its prompt is seen from everywhere
     (PEFT's slides out of it); one that stands in the input or between source and target ("own") is
     as near or far as any token.
+    `cache`: "latents" where a backbone's own cache does not hold keys and values (DeepSeek-V2), so
+    that a prefix enters through its attention alone.
     """
     in_front = isinstance(model.placement, Prefix) and not isinstance(model.placement, Infix)
     window = "seen" if in_front and not model.placement.columns else "own"
@@ -71,6 +73,7 @@ def axes_of(model: TunedModel, trained_as: str) -> dict[str, Any]:
         "length": model.placement.length,
         "positions": model.placement.positions,
         **({"window": window} if model.backbone.geometry.slides else {}),
+        **({} if model.backbone.geometry.caches_heads else {"cache": "latents"}),
     }
 
 

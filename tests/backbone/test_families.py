@@ -24,6 +24,7 @@ ACCEPTED = {
 }
 INTERFACE = "does? not go through transformers' attention interface"
 REASONS = {
+    "deepseek_v32": "an indexer chooses",
     "gpt_neo": "local attention",
     "mamba": "no attention",
     "mpt": "alibi biases count the padding",
@@ -75,19 +76,41 @@ def test_refused_with_the_reason(family) -> None:
 
 def test_geometry(tiny_backbone) -> None:
     geometry = tiny_backbone("qwen3").geometry
-    assert geometry.sites == {"decoder": SiteGeometry(layers=3, kv_heads=2, head_dim=16)}
+    assert geometry.sites == {
+        "decoder": SiteGeometry(layers=3, kv_heads=2, key_dim=16, value_dim=16)
+    }
     assert (geometry.width, geometry.context, geometry.vocabulary) == (32, 256, 8192)
+
+
+def test_geometry_of_latent_attention() -> None:
+    """Keys and values have widths of their own, and even equal ones do not lie in the cache."""
+    deepseek, glm = backbone_of("deepseek_v3").geometry, backbone_of("glm4_moe_lite").geometry
+    assert deepseek.main == SiteGeometry(layers=2, kv_heads=4, key_dim=16, value_dim=12)
+    assert (deepseek.main.layer_width, deepseek.main.head_dim) == (4 * (16 + 12), None)
+    assert (glm.main.key_dim, glm.main.value_dim, glm.main.head_dim) == (16, 16, 16)
+    assert not deepseek.caches_heads
+    assert not glm.caches_heads
+    for family in ("gpt2", "llama", "mistral", "bloom"):
+        assert backbone_of(family).geometry.caches_heads, family
+
+
+def test_a_model_that_transformers_cannot_run_is_refused_in_our_words() -> None:
+    """LongCat's experts, of which each token is given to one alone, raise inside transformers."""
+    model = plain_model("longcat_flash", torch.float32, moe_topk=1)
+    said = r"family 'longcat_flash': transformers .* cannot run this model, even without a prompt"
+    with pytest.raises(BackboneError, match=said):
+        Backbone.wrap(model, mini_tokens())
 
 
 def test_geometry_of_encoder_decoders() -> None:
     """T5's heads are wider than its states tell, and its decoder is deeper."""
     t5, bart = backbone_of("t5").geometry, backbone_of("bart").geometry
-    deeper = SiteGeometry(layers=3, kv_heads=4, head_dim=12)
-    encoder = SiteGeometry(layers=2, kv_heads=4, head_dim=12)
+    deeper = SiteGeometry(layers=3, kv_heads=4, key_dim=12, value_dim=12)
+    encoder = SiteGeometry(layers=2, kv_heads=4, key_dim=12, value_dim=12)
     assert t5.sites == {"encoder": encoder, "decoder": deeper, "cross": deeper}
     assert (t5.width, t5.context, t5.first_position) == (32, None, 0)
-    assert bart.sites["decoder"] == bart.sites["cross"] == SiteGeometry(3, 2, 16)
-    assert (bart.context, bart.sites["encoder"]) == (64, SiteGeometry(2, 4, 8))
+    assert bart.sites["decoder"] == bart.sites["cross"] == SiteGeometry(3, 2, 16, 16)
+    assert (bart.context, bart.sites["encoder"]) == (64, SiteGeometry(2, 4, 8, 8))
 
 
 def test_geometry_of_encoders() -> None:

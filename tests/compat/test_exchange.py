@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import foreword
 from compat.exchanging import KINDS, LENGTH, WARNINGS, base_model, peft_answers, peft_model, save
+from families.measures import backbone_of
 from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, bundled_backbones, load_backbone
 from foreword.errors import ArtifactError, BackboneError, TemplateError, UserError
@@ -246,6 +247,21 @@ def test_what_peft_has_no_place_for(mini, tmp_path) -> None:
         foreword.export_peft(folder, tmp_path / "adapter")
     with pytest.raises(ArtifactError, match="is no artifact"):
         foreword.export_peft(tmp_path / "none", tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "glm4_moe_lite"])
+def test_a_prefix_on_latent_attention_stays_here(family, adapter, tmp_path) -> None:
+    """PEFT puts a prefix into the cache, which holds latents there; embeddings are exchanged."""
+    latent = backbone_of(family, torch.float32)
+    ours = artifact(tmp_path / "ours", latent, METHODS["prefix"])
+    with pytest.raises(UserError, match="cache holds latents"):
+        foreword.export_peft(ours, tmp_path / "adapter")
+    with pytest.raises(ArtifactError, match=f"cache, and that of .*{family}.* holds latents"):
+        foreword.import_peft(adapter, tmp_path / "it", backbone=latent)
+    prompt = artifact(tmp_path / "prompt", latent, METHODS["prompt"])
+    foreword.export_peft(prompt, tmp_path / "embeddings")
+    foreword.import_peft(tmp_path / "embeddings", tmp_path / "it", backbone=latent)
     assert not (tmp_path / "adapter").exists()
 
 

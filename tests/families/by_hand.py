@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 KeysValues = Mapping[str, Mapping[int, tuple[Tensor, Tensor]]]
-"""By site and layer, keys and values `[P, kv_heads, head_dim]`."""
+"""By site and layer, keys and values `[P, kv_heads, …_dim]`."""
 
 
 class ExactFloat64(TorchFunctionMode):
@@ -61,7 +61,7 @@ def prefix_logits(
     if first_position is not None:
         given["position_ids"] = torch.arange(first_position, first_position + len(ids))[None]
     model.set_attn_implementation("eager")
-    with torch.no_grad(), _in_front(model, prefix):
+    with torch.no_grad(), in_front(model, prefix):
         output = model(input_ids=torch.tensor([ids]), **given)
     return output["logits" if "logits" in output else "last_hidden_state"][0]
 
@@ -69,10 +69,10 @@ def prefix_logits(
 def keys_values(
     model: PreTrainedModel, ids: list[int], *, decoder_ids: list[int] | None = None
 ) -> KeysValues:
-    """The model's own for a text, as its attention gets them: `[T, kv_heads, head_dim]`."""
+    """The model's own for a text, as its attention gets them: `[T, kv_heads, …_dim]`."""
     found: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
     model.set_attn_implementation("eager")
-    with torch.no_grad(), _in_front(model, {}, kept=found):
+    with torch.no_grad(), in_front(model, {}, kept=found):
         model(input_ids=torch.tensor([ids]), **_given(model, ids, decoder_ids))
     return found
 
@@ -153,7 +153,7 @@ def embeddings_logits(
         if "decoder" in rows:
             written = torch.cat([rows["decoder"], written])
         given["decoder_inputs_embeds"] = written[None]
-    with torch.no_grad(), _in_front(model, {}, seen) if seen else nullcontext():
+    with torch.no_grad(), in_front(model, {}, seen) if seen else nullcontext():
         return model(**given).logits[0, -own:]
 
 
@@ -172,7 +172,7 @@ def _decoder_table(model: PreTrainedModel) -> nn.Module:
 
 
 @contextmanager
-def _in_front(
+def in_front(
     model: PreTrainedModel,
     prefix: KeysValues,
     seen: int = 0,
@@ -197,6 +197,9 @@ def _in_front(
         # One module is all of ALBERT's layers, in turn.
         shared = "albert_layer_groups" in name
         layer = calls[name] if shared else int(re.findall(r"\.(\d+)\.", f".{name}.")[0])
+        # Each of LongCat's layers has two attentions.
+        if second := re.search(r"\.self_attn\.(\d)$", name):
+            layer = 2 * layer + int(second[1])
         calls[name] += 1
         if kept is not None:
             own_sides = (key[0].transpose(0, 1), value[0].transpose(0, 1))

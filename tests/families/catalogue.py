@@ -74,19 +74,54 @@ BART_LIKE = {
 }
 """Unequal depths, and fewer and wider heads in the decoder."""
 
+EXPERTS = {
+    "experts_implementation": "eager",
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 16,
+    "n_group": 1,
+    "n_routed_experts": 2,
+    "num_experts_per_tok": 1,
+    "topk_group": 1,
+}
+LATENT = {
+    **UNGROUPED,
+    "kv_lora_rank": 24,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 12,
+}
+"""Latent attention: keys of 16 and values of 12, made from 24 and 8 numbers in the cache."""
+
 DECODERS: dict[str, dict[str, Any]] = {
     **COMMON,
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
     "codegen": {**SMALL_N, "rotary_dim": 4},
+    "deepseek_v2": {**LATENT, **EXPERTS},
+    "deepseek_v3": {**LATENT, **EXPERTS},
     "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": False},
     "gemma": HEAD_16,
     "gemma2": HEAD_16,
     "gemma3_text": {**HEAD_16, "sliding_window": 8},
+    "glm4_moe_lite": {**LATENT, **EXPERTS, "v_head_dim": 16},
     "gpt_bigcode": SMALL_N,
     "gpt_neox": UNGROUPED,
     "gpt_oss": {**HEAD_16, **TWO_EXPERTS, "num_experts_per_tok": 1, "sliding_window": 8},
     "gptj": {**SMALL_N, "rotary_dim": 4},
     "granite": LLAMA_LIKE,
+    "longcat_flash": {
+        **{name: LATENT[name] for name in LATENT if name != "num_hidden_layers"},
+        "expert_ffn_hidden_size": 16,
+        "experts_implementation": "eager",
+        "ffn_hidden_size": 48,
+        "head_dim": 8,
+        "moe_topk": 2,
+        "n_routed_experts": 2,
+        "num_layers": 2,
+        "zero_expert_num": 1,
+    },
+    "minicpm3": LATENT,
     "mistral": {**LLAMA_LIKE, "sliding_window": 8},
     "mixtral": {**LLAMA_LIKE, **TWO_EXPERTS},
     "olmo": LLAMA_LIKE,
@@ -158,6 +193,7 @@ FAMILIES = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}
 REFUSED: dict[str, dict[str, Any]] = {
     "deberta": BERT_LIKE,
     "deberta-v2": BERT_LIKE,
+    "deepseek_v32": {**LATENT, **EXPERTS, "head_dim": 8, "index_head_dim": 16, "index_n_heads": 2},
     "gpt_neo": {
         "hidden_size": 32,
         "num_layers": 2,

@@ -177,10 +177,10 @@ def by_layer(injection: KeysValues, rows: Tensor) -> by_hand.KeysValues:
         shape = injection.geometry.sites[site]
         for layer in layers:
             key, value = (
-                torch.stack([next(numbers) for _ in range(shape.layer_width // 2)], dim=1).view(
-                    -1, shape.kv_heads, shape.head_dim
+                torch.stack([next(numbers) for _ in range(shape.kv_heads * width)], dim=1).view(
+                    -1, shape.kv_heads, width
                 )
-                for _ in range(2)
+                for width in (shape.key_dim, shape.value_dim)
             )
             found.setdefault(site, {})[layer] = (key, value)
     assert next(numbers, None) is None
@@ -277,7 +277,7 @@ def _sizes(backbone: Backbone, method: str) -> dict[str, int]:
     g = backbone.geometry
     site: Site = g.kind if g.kind != "encoder-decoder" else "decoder"
     shape = g.sites[site]
-    width = shape.kv_heads * shape.head_dim if method == "prefix-tuning" else g.width
+    width = shape.kv_heads * shape.key_dim if method == "prefix-tuning" else g.width
     return {
         "token_dim": width,
         "num_attention_heads": shape.kv_heads,

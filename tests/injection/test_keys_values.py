@@ -13,7 +13,7 @@ from foreword.errors import ArtifactError
 from foreword.injection import KeysValues, Text
 from foreword.layout import Layout
 
-GEOMETRY = Geometry("decoder", {"decoder": SiteGeometry(3, 2, 4)}, 16, 64, 10)
+GEOMETRY = Geometry("decoder", {"decoder": SiteGeometry(3, 2, 4, 4)}, 16, 64, 10)
 LENGTH = 5
 
 
@@ -34,15 +34,17 @@ def test_the_order_is_pefts() -> None:
         assert torch.equal(prompt.values[layer], seen[:, 2 * layer + 1])
 
 
-@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.integers(1, 6))
-def test_to_tensors_and_back(layers, heads, dim, length) -> None:
-    injection = KeysValues(
-        Geometry("decoder", {"decoder": SiteGeometry(layers, heads, dim)}, 8, None, 10)
-    )
+@given(
+    st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(1, 6)
+)
+def test_to_tensors_and_back(layers, heads, key_dim, value_dim, length) -> None:
+    """Keys and values may be of unequal widths."""
+    site = SiteGeometry(layers, heads, key_dim, value_dim)
+    injection = KeysValues(Geometry("decoder", {"decoder": site}, 8, None, 10))
     rows = torch.randn(length, injection.width)
     tensors = injection.tensors(rows)
-    assert tensors["decoder.keys"].shape == (layers, length, heads, dim)
-    assert tensors["decoder.values"].shape == (layers, length, heads, dim)
+    assert tensors["decoder.keys"].shape == (layers, length, heads, key_dim)
+    assert tensors["decoder.values"].shape == (layers, length, heads, value_dim)
     assert tensors["decoder.layers"].tolist() == list(range(layers))
     assert torch.equal(injection.rows(tensors, length), rows)
 

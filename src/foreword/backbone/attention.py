@@ -53,14 +53,14 @@ def eager(
     its weights.
 
     Args:
-        query: `[B, heads, Q, head_dim]`.
-        key: `[B, kv_heads, K, head_dim]`; `value` the same.
+        query: `[B, heads, Q, key_dim]`.
+        key: `[B, kv_heads, K, key_dim]`; `value` `[B, kv_heads, K, value_dim]`.
         attention_mask: `[B or 1, 1, Q, K]` bool or additive, or none: causal where the module is.
         softcap: scores are kept within it by tanh.
         s_aux: one sink per head, a score that draws weight to nothing.
 
     Returns:
-        `[B, Q, heads, head_dim]`, and the weights `[B, heads, Q, K]`.
+        `[B, Q, heads, value_dim]`, and the weights `[B, heads, Q, K]`.
     """
     groups = query.shape[1] // key.shape[1]
     if groups > 1:

@@ -5,6 +5,8 @@ All others are accepted by what they do: `geometry.py` and `Backbone.wrap` find 
 
 from __future__ import annotations
 
+from typing import Any
+
 from foreword.errors import BackboneError
 
 _NO_ATTENTION = "it has no attention, so there are no keys and values to put a prefix before"
@@ -25,10 +27,23 @@ COUNT_THE_MASK = frozenset({"nllb-moe"})
 the text's: with a prompt in the cache those of several rows are others."""
 
 
-def refuse_by_name(model_type: str) -> None:
-    """Raise BackboneError for a family that is known not to work, with the reason."""
-    if model_type in REFUSED:
+_INDEXER = (
+    "an indexer chooses by keys of its own which tokens its attention reads, and a prompt has none "
+    "there"
+)
+
+
+def refuse_known(config: Any) -> None:
+    """Raise BackboneError for a family that is known not to work, with the reason.
+
+    Args:
+        config: transformers' config of the model.
+    """
+    reason = REFUSED.get(config.model_type)
+    if getattr(config.get_text_config(), "index_topk", None):  # DeepSeek-V3.2 and its relatives
+        reason = _INDEXER
+    if reason is not None:
         raise BackboneError(
-            f"backbone family '{model_type}' cannot carry a prompt: {REFUSED[model_type]}. "
+            f"backbone family '{config.model_type}' cannot carry a prompt: {reason}. "
             "Families that work: docs/families.md"
         )

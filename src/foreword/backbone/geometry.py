@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -20,7 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from foreword.backbone import devices
 from foreword.backbone.attention import ARGUMENT
-from foreword.backbone.prompt import PLACES, Place, Prompt
+from foreword.backbone.prompt import PLACES, Place, Prompt, Recorder
 from foreword.errors import BackboneError
 from foreword.methods.axes import SITES, Site
 
@@ -31,16 +32,30 @@ READ, WRITTEN = 3, 2
 
 @dataclass(frozen=True)
 class SiteGeometry:
-    """The shape of one site's keys and values."""
+    """The shape of one site's keys and values.
+
+    Attributes:
+        layers: how many attentions the site has.
+        kv_heads: heads of keys and values.
+        key_dim: width of one head's key.
+        value_dim: width of one head's value; latent attention (DeepSeek-V2) has another than for
+            keys.
+    """
 
     layers: int
     kv_heads: int
-    head_dim: int
+    key_dim: int
+    value_dim: int
 
     @property
     def layer_width(self) -> int:
         """Numbers per virtual token and layer: its key and its value."""
-        return 2 * self.kv_heads * self.head_dim
+        return self.kv_heads * (self.key_dim + self.value_dim)
+
+    @property
+    def head_dim(self) -> int | None:
+        """Width of a head, where keys and values have the same one."""
+        return self.key_dim if self.key_dim == self.value_dim else None
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,8 @@ class Geometry:
         takes_positions: whether it can be told position ids.
         through: how keys and values enter: through the attention interface or the cache.
         slides: whether some of its layers see a window alone, and its own cache forgets the rest.
+        caches_heads: whether a decoder's own cache holds keys and values as its attention gets
+            them, so that a prompt can lie there. Latent attention keeps what it makes both from.
     """
 
     kind: Kind
@@ -69,6 +86,7 @@ class Geometry:
     takes_positions: bool = True
     through: Literal["interface", "cache"] = "interface"
     slides: bool = False
+    caches_heads: bool = True
 
     @property
     def main(self) -> SiteGeometry:
@@ -80,7 +98,7 @@ class Geometry:
 class _Tracer(Prompt):
     """Writes down who calls, with what; changes nothing."""
 
-    calls: list[tuple[nn.Module, int, int, int, int]] = field(default_factory=list)
+    calls: list[tuple[nn.Module, int, int, tuple[int, int, int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -95,9 +113,10 @@ class _Tracer(Prompt):
         bias: Tensor | None,
     ) -> tuple[Tensor, Tensor, Any, Tensor | None]:
         """What came in."""
-        self.calls.append((module, query.shape[2], key.shape[2], key.shape[1], key.shape[3]))
-        if value.shape != key.shape:
-            raise ValueError("its keys and values differ in shape")
+        if value.shape[:3] != key.shape[:3]:
+            raise ValueError("its keys and values differ in their number of heads or positions")
+        shape = (key.shape[1], key.shape[3], value.shape[3])
+        self.calls.append((module, query.shape[2], key.shape[2], shape))
         return key, value, mask, bias
 
 
@@ -138,19 +157,19 @@ def trace(model: PreTrainedModel, kind: Kind) -> dict[Site, SiteGeometry]:
             model(**example_inputs(model, kind), **without_cache, **{ARGUMENT: tracer})
     except TypeError:
         return {}
-    shapes: dict[Site, set[tuple[int, int]]] = {}
+    shapes: dict[Site, set[tuple[int, int, int]]] = {}
     places: dict[nn.Module, list[Place]] = {}
     counts: dict[Site, int] = {}
-    for module, queries, keys, heads, head_dim in tracer.calls:
+    for module, queries, keys, shape in tracer.calls:
         site = _site(kind, queries, keys)
         places.setdefault(module, []).append(Place(site, counts.get(site, 0)))
         counts[site] = counts.get(site, 0) + 1
-        shapes.setdefault(site, set()).add((heads, head_dim))
+        shapes.setdefault(site, set()).add(shape)
     uneven = [site for site, found in shapes.items() if len(found) > 1]
     if uneven:
         raise BackboneError(
             f"backbone family '{model.config.model_type}' cannot carry a prompt: the layers of its "
-            f"{uneven[0]} do not all have keys of one shape"
+            f"{uneven[0]} do not all have keys and values of one shape"
         )
     expected = _layers(model, kind)
     if any(counts.get(site) != layers for site, layers in expected.items()):
@@ -198,13 +217,16 @@ def cached_sites(model: PreTrainedModel) -> dict[Site, SiteGeometry]:
     try:
         with torch.no_grad():
             cache = model(**example_inputs(model, "decoder"), use_cache=True).past_key_values
-        shapes = {tuple(layer.keys.shape[1::2]) for layer in cache.layers}
+        shapes = {(*one.keys.shape[1::2], *one.values.shape[1::2]) for one in cache.layers}
         layers = len(cache.layers)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return {}
     if len(shapes) != 1 or layers != model.config.get_text_config(decoder=True).num_hidden_layers:
         return {}
-    return {"decoder": SiteGeometry(layers, *shapes.pop())}
+    key_heads, key_dim, value_heads, value_dim = shapes.pop()
+    if key_heads != value_heads:
+        return {}
+    return {"decoder": SiteGeometry(layers, key_heads, key_dim, value_dim)}
 
 
 def measure(
@@ -239,6 +261,29 @@ def measure(
         takes_positions=takes and kind != "encoder-decoder",
         through=through,
         slides=_slides(model, kind, positions),
+        caches_heads=kind != "decoder" or through == "cache" or _caches_heads(model),
+    )
+
+
+def _caches_heads(model: PreTrainedModel) -> bool:
+    """Whether what a decoder's attention gets as keys and values is what its cache keeps."""
+    seen = Recorder()
+    inputs = {**example_inputs(model, "decoder"), ARGUMENT: seen}
+    try:
+        with torch.no_grad():
+            layers = model(**inputs, use_cache=True).past_key_values.layers
+            pairs = [
+                pair
+                for layer, one in enumerate(layers)
+                for pair in zip(
+                    seen.found[Place("decoder", layer)], (one.keys, one.values), strict=True
+                )
+            ]
+    except FAILURES:  # it has no such cache
+        return False
+    return bool(pairs) and all(
+        given.shape == kept.shape and torch.equal(given, kept.to(given.device))
+        for given, kept in pairs
     )
 
 
@@ -275,11 +320,34 @@ def _slides(model: PreTrainedModel, kind: Kind, positions: int | None) -> bool:
     return bool(windows) and min(windows) < (positions or 2**62)
 
 
-def refuse(model: PreTrainedModel, reason: str) -> NoReturn:
+FAILURES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What a forward pass of somebody else's model may raise."""
+
+
+def first_line(error: Exception) -> str:
+    """What kind of error a library raised, and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}"
+
+
+def check_runs(model: PreTrainedModel, kind: Kind) -> None:
+    """Raise BackboneError if a model cannot read a few tokens even without any prompt."""
+    try:
+        with torch.no_grad():
+            model(**example_inputs(model, kind))
+    except FAILURES as error:
+        raise BackboneError(
+            f"backbone family '{model.config.model_type}': transformers {version('transformers')} "
+            f"cannot run this model, even without a prompt ({first_line(error)}); check its "
+            "config.json, its dtype and the version of transformers that it asks for"
+        ) from error
+
+
+def refuse(model: PreTrainedModel, reason: str, cause: Exception | None = None) -> NoReturn:
     """Raise BackboneError for a family, with the reason."""
     raise BackboneError(
         f"backbone family '{model.config.model_type}' cannot carry a prompt: {reason}"
-    )
+    ) from cause
 
 
 def compare(

@@ -27,7 +27,7 @@ from foreword.backbone import devices, hashing
 from foreword.backbone import quantization as quantized
 from foreword.backbone.attention import Attention
 from foreword.backbone.devices import DeviceMap
-from foreword.backbone.families import refuse_by_name
+from foreword.backbone.families import refuse_known
 from foreword.backbone.model import Backbone
 from foreword.backbone.quantization import Quantization
 from foreword.backbone.silence import quiet
@@ -90,7 +90,7 @@ def load_backbone(
     spread = {} if device_map is None else devices.options(device_map)
     try:
         config = AutoConfig.from_pretrained(where, **options)
-        refuse_by_name(config.model_type)
+        refuse_known(config)
         auto = _class(name, config)
         used = quantized.stored(config) or (quantized.plain(quantization) if quantization else None)
         if used and not spread:

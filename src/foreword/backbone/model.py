@@ -30,7 +30,7 @@ from foreword.backbone import quantization as quantized
 from foreword.backbone.activations import fuse_activations
 from foreword.backbone.attention import ARGUMENT, Attention
 from foreword.backbone.decoding import Decoding, generation_config, watch
-from foreword.backbone.families import COUNT_THE_MASK, refuse_by_name
+from foreword.backbone.families import COUNT_THE_MASK, refuse_known
 from foreword.backbone.forwards import Forward, wrapped
 from foreword.backbone.geometry import Geometry
 from foreword.backbone.prompt import Prompt, PromptKeyValues, Recorder, stack
@@ -89,7 +89,7 @@ class Backbone:
         Raises:
             BackboneError: its family cannot carry a prompt, or not with this attention.
         """
-        refuse_by_name(model.config.model_type)
+        refuse_known(model.config)
         # What a checkpoint ships there (penalties, suppressed tokens) would change every answer.
         model.generation_config = GenerationConfig()
         fuse_activations(model)
@@ -237,10 +237,12 @@ class Backbone:
         before = _before_the_answer(layout, prompt)
         if layout.before is not None:
             past = self._past(layout.before, prompt)
-            tokens = None if prompt is None else prompt.sites.get("decoder")
+            tokens, carried = self._in_the_midst(prompt)
             own = cache.read_only(self.model, tokens, rows=layout.rows, past=past)
             given |= {"past_key_values": own, "use_cache": True}
-            given["attention_mask"] = _whole_mask(layout, layout.before)
+            given["attention_mask"] = _whole_mask(layout, layout.before, cached=carried is None)
+            if carried is not None:
+                given[ARGUMENT] = carried
         elif before is not None:
             seen = mask.new_ones(layout.rows, before.length)
             given["decoder_attention_mask"] = torch.cat([seen, mask], dim=1)
@@ -401,7 +403,7 @@ class Backbone:
             quantized.check_gradients(self.model, self.quantization)
 
     def keys_values(self, ids: list[int]) -> dict[Site, tuple[Tensor, Tensor]]:
-        """The model's own keys and values for a text, by site: `[layers, T, kv_heads, head_dim]`.
+        """The model's own keys and values for a text, by site: `[layers, T, kv_heads, …_dim]`.
 
         Position ids run from the first, so that they are what a prefix of this text would have had.
         The decoder of an encoder-decoder reads the text too, after its start; its cross-attention
@@ -484,11 +486,12 @@ class Backbone:
         cached = self._cacheable(prompt)
         before = _before_the_answer(layout, prompt)
         if layout.before is not None:
-            past = self._past(layout.before, prompt)
-            tokens, cached = None if prompt is None else prompt.sites.get("decoder"), None
+            past, cached = self._past(layout.before, prompt), None
+            tokens, interface = self._in_the_midst(prompt)
             rows = layout.rows * how.num_beams
             given["past_key_values"] = cache.fill(self.model, tokens, rows=rows, past=past)
-            given["attention_mask"] = _whole_mask(layout, layout.before).long()
+            whole = _whole_mask(layout, layout.before, cached=interface is None)
+            given["attention_mask"] = whole.long()
             if tokens is not None:
                 prompt = None
         elif before is not None:
@@ -512,15 +515,26 @@ class Backbone:
                 input_ids=source.input_ids, attention_mask=source.attention_mask, **extra
             )
 
+    def _in_the_midst(self, prompt: Prompt | None) -> tuple[PromptKeyValues | None, Prompt | None]:
+        """A prompt between two texts: what of it lies in the cache after the first one, and what
+        goes through the attention interface where the cache has no place for it. An attention does
+        not mind the order of its keys, which hold their positions."""
+        tokens = None if prompt is None else prompt.sites.get("decoder")
+        if tokens is None or self.geometry.caches_heads:
+            return tokens, None
+        return None, prompt
+
     def _cacheable(self, prompt: Prompt | None) -> PromptKeyValues | None:
         """The prompt's keys and values, if they can lie in the model's cache from the start, so
-        that no step pays for them again: not in a cache that forgets, nor for some layers alone."""
+        that no step pays for them again: not in a cache that forgets or that holds no keys and
+        values (latent attention), nor for some layers alone."""
         g = self.geometry
         tokens = None if prompt is None else prompt.sites.get("decoder")
         if g.kind != "decoder" or tokens is None:
             return None
         whole = len(tokens.layers) == g.main.layers
-        return tokens if g.through == "cache" or (whole and not g.slides) else None
+        lasting = whole and g.caches_heads and not g.slides
+        return tokens if g.through == "cache" or lasting else None
 
     @contextmanager
     def _carrying(self, prompt: Prompt | None) -> Iterator[None]:
@@ -552,10 +566,13 @@ class Backbone:
                 expected = self.logits(Layout.of([ids]).to(self.device), None)[:, 2:]
                 rest = Layout.of([ids[2:]], virtual=2).to(self.device)
                 found = self.logits(rest, Prompt({"decoder": PromptKeyValues(keys, values)}))
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise BackboneError(
-                f"backbone family '{self.model.config.model_type}' cannot carry a prompt: {error}"
-            ) from error
+        except geometry.FAILURES as error:
+            geometry.refuse(
+                self.model,
+                f"with a text's keys and values in front of it, a forward pass of the model fails "
+                f"({geometry.first_line(error)})",
+                error,
+            )
         geometry.compare(
             self.model,
             found,
@@ -565,10 +582,16 @@ class Backbone:
         )
 
 
-def _whole_mask(layout: Layout, before: Layout) -> Tensor:
-    """Of rows with virtual tokens in their midst: what is before those, they, and the rest."""
+def _whole_mask(layout: Layout, before: Layout, *, cached: bool) -> Tensor:
+    """Of rows with virtual tokens in their midst: what is before those, they, and the rest.
+
+    Args:
+        layout: the rows.
+        before: what is before.
+        cached: whether the virtual tokens lie in the cache; columns are for what does.
+    """
     mask = layout.attention_mask
-    virtual = mask.new_ones(layout.rows, layout.virtual)
+    virtual = mask.new_ones(layout.rows, layout.virtual if cached else 0)
     return torch.cat([before.attention_mask, virtual, mask], dim=1)
 
 
@@ -594,9 +617,13 @@ def _reach(
         with quiet():
             try:
                 model.set_attn_implementation(attention.implementation(choice))
-                sites = geometry.trace(model, kind)
             except (RuntimeError, ValueError) as error:
                 reason = str(error).split(". ")[0]
+            else:
+                try:
+                    sites = geometry.trace(model, kind)
+                except (RuntimeError, ValueError) as error:
+                    reason = f"its forward pass fails ({geometry.first_line(error)})"
             if sites:
                 return geometry.measure(model, kind, sites, "interface"), choice
             model.set_attn_implementation(own)
@@ -608,6 +635,7 @@ def _reach(
     if kind == "decoder":
         sites = geometry.cached_sites(model)
     if not sites:
+        geometry.check_runs(model, kind)
         geometry.refuse(model, reason)
     return geometry.measure(model, kind, sites, "cache"), "own"
 

@@ -34,8 +34,8 @@ class PromptKeyValues:
     """Keys and values of P virtual tokens for chosen layers of a site.
 
     Attributes:
-        keys: `[layers, P, kv_heads, head_dim]`, as the layer's own keys are after any rotation.
-        values: the same shape.
+        keys: `[layers, P, kv_heads, key_dim]`, as the layer's own keys are after any rotation.
+        values: `[layers, P, kv_heads, value_dim]`.
         layers: which layers they are for, in their order; all from the first where not given.
     """
 
@@ -58,7 +58,7 @@ class PromptKeyValues:
         return layer in self._index
 
     def before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values `[B, kv_heads, T, head_dim]` with the prompt's in front."""
+        """A layer's keys and values `[B, kv_heads, T, …_dim]` with the prompt's in front."""
         at = self._index[layer]
         return self._join(self.keys[at], key), self._join(self.values[at], value)
 
@@ -111,8 +111,8 @@ class Prompt:
 
         Args:
             module: the attention; its places say which site and layer it is.
-            query: `[B, heads, Q, head_dim]`.
-            key: `[B, kv_heads, K, head_dim]`; `value` the same.
+            query: `[B, heads, Q, key_dim]`.
+            key: `[B, kv_heads, K, key_dim]`; `value` `[B, kv_heads, K, value_dim]`.
             mask: as the implementation's mask function made it.
             bias: `[1, heads, Q, K]`, or none; virtual tokens have bias 0.
         """
@@ -144,7 +144,7 @@ class Recorder(Prompt):
     """No prompt: it keeps each attention's own keys and values, with their gradients.
 
     Attributes:
-        found: by place, two `[B, kv_heads, T, head_dim]`.
+        found: by place, keys and values `[B, kv_heads, T, …_dim]`.
     """
 
     def __init__(self, embeddings: Tensor | None = None) -> None:
@@ -165,7 +165,7 @@ class Recorder(Prompt):
         return key, value, mask, bias
 
     def rows(self, site: Site) -> tuple[Tensor, Tensor]:
-        """A site's keys and values of the first row: two `[layers, T, kv_heads, head_dim]`."""
+        """A site's keys and values of the first row: two `[layers, T, kv_heads, …_dim]`."""
         layers = sorted((p.layer, kv) for p, kv in self.found.items() if p.site == site)
         return (
             stack([key[0].transpose(0, 1) for _, (key, _) in layers]),

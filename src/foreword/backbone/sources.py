@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from foreword.backbone.model import Backbone
 
 Past = tuple[tuple[Tensor, Tensor], ...]
-"""What rows have read: by layer, keys and values `[B, kv_heads, S, head_dim]`."""
+"""What rows have read: by layer, keys and values `[B, kv_heads, S, …_dim]` as a cache holds them;
+latent attention has another number there for keys than for values."""
 
 
 class Sources:
@@ -36,7 +37,7 @@ class Sources:
     def __init__(self, backbone: Backbone, limit: float) -> None:
         self.backbone, self.limit = backbone, limit
         self.size, self.full = 0, False
-        self._kept: dict[tuple[int, ...], Tensor] = {}
+        self._kept: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -45,15 +46,19 @@ class Sources:
     def keep(self, before: Layout) -> None:
         """Read the rows of a layout and keep them while there is room."""
         texts = _texts(before)
-        for row, whole in enumerate(_joined(self.backbone.read(before)).unbind(2)):
-            own = whole[:, :, :, whole.shape[3] - len(texts[row]) :].contiguous()
-            if texts[row] in self._kept or not texts[row]:
+        keys, values = _joined(self.backbone.read(before))
+        for row, text in enumerate(texts):
+            if text in self._kept or not text:
                 continue
-            if self.size + own.nbytes > self.limit:
+            own_keys, own_values = (
+                side[:, row, :, side.shape[3] - len(text) :].clone() for side in (keys, values)
+            )
+            size = own_keys.nbytes + own_values.nbytes
+            if self.size + size > self.limit:
                 self.full = True
                 return
-            self.size += own.nbytes
-            self._kept[texts[row]] = own
+            self.size += size
+            self._kept[text] = own_keys, own_values
 
     def recall(self, before: Layout) -> Past:
         """What `Backbone.read` gives; rows that are not kept are read."""
@@ -62,17 +67,20 @@ class Sources:
         found = next((one for one in kept if one is not None), None)
         if found is None:
             return self.backbone.read(before)
-        layers, two, heads, _, width = found.shape
-        whole = found.new_zeros(layers, two, len(texts), heads, before.input_ids.shape[1], width)
-        for row, one in enumerate(kept):
-            if one is not None:
-                whole[:, :, row, :, whole.shape[4] - one.shape[3] :] = one
         new = [row for row, one in enumerate(kept) if one is None and texts[row]]
-        if new:
-            whole[:, :, new] = _joined(self.backbone.read(before.taken(torch.tensor(new)))).to(
-                whole.dtype
-            )
-        return tuple((keys, values) for keys, values in whole)
+        read = _joined(self.backbone.read(before.taken(torch.tensor(new)))) if new else None
+        columns = before.input_ids.shape[1]
+        sides: list[Tensor] = []
+        for side, like in enumerate(found):
+            layers, heads, _, width = like.shape
+            whole = like.new_zeros(layers, len(texts), heads, columns, width)
+            for row, one in enumerate(kept):
+                if one is not None:
+                    whole[:, row, :, columns - one[side].shape[2] :] = one[side]
+            if read is not None:
+                whole[:, new] = read[side].to(whole.dtype)
+            sides.append(whole)
+        return tuple(zip(*sides, strict=True))
 
 
 def _texts(before: Layout) -> list[tuple[int, ...]]:
@@ -80,6 +88,6 @@ def _texts(before: Layout) -> list[tuple[int, ...]]:
     return [tuple(row[start:]) for row, start in zip(ids, starts, strict=True)]
 
 
-def _joined(past: Past) -> Tensor:
-    """`[layers, 2, B, kv_heads, S, head_dim]`."""
-    return stack([torch.stack(sides) for sides in past])
+def _joined(past: Past) -> tuple[Tensor, Tensor]:
+    """Keys and values of all layers, each `[layers, B, kv_heads, S, …_dim]`."""
+    return stack([keys for keys, _ in past]), stack([values for _, values in past])

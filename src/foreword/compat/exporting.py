@@ -103,6 +103,12 @@ def _refuse_what_peft_has_not(source: Path, manifest: Manifest) -> None:
             f"{source}: its backbone attends through a sliding window, from beyond which the "
             "prompt is seen here, but not in PEFT, where the answers would be others"
         )
+    if method.point.injection == "keys_values" and stated.get("cache") == "latents":
+        raise UserError(
+            f"{source}: its backbone's cache holds latents from which keys and values are made "
+            "(latent attention), and PEFT puts a prefix into the cache; prompt tuning and P-Tuning "
+            "can be exported"
+        )
     for axis, usual in (("delta", "Frozen"), ("placement", "Prefix"), ("readout", "Generation")):
         if stated.get(axis, usual) != usual:
             raise UserError(
@@ -176,7 +182,7 @@ def _geometry(source: Path, tensors: Mapping[str, Tensor]) -> Geometry:
             f"{source / TENSORS}: expected decoder.keys [layers, P, kv_heads, head_dim]"
         )
     layers, _, kv_heads, head_dim = keys.shape
-    site = SiteGeometry(layers, kv_heads, head_dim)
+    site = SiteGeometry(layers, kv_heads, head_dim, head_dim)
     return Geometry("decoder", {"decoder": site}, kv_heads * head_dim, None, 0)
 
 

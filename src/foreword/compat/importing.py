@@ -134,6 +134,13 @@ def _check_kind(adapter: Adapter, backbone: Backbone) -> None:
             f"{adapter.folder}: on '{backbone.name}' PEFT's prompt slides out of the attention "
             "window, here a prompt is always seen: the same numbers would give other answers"
         )
+    latent = not backbone.geometry.caches_heads or backbone.geometry.main.head_dim is None
+    if prefix and latent:
+        raise ArtifactError(
+            f"{adapter.folder}: PEFT puts a prefix into the cache, and that of '{backbone.name}' "
+            f"({backbone.model.config.model_type}) holds latents from which keys and values are "
+            "made; there is no answer that an import could keep"
+        )
     if prefix and kind == "encoder" and not backbone.takes_cache:
         raise ArtifactError(
             f"{adapter.folder}: PEFT cannot run a prefix on '{backbone.name}' "
@@ -268,7 +275,7 @@ def _prefix(config: PrefixAdapter, geometry: Geometry) -> MethodChoice:
     alone: tuple[axes.Site, ...] | None = (
         ("decoder",) if geometry.kind == "encoder-decoder" else None
     )
-    token_dim = geometry.main.kv_heads * geometry.main.head_dim
+    token_dim = geometry.main.kv_heads * geometry.main.key_dim
     made_by: axes.Table | axes.MLP = axes.Table()
     if config.prefix_projection:
         made_by = axes.MLP(hidden=config.encoder_hidden_size or token_dim)
@@ -350,7 +357,7 @@ def _check_sizes(adapter: Adapter, config: VirtualTokens, backbone: Backbone) ->
     expected = {"num_layers": site.layers, "token_dim": geometry.width}
     if prefix:
         expected["num_attention_heads"] = site.kv_heads
-        expected["token_dim"] = site.kv_heads * site.head_dim
+        expected["token_dim"] = site.kv_heads * site.key_dim
     for name, want in expected.items():
         found = getattr(config, name)
         if found not in (None, want):

@@ -52,11 +52,17 @@ class KeysValues(Injection):
 
     def _site(self, site: Site, rows: Tensor) -> PromptKeyValues:
         g, layers = self.geometry.sites[site], self.layers[site]
-        keys, values = rows.view(-1, len(layers), 2, g.kv_heads, g.head_dim).permute(2, 1, 0, 3, 4)
+        widths = [g.kv_heads * g.key_dim, g.kv_heads * g.value_dim]
+        sides = torch.split(rows.view(-1, len(layers), sum(widths)), widths, dim=2)
+        keys, values = (
+            side.reshape(-1, len(layers), g.kv_heads, dim).transpose(0, 1)
+            for side, dim in zip(sides, (g.key_dim, g.value_dim), strict=True)
+        )
         return PromptKeyValues(keys, values, layers)
 
     def tensors(self, rows: Tensor) -> dict[str, Tensor]:
-        """`<site>.keys`, `<site>.values` `[layers, P, kv_heads, head_dim]`, and `<site>.layers`."""
+        """`<site>.keys` `[layers, P, kv_heads, key_dim]`, `<site>.values`
+        `[layers, P, kv_heads, value_dim]`, and `<site>.layers`."""
         found: dict[str, Tensor] = {}
         for site, tokens in self.prompt(rows).sites.items():
             found |= {
@@ -71,9 +77,12 @@ class KeysValues(Injection):
         expected: dict[str, tuple[int, ...]] = {}
         for site, layers in self.layers.items():
             g = self.geometry.sites[site]
-            shape = (len(layers), length, g.kv_heads, g.head_dim)
-            expected |= {f"{site}.keys": shape, f"{site}.values": shape}
-            expected[f"{site}.layers"] = (len(layers),)
+            every = (len(layers), length, g.kv_heads)
+            expected |= {
+                f"{site}.keys": (*every, g.key_dim),
+                f"{site}.values": (*every, g.value_dim),
+                f"{site}.layers": (len(layers),),
+            }
         expect_shapes(tensors, expected)
         expect_finite(tensors, [name for name in expected if not name.endswith(".layers")])
         for site, layers in self.layers.items():
@@ -98,6 +107,9 @@ class KeysValues(Injection):
 
     def _join(self, sides: Mapping[Site, tuple[Tensor, Tensor]]) -> Tensor:
         shares = [
-            torch.stack(sides[part.site]).permute(2, 1, 0, 3, 4).flatten(1) for part in self.parts
+            torch.cat([side.flatten(2) for side in sides[part.site]], dim=2)
+            .transpose(0, 1)
+            .flatten(1)
+            for part in self.parts
         ]
         return torch.cat(shares, dim=1)
