@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Protocol
+
+from foreword.characters import printable
 
 
 class Progress(Protocol):
@@ -69,7 +72,8 @@ class PlainLog:
 
     def say(self, text: str) -> None:
         """Print it."""
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):  # nobody reads it, which is no reason to stop the work
+            print(printable(text), file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Nothing is left open."""
@@ -91,10 +95,10 @@ class Bar:
         )
 
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -105,18 +109,18 @@ class Bar:
 
     def begin(self, title: str, total: int) -> None:
         """Start a stage under the ones before."""
-        self.task = self.progress.add_task(title, total=total, note="")
+        self.task = self.progress.add_task(printable(title), total=total, note="")
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Move the bar."""
         if self.task is not None:
             self.progress.advance(self.task, count)
             if note:
-                self.progress.update(self.task, note=note)
+                self.progress.update(self.task, note=printable(note))
 
     def say(self, text: str) -> None:
         """Print above the bars."""
-        self.progress.console.print(text, markup=False, highlight=False)
+        self.progress.console.print(printable(text), markup=False, emoji=False, highlight=False)
 
     def end(self) -> None:
         """Leave the bars as they are."""

@@ -283,3 +283,35 @@ def test_mistakes_in_a_recipe(wrong) -> None:
 def test_a_device_beside_a_map_is_refused() -> None:
     with pytest.raises(UserError, match=r"device: 'cpu' is asked for, but backbone\.device_map"):
         run(recipe({"": "disk"}), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "device", ["cuda:99", "tpu", "meta", "disk", "", "cpu:1", -1, True, torch.device("meta")]
+)
+def test_a_device_that_is_not_here_is_refused(device: Any) -> None:
+    with pytest.raises(BackboneError, match=rf"^device: '{device}' is not here; there is: .*cpu$"):
+        load_backbone("foreword/mini", device=device)
+
+
+@pytest.mark.parametrize("device_map", [{}, 3, ["cpu"]])
+def test_what_is_no_device_map_is_refused(device_map: Any) -> None:
+    with pytest.raises(BackboneError, match=r"^backbone\.device_map: expected a rule such as"):
+        load_backbone("foreword/mini", device_map=device_map)
+
+
+def test_the_first_device_of_a_kind_may_be_numbered() -> None:
+    assert load_backbone("foreword/mini", device="cpu:0").device.type == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize(
+    ("device_map", "device", "said"),
+    [
+        (None, "cuda", "device 'cuda' is not available here"),
+        ({"": "cuda"}, None, "device 'cuda', given for '', is not here"),
+    ],
+)
+def test_no_run_begins_on_a_gpu_that_is_not_here(device_map, device, said, tmp_path) -> None:
+    with pytest.raises(UserError, match=said):
+        run(recipe(device_map), out=tmp_path / "run", device=device)
+    assert not (tmp_path / "run").exists()

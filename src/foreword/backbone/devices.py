@@ -59,19 +59,27 @@ def options(device_map: DeviceMap) -> dict[str, Any]:
     folder that is gone when the process ends.
 
     Raises:
-        BackboneError: a device is not here.
+        BackboneError: a device is not here, or it is neither a rule nor such a mapping.
     """
+    if not isinstance(device_map, str) and not (isinstance(device_map, Mapping) and device_map):
+        raise BackboneError(
+            f"{FIELD}: expected a rule such as 'auto', or a mapping of modules to devices, found "
+            f"{device_map!r}"
+        )
+    check_places(device_map)
     if not isinstance(device_map, str):
-        for module, place in device_map.items():
-            if not _there(place):
-                raise BackboneError(
-                    f"{FIELD}: device {place!r}, given for '{module}', is not here; there is: "
-                    f"{', '.join(_devices())}"
-                )
         device_map = dict(device_map)
     folder = tempfile.mkdtemp(prefix="foreword-offload-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return {"device_map": device_map, "offload_folder": folder}
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise BackboneError where a device is not here."""
+    if device == "disk" or not _there(device):
+        raise BackboneError(
+            f"device: '{device}' is not here; there is: {', '.join(_devices()[:-1])}"
+        )
 
 
 def check_modules(device_map: DeviceMap, model: PreTrainedModel) -> None:
@@ -87,16 +95,32 @@ def check_modules(device_map: DeviceMap, model: PreTrainedModel) -> None:
             )
 
 
-def _there(place: str | int) -> bool:
+def check_places(device_map: DeviceMap) -> None:
+    """Raise BackboneError where a device of a device map is not here."""
+    if isinstance(device_map, str):
+        return
+    for module, place in device_map.items():
+        if not _there(place):
+            raise BackboneError(
+                f"{FIELD}: device {place!r}, given for '{module}', is not here; there is: "
+                f"{', '.join(_devices())}"
+            )
+
+
+def _there(place: str | int | torch.device) -> bool:
     if place in ("cpu", "disk"):
         return True
     try:
         device = torch.device(place)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         return False
     if device.type == "cuda":
         return (device.index or 0) < torch.cuda.device_count()
-    return device.type == "mps" and torch.backends.mps.is_available()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    other = torch.accelerator.current_accelerator()
+    here = "cpu" if other is None else other.type
+    return device.type in ("cpu", here) and not device.index
 
 
 def _devices() -> list[str]:

@@ -80,6 +80,8 @@ def load_backbone(
         BackboneError: it cannot be found, is no language model, or cannot carry a prompt; or its
             attention, quantisation or devices cannot be had here.
     """
+    if device_map is None:
+        devices.check_device(device)
     folder = _bundled(name)
     where = str(folder or name)
     options: dict[str, Any] = {

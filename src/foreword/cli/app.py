@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
 from foreword import __version__
 from foreword.cli import catalogue, exchange, memory, score, training, using
+from foreword.cli.output import ReaderGone, close_streams, complain, open_closed_streams, say
+from foreword.cli.system import as_our_own, check_working_folder
 from foreword.errors import ForewordError, named_as_flags
 
 app = typer.Typer(
@@ -33,9 +35,13 @@ app.add_typer(exchange.import_, name="import")
 app.add_typer(exchange.export, name="export")
 
 
+_WrongUsage = cast("type[Exception]", typer.BadParameter.__mro__[2])
+"""click's ClickException, of the click that typer brings."""
+
+
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"foreword {__version__}")
+        say(f"foreword {__version__}")
         raise typer.Exit
 
 
@@ -45,33 +51,58 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    del version  # its callback ended the process
+    check_working_folder()
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line and exit."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    open_closed_streams()
+    status = _run()
+    try:
+        close_streams()
+    except ReaderGone:
+        pass
+    except ForewordError as error:
+        if not status:  # else it was said
+            complain(f"foreword: {error}")
+            status = error.exit_status
+    sys.exit(status)
+
+
+def _run() -> int:
+    """What a verb's end means as an exit status; the reason is said."""
     try:
         with named_as_flags():
-            app()
-    except ForewordError as error:
-        if memory.ran_out(error):  # while a backbone was loaded
-            _end_without_memory(error)
-        print(f"foreword: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`); that is no failure of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
-        print("foreword: stopped", file=sys.stderr)
-        sys.exit(130)
-    except (MemoryError, RuntimeError) as error:
-        if not memory.ran_out(error):
+            status = app(standalone_mode=False)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except _WrongUsage as error:
+        return _say_usage(error)
+    except ReaderGone:
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        complain("foreword: stopped")
+        return 130
+    except Exception as error:
+        # While a backbone is loaded, memory runs out behind an exception of our own.
+        if memory.ran_out(error):
+            complain(f"foreword: {memory.advice(error)}")
+            return 1
+        own = as_our_own(error)
+        if own is None:
             raise
-        _end_without_memory(error)
+        complain(f"foreword: {own}")
+        return own.exit_status
+    return status if isinstance(status, int) else 0
 
 
-def _end_without_memory(error: BaseException) -> NoReturn:
-    print(f"foreword: {memory.advice(error)}", file=sys.stderr)
-    sys.exit(1)
+def _say_usage(error: Any) -> int:
+    """Say what is wrong with the arguments, as plain text: they may hold anything."""
+    said = error.format_message()
+    if said:  # else the help was shown, since nothing was given
+        usage = f"{error.ctx.get_usage()}\n" if error.ctx is not None else ""
+        named = error.ctx.command_path if error.ctx is not None else "foreword"
+        complain(f"{usage}foreword: {said.rstrip('.')}; see {named} --help")
+    return int(error.exit_code)

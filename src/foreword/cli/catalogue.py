@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foreword.cli import options as o
+from foreword.cli.output import emit_json, say
 
 if TYPE_CHECKING:
     from foreword.manifest import Manifest
@@ -42,7 +42,7 @@ def ls(
         )
     bundled = _bundled()
     if as_json:
-        typer.echo(json.dumps({"artifacts": found, **bundled}, indent=2))
+        emit_json({"artifacts": found, **bundled})
         return
     _print_list(folder, found, bundled)
 
@@ -86,9 +86,9 @@ def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, li
             )
         print_table(table)
     else:
-        typer.echo(f"no artifacts below {folder}")
+        say(f"no artifacts below {folder}")
     for what, names in bundled.items():
-        typer.echo(f"bundled {what}: {', '.join(names)}")
+        say(f"bundled {what}: {', '.join(names)}")
 
 
 def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
@@ -104,7 +104,7 @@ def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
     folder = artifact_folder(artifact)
     manifest = read_manifest(folder)
     if as_json:
-        typer.echo(json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        emit_json(manifest.model_dump(mode="json"))
         return
     method, backbone = manifest.method, manifest.backbone
     trained = said_of_trained(manifest.trained_parameters, manifest.trained_share)
@@ -125,7 +125,7 @@ def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
         "made with": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
     }
     for key, value in lines.items():
-        typer.echo(f"{key:<10} {value}")
+        say(f"{key:<10} {value}")
     if manifest.metrics:
         from foreword.cli.tables import print_table, score_table
 
@@ -180,4 +180,4 @@ def recipe_schema() -> None:
     """Print the JSON Schema of a recipe."""
     from foreword.recipe import recipe_schema as schema
 
-    typer.echo(json.dumps(schema(), indent=2))
+    emit_json(schema())

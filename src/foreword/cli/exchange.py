@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foreword.cli import options as o
+from foreword.cli.output import complain, say
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def import_peft(
     size = f"{method.length} virtual tokens"
     if isinstance(method, LoRA):
         size = f"rank {method.rank}"
-    typer.echo(f"artifact  {out}  ({method.name}, {size}, for {manifest.backbone.name})")
+    say(f"artifact  {out}  ({method.name}, {size}, for {manifest.backbone.name})")
     for note in manifest.data["peft"].get("notes", ()):
-        typer.echo(f"note: {note}", err=True)
+        complain(f"note: {note}")
 
 
 @export.command("peft")
@@ -93,7 +94,7 @@ def export_peft(
 
     config = run_export(artifact, folder)
     size = f"rank {config.r}" if isinstance(config, LoraConfig) else _tokens(config)
-    typer.echo(f"adapter   {folder}  ({config.kind.value}, {size})")
+    say(f"adapter   {folder}  ({config.kind.value}, {size})")
 
 
 def _tokens(config: PromptLearningConfig) -> str:
@@ -127,9 +128,9 @@ def export_model(
         other_backbone=other_backbone,
         download=download,
     )
-    typer.echo(f"model     {folder}")
+    say(f"model     {folder}")
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        complain(f"note: {note}")
 
 
 def _with_its_code(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foreword.cli import options as o
+from foreword.cli.output import emit_json, say
 from foreword.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def score(
     scores = scoring.score(texts, answers, names, samples=samples, seed=seed or 0)
     if as_json:
         drawn = {"samples": samples, "seed": seed or 0, "level": 0.95}
-        typer.echo(json.dumps({**_figures(scores), "bootstrap": drawn}, indent=2))
+        emit_json({**_figures(scores), "bootstrap": drawn})
         return
     _print(f"{outputs}: {scores.segments} outputs", scores)
 
@@ -84,11 +84,10 @@ def _figures(scores: Scores) -> dict[str, object]:
 def _print(title: str, scores: Scores) -> None:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from foreword.cli.tables import print_table, title_of
 
-    typer.echo(title)
+    say(title)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("", "score", "95 % interval"):
         table.add_column(column, justify="right" if column else "left")
@@ -97,7 +96,7 @@ def _print(title: str, scores: Scores) -> None:
         between = f"{low} – {high}" if name in scores.intervals else ""
         table.add_row(
             title_of(name),
-            Text(f"absent ({scores.absent[name]})" if value is None else f"{value:.4f}"),
+            f"absent ({scores.absent[name]})" if value is None else f"{value:.4f}",
             between,
         )
     print_table(table)

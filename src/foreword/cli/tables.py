@@ -7,9 +7,11 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from foreword.characters import printable
+from foreword.cli.output import standard_output
 from foreword.names import METRICS
 
 
@@ -70,13 +72,23 @@ def pattern_table(report: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for row in report["patterns"]:
         cells = f"{row['weight']:.2f}", f"{row['accuracy']:.1f}"
-        table.add_row(str(row["generation"]), escape(shorten(row["text"], 60)), *cells)
+        table.add_row(str(row["generation"]), shorten(row["text"], 60), *cells)
     table.add_section()
     table.add_row("", "all together", "", f"{report['ensemble_accuracy']:.1f}")
     return table
 
 
+class _Console(Console):
+    """A console on which no text is markup, and none brings control characters."""
+
+    def __init__(self, width: int | None) -> None:
+        super().__init__(width=width, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
+
+
 def print_table(table: Any) -> None:
-    """To stdout, as wide as it needs where that is no terminal."""
-    console = Console()
-    Console(width=None if console.is_terminal else 100).print(table)
+    """To standard output, as wide as it needs where that is no terminal."""
+    with standard_output():
+        _Console(None if Console().is_terminal else 100).print(table)

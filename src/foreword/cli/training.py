@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foreword.cli import options as o
+from foreword.cli.output import complain, emit_json, say
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def train(
         "seed": seed,
     }
     overrides = [f"{key}={json.dumps(v)}" for key, v in flags.items() if v is not None]
-    checked = load_recipe(
-        recipe, [*overrides, *(set_ or [])], say=lambda line: typer.echo(line, err=True)
-    )
+    checked = load_recipe(recipe, [*overrides, *(set_ or [])], say=complain)
 
     from foreword.progress import progress_for_terminal
     from foreword.runs import Stopped
@@ -91,7 +90,7 @@ def train(
         )
     except Stopped as stopped:
         progress.end()
-        typer.echo(f"foreword: {stopped}{_go_on(stopped.folder, on)}", err=True)
+        complain(f"foreword: {stopped}{_go_on(stopped.folder, on)}")
         raise typer.Exit(stopped.exit_status) from stopped
     finally:
         progress.end()
@@ -109,48 +108,48 @@ def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
         trust_remote_code=on.trust_remote_code,
     )
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        emit_json(found.as_json())
         return
-    typer.echo(found.plan)
+    say(found.plan)
     for line in found.notes:
-        typer.echo(line)
+        say(line)
     _print_words(found.words)
     for number, pattern in enumerate(found.patterns, 1):
-        typer.echo(f"\npattern {number} of {len(found.patterns)}  {pattern.template!r}")
+        say(f"\npattern {number} of {len(found.patterns)}  {pattern.template!r}")
         for line in pattern.notes:
-            typer.echo(line)
+            say(line)
         _print_words(pattern.words)
         _print_examples(pattern.examples, pattern.most, pattern.words)
     if found.patterns:
-        typer.echo("\nthe classifier, which learns from what the patterns' models say")
+        say("\nthe classifier, which learns from what the patterns' models say")
     if found.in_front:
-        typer.echo(f"{found.in_front} virtual tokens stand outside of the text")
+        say(f"{found.in_front} virtual tokens stand outside of the text")
     _print_examples(found.examples, found.most, found.words)
-    typer.echo("\nnothing was trained or written")
+    say("\nnothing was trained or written")
 
 
 def _print_words(words: LabelWords) -> None:
     for label, named in words.items():
         said = ", ".join(f"{word!r} as {' '.join(tokens)}" for word, tokens in named.items())
-        typer.echo(f"label {label!r}: {said}")
+        say(f"label {label!r}: {said}")
 
 
 def _print_examples(examples: Sequence[Shown], longest: int | None, words: LabelWords) -> None:
     most = "" if longest is None else f" of at most {longest}"
     for shown in examples:
-        typer.echo(f"\n{shown.where}\n  text     {shown.text!r}")
+        say(f"\n{shown.where}\n  text     {shown.text!r}")
         before: list[str] = []
         for row in shown.rows:
             if row.tokens != before:
-                typer.echo(f"  tokens   {' '.join(row.tokens)}  ({len(row.tokens)}{most})")
+                say(f"  tokens   {' '.join(row.tokens)}  ({len(row.tokens)}{most})")
             before = row.tokens
             for name, tokens in {"target": row.target, "read at": row.read_at}.items():
                 if tokens:
-                    typer.echo(f"  {name:<8} {' '.join(tokens)}")
+                    say(f"  {name:<8} {' '.join(tokens)}")
             if row.says:
-                typer.echo(f"  says     {' '.join(_named(said, words) for said in row.says)}")
+                say(f"  says     {' '.join(_named(said, words) for said in row.says)}")
         if shown.cut:
-            typer.echo(f"  cut      {shown.cut} tokens of {', then of '.join(shown.cut_fields)}")
+            say(f"  cut      {shown.cut} tokens of {', then of '.join(shown.cut_fields)}")
 
 
 def _named(said: str, words: LabelWords) -> str:
@@ -170,11 +169,7 @@ def _go_on(folder: Path | None, on: o.BackboneFlags) -> str:
 
 
 def _print_json(run: Run) -> None:
-    typer.echo(
-        json.dumps(
-            {"folder": str(run.folder), "artifact": str(run.artifact), **run.metrics}, indent=2
-        )
-    )
+    emit_json({"folder": str(run.folder), "artifact": str(run.artifact), **run.metrics})
 
 
 def _print_run(run: Run) -> None:
@@ -188,14 +183,14 @@ def _print_run(run: Run) -> None:
         print_table(pattern_table(run.metrics["pet"]))
     for sample in run.samples:
         for name in ("input", "output", "reference"):
-            typer.echo(f"  {name:<9}  {shorten(sample[name])}")
-        typer.echo()
+            say(f"  {name:<9}  {shorten(sample[name])}")
+        say()
     training = run.metrics["training"]
     share = training.get("trained_share")
-    typer.echo(f"trained   {said_of_trained(training['trained_parameters'], share)}")
+    say(f"trained   {said_of_trained(training['trained_parameters'], share)}")
     kilobytes = run.metrics["artifact_bytes"] / 1000
-    typer.echo(f"artifact  {run.artifact}  ({kilobytes:.0f} kB)")
+    say(f"artifact  {run.artifact}  ({kilobytes:.0f} kB)")
     for name, file in {"curve": "curve.png", "confusion": "confusion.png"}.items():
         if (run.folder / file).exists():
-            typer.echo(f"{name:<9} {run.folder / file}")
-    typer.echo(f"figures   {run.folder / 'metrics.json'}")
+            say(f"{name:<9} {run.folder / file}")
+    say(f"figures   {run.folder / 'metrics.json'}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foreword.cli import options as o
+from foreword.cli.output import emit, emit_json
 from foreword.errors import DataError, UserError
 from foreword.names import TABLES
 from foreword.tasks.readers import json_row
@@ -190,7 +191,7 @@ def evaluate(
             json.dumps({**figures, "answers": answers}, indent=2, ensure_ascii=False) + "\n", out
         )
     if as_json:
-        typer.echo(json.dumps(figures, indent=2))
+        emit_json(figures)
         return
     from foreword.cli.tables import print_table, score_table
 
@@ -289,7 +290,7 @@ def _format_of(data: Path, trained_on: str) -> str:
 
 def _write(text: str, out: Path | None) -> None:
     if out is None:
-        typer.echo(text, nl=False)
+        emit(text)
         return
     from foreword.files import write_text
 

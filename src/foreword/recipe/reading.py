@@ -43,8 +43,12 @@ def load_recipe(
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise RecipeError(str(file), ["no such file; give the path of a YAML recipe"]) from error
-    except (OSError, ValueError) as error:
-        raise RecipeError(str(file), [f"cannot be read as UTF-8 text: {error}"]) from error
+    except UnicodeError as error:
+        raise RecipeError(
+            str(file), [f"is not UTF-8 text ({error}); save the recipe as UTF-8"]
+        ) from error
+    except OSError as error:
+        raise RecipeError(str(file), [f"cannot be read: {error.strerror}"]) from error
     try:
         raw = parse_yaml(text)
     except ValueError as error:
@@ -316,7 +320,10 @@ def _resolve_path(path: str, folder: Path) -> str:
         expanded = Path(path).expanduser()
     except RuntimeError:  # `~name` where there is no such user
         expanded = Path(path)
-    return str((folder / expanded).resolve())
+    try:
+        return str((folder / expanded).resolve())
+    except (OSError, RuntimeError):  # a loop of links, refused where the file is read
+        return str((folder / expanded).absolute())
 
 
 def _copy(value: Any) -> Any:

@@ -24,7 +24,7 @@ from transformers import set_seed
 from foreword import files
 from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, default_device
-from foreword.backbone.devices import main_device
+from foreword.backbone.devices import check_places, main_device
 from foreword.errors import RunError, UserError
 from foreword.initial import initialise
 from foreword.manifest import size_in_bytes
@@ -236,6 +236,7 @@ def recipe_device(spec: BackboneSpec, asked: str | None, backbone: Backbone | No
                 f"device: '{asked}' is asked for, but backbone.device_map says where the backbone "
                 "lies; leave one of them out"
             )
+        check_places(spec.device_map)
         return main_device(spec.device_map) or default_device()
     return asked or default_device()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from foreword.characters import printable
 from foreword.pictures import Lettering, new_figure, write_figure
 
 if TYPE_CHECKING:
@@ -47,13 +48,15 @@ class ConfusionMatrix:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+        above = Text(printable(title)) if title else None
+        table = Table(title=above, box=box.SIMPLE_HEAD, title_justify="left")
         for head in ("label", *self.answers, "recall %"):
-            table.add_column(Text(head), justify="left" if head == "label" else "right")
+            table.add_column(Text(printable(head)), justify="left" if head == "label" else "right")
         right = [int(self.counts[i, i]) for i in range(len(self.labels))]
         for i, label in enumerate(self.labels):
             cells = [f"{count:,}" for count in self.counts[i]]
-            table.add_row(Text(label), *cells, _share(right[i], int(self.counts[i].sum())))
+            recall = _share(right[i], int(self.counts[i].sum()))
+            table.add_row(Text(printable(label)), *cells, recall)
         table.add_section()
         said = self.counts.sum(axis=0)
         precision = [_share(right[i], int(said[i])) for i in range(len(self.labels))]
