@@ -1,33 +1,18 @@
-"""Names that recipes, artifacts, the command line and the code behind them share: one table each.
+"""Names that recipes, artifacts, the command line and the code behind them share.
 
 A data format is added here and in `tasks/readers.py`, a metric here and in
-`evaluation/metrics.py`; tests hold the two together. Imports nothing of foreword.
+`evaluation/metrics.py`; tests hold the two together. Those of other packages and of a user's own
+file bring what reads or scores them along (`foreword.extensions`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Any, Literal
 
-FORMATS = {
-    "jsonl": "one JSON object a line",
-    "csv": "comma-separated, with a header and quotes",
-    "tsv": "tab-separated, with a header and without quotes",
-    "parquet": "columns of a Parquet file",
-    "e2e": "the E2E challenge's CSV with columns mr and ref",
-    "webnlg": "WebNLG 2017 XML, a file or a folder of files",
-    "dart": "DART, its JSON or its XML",
-    "xsum": "XSUM's document and summary, as JSONL or Parquet",
-    "conll": "CoNLL columns: one word a line, empty lines between sentences",
-    "squad": "SQuAD JSON, 1.1 or 2.0",
-}
-"""Format of a data file -> what it is."""
-
-TABLES = ("jsonl", "csv", "tsv", "parquet")
-"""Those whose rows are named columns of any kind."""
-
-COLUMNS = ("references", "label", "group", "words", "tags")
-"""What a recipe's `task.data`, an artifact and `tasks.read_data` call the columns they read."""
+from foreword.choices import NameIn
+from foreword.registry import Registry
 
 Answer = Literal["text", "label", "tags", "span", "word"]
 """What is measured: a text, a label, one tag a word, a span of the context given as text, or the
@@ -52,6 +37,54 @@ UNITS: dict[Answer, str] = {
 """What a loss is a mean over."""
 
 
+COLUMNS = ("references", "label", "group", "words", "tags")
+"""What a recipe's `task.data`, an artifact and `tasks.read_data` call the columns they read."""
+
+
+@dataclass(frozen=True)
+class FormatName:
+    """A format of data files.
+
+    Attributes:
+        what: what it is, in a few words.
+        asks: what its examples ask for, where no column is named as their label.
+        table: whether its rows are named columns of any kind, one of which may be a label.
+        read: what reads it, a `foreword.tasks.rows.Reader`; None: `foreword.tasks.readers` has it.
+        defined_by: what defines it.
+    """
+
+    what: str
+    asks: Answer = "text"
+    table: bool = False
+    read: Callable[..., Any] | None = None
+    defined_by: Any = None
+
+
+FORMATS: Registry[FormatName] = Registry("data format", "foreword.formats")
+"""Name of a data format -> what it is."""
+
+for _name, _format in {
+    "jsonl": FormatName("one JSON object a line", table=True),
+    "csv": FormatName("comma-separated, with a header and quotes", table=True),
+    "tsv": FormatName("tab-separated, with a header and without quotes", table=True),
+    "parquet": FormatName("columns of a Parquet file", table=True),
+    "e2e": FormatName("the E2E challenge's CSV with columns mr and ref"),
+    "webnlg": FormatName("WebNLG 2017 XML, a file or a folder of files"),
+    "dart": FormatName("DART, its JSON or its XML"),
+    "xsum": FormatName("XSUM's document and summary, as JSONL or Parquet"),
+    "conll": FormatName(
+        "CoNLL columns: one word a line, empty lines between sentences", asks="tags"
+    ),
+    "squad": FormatName("SQuAD JSON, 1.1 or 2.0", asks="span"),
+}.items():
+    FORMATS.add(_name, _format)
+
+
+def tables() -> tuple[str, ...]:
+    """The formats whose rows are named columns of any kind."""
+    return tuple(name for name, known in FORMATS.items() if known.table)
+
+
 @dataclass(frozen=True)
 class MetricName:
     """What a metric is called, and how its figure is read.
@@ -61,15 +94,23 @@ class MetricName:
         better: "high" or "low".
         of: what it measures.
         decimals: how many a table shows.
+        score: from answers and their examples to a number (`foreword.evaluation.metrics.Score`);
+            None: `foreword.evaluation.metrics` has it.
+        defined_by: what defines it.
     """
 
     title: str
     better: Literal["high", "low"] = "high"
     of: Answer = "text"
     decimals: int = 1
+    score: Callable[..., float | None] | None = None
+    defined_by: Any = None
 
 
-METRICS = {
+METRICS: Registry[MetricName] = Registry("metric", "foreword.metrics")
+"""Metric -> its title and scale, in the order of tables."""
+
+for _metric, _title in {
     "bleu": MetricName("BLEU"),
     "chrf": MetricName("chrF"),
     "ter": MetricName("TER", "low"),
@@ -92,8 +133,8 @@ METRICS = {
     "exact_match": MetricName("exact match %", of="span"),
     "squad_f1": MetricName("SQuAD F1 %", of="span"),
     "precision_at_1": MetricName("P@1 %", of="word"),
-}
-"""Metric -> its title and scale, in the order of tables."""
+}.items():
+    METRICS.add(_metric, _title)
 
 DEFAULT_METRICS: dict[Answer, tuple[str, ...]] = {
     "text": ("bleu", "chrf", "ter", "slot_coverage"),
@@ -104,9 +145,7 @@ DEFAULT_METRICS: dict[Answer, tuple[str, ...]] = {
 }
 """What is measured where a recipe names nothing."""
 
-if TYPE_CHECKING:
-    Format = str
-    Metric = str
-else:  # pydantic checks these, and their JSON Schema lists the names
-    Format = Literal[tuple(FORMATS)]
-    Metric = Literal[tuple(METRICS)]
+Format = Annotated[str, NameIn(FORMATS)]
+"""The name of a data format."""
+Metric = Annotated[str, NameIn(METRICS)]
+"""The name of a metric."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def ls(
     folder: Annotated[Path, typer.Argument(help="Where to look for artifacts.")] = Path("runs"),
     as_json: o.JsonOption = False,
+    plugin: o.PluginOption = None,  # noqa: ARG001
 ) -> None:
     """List the artifacts below a folder, and what comes with foreword."""
     from foreword.errors import ArtifactError
@@ -91,7 +92,11 @@ def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, li
         say(f"bundled {what}: {', '.join(names)}")
 
 
-def show(artifact: o.ArtifactArgument, as_json: o.JsonOption = False) -> None:
+def show(
+    artifact: o.ArtifactArgument,
+    as_json: o.JsonOption = False,
+    plugin: o.PluginOption = None,  # noqa: ARG001
+) -> None:
     """Say what an artifact is: method, backbone, task, data, figures."""
     from foreword.manifest import (
         artifact_folder,
@@ -176,7 +181,7 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
     return {**texts, "target": repr(task.target), "decoding": decoding}
 
 
-def recipe_schema() -> None:
+def recipe_schema(plugin: o.PluginOption = None) -> None:  # noqa: ARG001
     """Print the JSON Schema of a recipe."""
     from foreword.recipe import recipe_schema as schema
 

@@ -87,6 +87,7 @@ def import_peft(
 def export_peft(
     artifact: o.ArtifactArgument,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it goes; a new folder.")],
+    plugin: o.PluginOption = None,  # noqa: ARG001
 ) -> None:
     """Write a prompt or LoRA as a folder that PEFT's `PeftModel.from_pretrained` loads."""
     from foreword.compat import LoraConfig

@@ -36,7 +36,7 @@ class DType(StrEnum):
 
 def _format(name: str) -> str:
     if name not in FORMATS:
-        raise typer.BadParameter(f"{name!r} is not known{did_you_mean(name, list(FORMATS))}")
+        raise typer.BadParameter(f"{name!r} is not known{did_you_mean(name, FORMATS)}")
     return name
 
 
@@ -70,8 +70,36 @@ DownloadOption = Annotated[
 ]
 
 
+def _load_plugins(files: list[Path] | None) -> list[Path] | None:
+    if files:
+        from foreword.extensions import load_plugin
+
+        for file in files:
+            load_plugin(file)
+    return files
+
+
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        callback=_load_plugins,
+        is_eager=True,
+        help="Run a Python file that registers methods, metrics or formats; may be repeated.",
+    ),
+]
+
+
 @dataclass(frozen=True)
-class BackboneFlags:
+class PluginFlags:
+    """The flag of every verb that reads a recipe or an artifact."""
+
+    plugin: PluginOption = None
+
+
+@dataclass(frozen=True)
+class BackboneFlags(PluginFlags):
     """The flags of every verb that loads a backbone."""
 
     backbone: Annotated[
@@ -120,7 +148,7 @@ def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
     groups = {
         name: hint
         for name, hint in hints.items()
-        if isinstance(hint, type) and issubclass(hint, BackboneFlags)
+        if isinstance(hint, type) and issubclass(hint, PluginFlags)
     }
 
     @wraps(verb)

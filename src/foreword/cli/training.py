@@ -164,6 +164,8 @@ def _go_on(folder: Path | None, on: o.BackboneFlags) -> str:
         return ""
     words = ["foreword", "train", str(folder / "recipe.yaml"), "--out", str(folder), "--resume"]
     words += ["--device", on.device.value] if on.device else []
+    for file in on.plugin or ():
+        words += ["--plugin", str(file)]
     words += ["--trust-remote-code"] if on.trust_remote_code else []
     return f"; go on with: {shlex.join(words)}"
 

@@ -13,7 +13,7 @@ import typer
 from foreword.cli import options as o
 from foreword.cli.output import emit, emit_json
 from foreword.errors import DataError, UserError
-from foreword.names import TABLES
+from foreword.names import tables
 from foreword.tasks.readers import json_row
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def _format_of(data: Path, trained_on: str) -> str:
     if str(data).startswith("foreword/"):
         return "jsonl"
     suffix = data.suffix.lower().lstrip(".")
-    if trained_on not in TABLES and (trained_on != "e2e" or suffix == "csv"):
+    if trained_on not in tables() and (trained_on != "e2e" or suffix == "csv"):
         return trained_on
     known = {"jsonl": "jsonl", "json": "jsonl", "csv": "csv", "tsv": "tsv", "parquet": "parquet"}
     if suffix not in known:

@@ -1,15 +1,15 @@
 """What is measured on answers.
 
-A new metric is a function, its entry in `METRICS` and its name in `foreword.names`. What an answer
-is depends on `Metric.of`: a text, a label, the tags of an example's words, or the text of a span
-("" for no answer).
+A new metric of foreword is a function, its entry in `_SCORES` and its name in `foreword.names`.
+What an answer is depends on `Metric.of`: a text, a label, the tags of an example's words, or the
+text of a span ("" for no answer).
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -211,7 +211,19 @@ _SCORES: dict[str, Score] = {
     "precision_at_1": precision_at_1,
 }
 
-METRICS: dict[str, Metric] = {
-    name: Metric(known.title, known.better, _SCORES[name], known.of)
-    for name, known in names.METRICS.items()
-}
+
+class _Metrics(Mapping[str, Metric]):
+    """Every metric that `foreword.names` knows, with what scores it."""
+
+    def __getitem__(self, name: str) -> Metric:
+        known = names.METRICS[name]
+        return Metric(known.title, known.better, known.score or _SCORES[name], known.of)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(names.METRICS)
+
+    def __len__(self) -> int:
+        return len(names.METRICS)
+
+
+METRICS: Mapping[str, Metric] = _Metrics()

@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from foreword.methods.axes import AnyDelta, BottleneckOptions, Bottlenecks
-from foreword.methods.base import DeltaOptions
+from foreword.methods.base import DeltaOptions, method
 
 
+@method
 class Adapter(BottleneckOptions, DeltaOptions):
     """Options of bottleneck adapters."""
 

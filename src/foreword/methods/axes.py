@@ -6,17 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-Site = Literal["encoder", "decoder", "cross"]
-"""A place that can hold a prompt: an attention, each with its layers."""
-SITES: tuple[Site, ...] = ("encoder", "decoder", "cross")
-
-
-class Data(BaseModel):
-    """Frozen, and strict about unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from foreword.choices import Data as Data
+from foreword.sites import SITES as SITES
+from foreword.sites import Site as Site
 
 
 class Table(Data):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
+from foreword.choices import Data
 from foreword.methods.axes import (
     AnyDelta,
     AnyReparameterization,
-    Data,
     DeltaChoice,
     Frozen,
     Init,
@@ -16,6 +16,7 @@ from foreword.methods.axes import (
     RandomInit,
     Table,
 )
+from foreword.registry import Registry
 
 
 class MethodOptions(Data):
@@ -61,3 +62,16 @@ class DeltaOptions(MethodOptions):
     positions: Positions = "auto"
     reparameterization: Table = Table()
     init: RandomInit = RandomInit()
+
+
+METHODS: Registry[type[MethodOptions]] = Registry("method", "foreword.methods")
+"""Name -> options: the only list of methods. Each file puts its own in with `@method`."""
+
+Options = TypeVar("Options", bound=MethodOptions)
+
+
+def method(options: type[Options]) -> type[Options]:
+    """Register a method's options by their `name`, a `Literal` of one text."""
+    (name,) = get_args(options.model_fields["name"].annotation)
+    METHODS.add(name, options)
+    return options

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from foreword.methods.axes import AnyDelta, Biases
-from foreword.methods.base import DeltaOptions
+from foreword.methods.base import DeltaOptions, method
 
 
+@method
 class BitFit(DeltaOptions):
     """Options of BitFit: there are none."""
 

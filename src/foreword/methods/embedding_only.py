@@ -22,10 +22,11 @@ from foreword.methods.axes import (
     UniformInit,
     VocabularyInit,
 )
-from foreword.methods.base import PromptOptions
+from foreword.methods.base import PromptOptions, method
 from foreword.methods.prefix_tuning import PrefixTuning
 
 
+@method
 class EmbeddingOnly(PromptOptions):
     """Options of the embedding-only ablation."""
 

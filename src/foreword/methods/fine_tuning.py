@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from foreword.methods.axes import AnyDelta, Full
-from foreword.methods.base import DeltaOptions
+from foreword.methods.base import DeltaOptions, method
 
 
+@method
 class FineTuning(DeltaOptions):
     """Options of full fine-tuning: there are none."""
 

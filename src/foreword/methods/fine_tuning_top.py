@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from foreword.methods.axes import AnyDelta, TopLayers, TopOptions
-from foreword.methods.base import DeltaOptions
+from foreword.methods.base import DeltaOptions, method
 from foreword.methods.fine_tuning import FineTuning
 
 
+@method
 class FineTuningTop(TopOptions, DeltaOptions):
     """Options of fine-tuning of the top layers."""
 

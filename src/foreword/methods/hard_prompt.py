@@ -12,9 +12,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from foreword.methods.axes import Point, Positions, RandomInit, Table
-from foreword.methods.base import MethodOptions
+from foreword.methods.base import MethodOptions, method
 
 
+@method
 class HardPrompt(MethodOptions):
     """Options of a hard prompt."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from foreword.methods.axes import Point, Positions, RandomInit, Table
-from foreword.methods.base import MethodOptions
+from foreword.methods.base import MethodOptions, method
 
 
+@method
 class HeadOnly(MethodOptions):
     """Options of a head without a prompt."""
 

@@ -18,10 +18,11 @@ from foreword.methods.axes import (
     RandomInit,
     Reparameterization,
 )
-from foreword.methods.base import PromptOptions
+from foreword.methods.base import PromptOptions, method
 from foreword.methods.prefix_tuning import PrefixTuning
 
 
+@method
 class InfixTuning(PromptOptions):
     """Options of infix-tuning."""
 

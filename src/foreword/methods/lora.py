@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from foreword.methods.axes import AnyDelta, LowRank, LowRankOptions
-from foreword.methods.base import DeltaOptions
+from foreword.methods.base import DeltaOptions, method
 
 
+@method
 class LoRA(LowRankOptions, DeltaOptions):
     """Options of LoRA."""
 

@@ -26,9 +26,10 @@ from foreword.methods.axes import (
     UniformInit,
     VocabularyInit,
 )
-from foreword.methods.base import PromptOptions
+from foreword.methods.base import PromptOptions, method
 
 
+@method
 class PTuning(PromptOptions):
     """Options of P-Tuning."""
 

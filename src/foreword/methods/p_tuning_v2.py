@@ -26,9 +26,10 @@ from foreword.methods.axes import (
     Reparameterization,
     Table,
 )
-from foreword.methods.base import PromptOptions
+from foreword.methods.base import PromptOptions, method
 
 
+@method
 class PTuningV2(PromptOptions):
     """Options of P-Tuning v2."""
 

@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from foreword.methods.axes import Data, Full, LabelWords
-from foreword.methods.base import DeltaOptions
+from foreword.methods.base import DeltaOptions, method
 
 
 class Pattern(Data):
@@ -55,6 +55,7 @@ PatternChoice = Annotated[
 """A pattern; a plain text is its template."""
 
 
+@method
 class PET(DeltaOptions):
     """Options of PET."""
 

@@ -22,9 +22,10 @@ from foreword.methods.axes import (
     RandomInit,
     Reparameterization,
 )
-from foreword.methods.base import PromptOptions
+from foreword.methods.base import PromptOptions, method
 
 
+@method
 class PrefixTuning(PromptOptions):
     """Options of prefix-tuning."""
 

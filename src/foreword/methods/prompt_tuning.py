@@ -21,9 +21,10 @@ from foreword.methods.axes import (
     Table,
     VocabularyInit,
 )
-from foreword.methods.base import PromptOptions
+from foreword.methods.base import PromptOptions, method
 
 
+@method
 class PromptTuning(PromptOptions):
     """Options of prompt tuning."""
 

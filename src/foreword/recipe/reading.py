@@ -6,13 +6,14 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from foreword.errors import RecipeError, argument
-from foreword.methods import METHODS, axes
+from foreword.methods import METHODS
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules, training_rules
 from foreword.recipe.writing import EXPONENT
@@ -100,31 +101,26 @@ def recipe_schema() -> dict[str, Any]:
         for options in METHODS.values():
             method = schema["$defs"][options.__name__]["properties"]
             if field in method:
-                method[field] = _or_plain(method[field], key)
+                method[field] = _or_plain(method[field], options.model_fields[field], key)
     return schema
 
 
-def _or_plain(node: dict[str, Any], key: str) -> dict[str, Any]:
+def _or_plain(node: dict[str, Any], field: FieldInfo, key: str) -> dict[str, Any]:
     """The schema of one or more mappings, or of the texts that may stand for them alone."""
-    mappings = [
-        getattr(axes, one["$ref"].rsplit("/", 1)[1])
-        for one in [node, *node.get("oneOf", [])]
-        if "$ref" in one
-    ]
-    texts = [text for mapping in mappings if (text := _plain(mapping, key)) is not None]
+    mapping = node.get("discriminator", {}).get("mapping")
+    texts = list(mapping) if mapping else [getattr(field.default, key)]
+    alone = TypeAdapter[Any](Annotated[field.annotation, *field.metadata, field])  # type: ignore[arg-type]
     whole = {name: node[name] for name in ("oneOf", "discriminator", "$ref") if name in node}
     rest = {name: value for name, value in node.items() if name not in whole}
-    return {"anyOf": [whole, {"enum": texts}], **rest}
+    return {"anyOf": [whole, {"enum": [t for t in texts if _valid(alone, {key: t})]}], **rest}
 
 
-def _plain(mapping: type[BaseModel], key: str) -> str | None:
-    """The text that stands for a mapping, unless it needs more than that to be whole."""
-    (text,) = get_args(mapping.model_fields[key].annotation)
+def _valid(adapter: TypeAdapter[Any], value: Any) -> bool:
     try:
-        mapping.model_validate({key: text})
+        adapter.validate_python(value)
     except ValidationError:
-        return None
-    return str(text)
+        return False
+    return True
 
 
 class _Loader(yaml.SafeLoader):

@@ -16,9 +16,10 @@ from pydantic import (
 )
 
 from foreword import names
+from foreword.choices import Data, NameIn
 from foreword.errors import TemplateError, did_you_mean
 from foreword.methods import METHODS, PET, MethodChoice, MethodOptions
-from foreword.methods.axes import Data, LabelWords
+from foreword.methods.axes import LabelWords
 from foreword.recipe.writing import write_yaml
 from foreword.tasks.template import Template
 
@@ -119,7 +120,7 @@ class DataSpec(Data):
     """Where examples come from."""
 
     format: names.Format = Field(
-        description="; ".join(f"{name}: {what}" for name, what in names.FORMATS.items())
+        description="; ".join(f"{name}: {known.what}" for name, known in names.FORMATS.items())
     )
     train: str | None = Field(
         None, description="training file; foreword/... names are bundled, hub:... the hub's"
@@ -164,8 +165,8 @@ class DataSpec(Data):
             raise ValueError("`only` is for `format: xsum`")
         if (self.words != 1 or self.tags is not None) and self.format != "conll":
             raise ValueError("`words` and `tags` are for `format: conll`")
-        if self.label is not None and self.format not in names.TABLES:
-            raise ValueError(f"`label` is for the formats {', '.join(names.TABLES)}")
+        if self.label is not None and not names.FORMATS[self.format].table:
+            raise ValueError(f"`label` is for the formats {', '.join(names.tables())}")
         return self
 
     @property
@@ -189,9 +190,9 @@ def _leaves_room(template: Any) -> bool:
 
 
 def _asked_for(format: Any, label: Any) -> names.Answer:
-    if format in ("conll", "squad"):
-        return "tags" if format == "conll" else "span"
-    return "text" if label is None else "label"
+    known = names.FORMATS.get(format) if isinstance(format, str) else None
+    asked = "text" if known is None else known.asks
+    return "label" if asked == "text" and label is not None else asked
 
 
 class Limits(Data):
@@ -498,7 +499,7 @@ class TrainingSpec(Data):
         " kept over all epochs; 0: none are kept",
     )
     evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations")
-    best_by: Literal["loss"] | names.Metric | None = Field(
+    best_by: Annotated[str, NameIn(names.METRICS, "loss")] | None = Field(
         "loss",
         description="which evaluation keeps the best prompt: by the loss, or by a metric of what"
         " the task asks for; null: keep the last",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foreword.errors import DataError
+from foreword.errors import DataError, UserError, did_you_mean
+from foreword.names import FORMATS
 from foreword.tasks import conll, dart, squad, webnlg, xsum
 from foreword.tasks.e2e import parse_meaning
 from foreword.tasks.example import Example, Field, Unusable
@@ -92,6 +93,7 @@ def read_data(
 
     Raises:
         DataError: the file, the line and the field, what was found and what was expected.
+        UserError: there is no such format.
     """
     if references == _REFERENCES:
         references = _OWN_REFERENCES.get(format, references)
@@ -99,7 +101,7 @@ def read_data(
     asked = Request(str(path), need_references, words, tags, sections, file)
     names = None if inputs is None else tuple(dict.fromkeys(inputs))
     examples = []
-    for row in READERS[format](asked):
+    for row in _reader(format)(asked):
         example = _example(row, references, label, group, names, need_references)
         if label is not None and _holds_nothing(example, row, names, group):
             asked.empty.append(row.where)
@@ -113,6 +115,13 @@ def read_data(
         tuple(asked.empty),
         tuple(asked.notes),
     )
+
+
+def _reader(format: str) -> Reader:
+    known = FORMATS.get(format)
+    if known is None:
+        raise UserError(f"format: {format!r} is not known{did_you_mean(format, FORMATS)}")
+    return known.read or READERS[format]
 
 
 def merged(examples: Iterable[Example]) -> list[Example]:
@@ -271,4 +280,4 @@ READERS: dict[str, Reader] = {
     "conll": conll.read,
     "squad": squad.read,
 }
-"""Format -> what reads it."""
+"""Built-in format -> what reads it."""

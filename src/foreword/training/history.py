@@ -47,7 +47,8 @@ class Best:
 
     def __init__(self, model: TunedModel, spec: TrainingSpec) -> None:
         self.model, self.by = model, spec.best_by
-        high = self.by in METRICS and METRICS[self.by].better == "high"
+        known = None if self.by is None else METRICS.get(self.by)
+        high = known is not None and known.better == "high"
         self._sign = -1 if high else 1
         self.seen, self.step, self.value, self.waited = 0, 0, math.inf, 0
         self.state: dict[str, Tensor] = {}
