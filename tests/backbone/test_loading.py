@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -82,3 +83,66 @@ def test_padding_a_batch_does_not_change_the_tokenizers_hash(mini) -> None:
     tokenizer = AutoTokenizer.from_pretrained(MINI)
     tokenizer(["a", "a longer text"], padding=True, truncation=True, max_length=3)
     assert Tokens(tokenizer).sha256 == mini.tokens.sha256
+
+
+@pytest.fixture
+def coded(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundled backbone under a model type that transformers has not, with code of its own."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hf"))
+    names = {"AutoConfig": "coded.CodedConfig", "AutoModelForCausalLM": "coded.CodedForCausalLM"}
+    edit(copy / "config.json", model_type="coded", architectures=["CodedLM"], auto_map=names)
+    (copy / "coded.py").write_text(
+        "from transformers import GPT2Config, GPT2LMHeadModel\n\n\n"
+        "class CodedConfig(GPT2Config):\n    model_type = 'coded'\n\n\n"
+        "class CodedForCausalLM(GPT2LMHeadModel):\n    config_class = CodedConfig\n"
+    )
+    return copy
+
+
+def test_code_that_is_not_trusted_is_refused_with_the_flags_name(coded: Path) -> None:
+    said = r"comes with code of its own.*--trust-remote-code \(in Python trust_remote_code=True\)"
+    with pytest.raises(BackboneError, match=said):
+        load_backbone(str(coded))
+
+
+def test_a_model_of_code_of_its_own_is_a_language_model(coded: Path, mini) -> None:
+    """transformers has no such type among its decoders; the checkpoint names the class."""
+    found = load_backbone(str(coded), trust_remote_code=True)
+    assert type(found.model).__name__ == "CodedForCausalLM"
+    layout = Layout.of(random_ids([5, 3]))
+    with torch.no_grad():
+        assert torch.equal(found.logits(layout, None), mini.logits(layout, None))
+
+
+@pytest.mark.parametrize(
+    ("auto", "base", "stated"),
+    [
+        ("AutoModelForMaskedLM", "BertForMaskedLM", "CodedModel"),
+        ("AutoModel", "BertModel", "CodedModel"),
+        ("AutoModelForSeq2SeqLM", "T5ForConditionalGeneration", "CodedModel"),
+    ],
+)
+def test_every_kind_may_come_with_its_code(auto, base, stated, coded, monkeypatch) -> None:
+    config = transformers.CONFIG_MAPPING["t5" if "T5" in base else "bert"]
+    tiny = {"hidden_size": 32, "d_model": 32, "num_layers": 1, "num_hidden_layers": 1}
+    heads = {"num_heads": 4, "num_attention_heads": 4, "d_kv": 8, "d_ff": 16}
+    model = getattr(transformers, base)(config(**tiny, **heads, vocab_size=8192))
+    model.save_pretrained(coded)
+    names = {"AutoConfig": f"{base.lower()}.Config", auto: f"{base.lower()}.{stated}"}
+    edit(coded / "config.json", model_type="coded", architectures=[stated], auto_map=names)
+    (coded / f"{base.lower()}.py").write_text(
+        f"from transformers import {config.__name__}, {base}\n\n\n"
+        f"class Config({config.__name__}):\n    model_type = 'coded'\n\n\n"
+        f"class {stated}({base}):\n    config_class = Config\n"
+    )
+    found = load_backbone(str(coded), trust_remote_code=True)
+    assert type(found.model).__name__ == stated
+    assert isinstance(found.model, getattr(transformers, base))
+
+
+@pytest.mark.parametrize("line", ["raise AttributeError('gone')", "1 / 0", "("])
+def test_code_that_fails_is_no_traceback(line, coded: Path) -> None:
+    code = coded / "coded.py"
+    code.write_text(f"{line}\n{code.read_text()}")
+    with pytest.raises(BackboneError, match="the code that comes with it fails"):
+        load_backbone(str(coded), trust_remote_code=True)

@@ -219,7 +219,7 @@ def cached_sites(model: PreTrainedModel) -> dict[Site, SiteGeometry]:
             cache = model(**example_inputs(model, "decoder"), use_cache=True).past_key_values
         shapes = {(*one.keys.shape[1::2], *one.values.shape[1::2]) for one in cache.layers}
         layers = len(cache.layers)
-    except (AttributeError, RuntimeError, TypeError, ValueError):
+    except FAILURES:
         return {}
     if len(shapes) != 1 or layers != model.config.get_text_config(decoder=True).num_hidden_layers:
         return {}
@@ -320,7 +320,15 @@ def _slides(model: PreTrainedModel, kind: Kind, positions: int | None) -> bool:
     return bool(windows) and min(windows) < (positions or 2**62)
 
 
-FAILURES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+FAILURES = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What a forward pass of somebody else's model may raise."""
 
 

@@ -35,6 +35,8 @@ from foreword.backbone.tokens import BosRule, Tokens
 from foreword.errors import BackboneError, did_you_mean
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+"""What transformers raises where a checkpoint cannot be loaded."""
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
 
@@ -77,8 +79,9 @@ def load_backbone(
         trust_remote_code: run code that comes with the checkpoint.
 
     Raises:
-        BackboneError: it cannot be found, is no language model, or cannot carry a prompt; or its
-            attention, quantisation or devices cannot be had here.
+        BackboneError: it cannot be found, is no language model, or cannot carry a prompt; its
+            attention, quantisation or devices cannot be had here; or it comes with code that is
+            not trusted, or that fails.
     """
     if device_map is None:
         devices.check_device(device)
@@ -90,10 +93,11 @@ def load_backbone(
         "trust_remote_code": trust_remote_code,
     }
     spread = {} if device_map is None else devices.options(device_map)
+    failures: tuple[type[Exception], ...] = (Exception,) if trust_remote_code else _FAILURES
     try:
         config = AutoConfig.from_pretrained(where, **options)
         refuse_known(config)
-        auto = _class(name, config)
+        auto = _class(name, config, trusted=trust_remote_code)
         used = quantized.stored(config) or (quantized.plain(quantization) if quantization else None)
         if used and not spread:
             spread = {"device_map": {"": torch.device(device)}}  # it cannot always be moved
@@ -107,15 +111,22 @@ def load_backbone(
                 **spread,
                 **quantising,
             )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    except BackboneError:
+        raise
+    except failures as error:
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise BackboneError(
+                f"backbone '{name}': comes with code of its own, which is not run unless you trust "
+                "it: read it, then give --trust-remote-code (in Python trust_remote_code=True); "
+                "for an artifact name the backbone with --backbone as well"
+            ) from error
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if not isinstance(error, _FAILURES):
+            raise BackboneError(
+                f"backbone '{name}': the code that comes with it fails "
+                f"({type(error).__name__}: {first}); it may be written for another version of "
+                "transformers"
+            ) from error
         if quantization and isinstance(error, ImportError):
             raise BackboneError(f"{quantized.FIELD}: {first}") from error
         if device_map is not None and "device_map" in first:
@@ -229,24 +240,41 @@ def stored_folder(where: str, revision: str | None) -> Path | None:
     return Path(found).parent if found else None
 
 
-def _class(name: str, config: Any) -> Any:
+def _class(name: str, config: Any, *, trusted: bool) -> Any:
     """transformers' class for what a checkpoint holds.
 
     Its config says what it was saved from. An encoder may lack its language-model head; a decoder
     saved without one has it tied to its embeddings.
+
+    Args:
+        name: the backbone's.
+        config: transformers' config of it.
+        trusted: whether classes of the checkpoint's own code may be taken, which its config names.
     """
     from transformers.models.auto import modeling_auto as auto
 
+    own = set(getattr(config, "auto_map", None) or ()) if trusted else set()
     stated = (getattr(config, "architectures", None) or [""])[0]
     if config.is_encoder_decoder:
         return AutoModelForSeq2SeqLM
     if stated.endswith("ForMaskedLM"):
         return AutoModelForMaskedLM
-    encoder = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    decoder = config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    # A mapping has what a program registered, too; its names have all model types.
+    encoder = (
+        config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        or type(config) in auto.MODEL_FOR_MASKED_LM_MAPPING
+        or "AutoModelForMaskedLM" in own
+    )
+    decoder = (
+        config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        or type(config) in auto.MODEL_FOR_CAUSAL_LM_MAPPING
+        or "AutoModelForCausalLM" in own
+    )
     if decoder and (not encoder or stated.endswith(("ForCausalLM", "LMHeadModel"))):
         return AutoModelForCausalLM
-    if encoder:
+    if encoder and own and "AutoModel" not in own:
+        return AutoModelForMaskedLM
+    if encoder or "AutoModel" in own:
         return AutoModel
     raise BackboneError(
         f"backbone '{name}' ({config.model_type}) is no language model: neither a decoder, nor an "

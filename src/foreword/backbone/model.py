@@ -622,7 +622,7 @@ def _reach(
             else:
                 try:
                     sites = geometry.trace(model, kind)
-                except (RuntimeError, ValueError) as error:
+                except geometry.FAILURES as error:
                     reason = f"its forward pass fails ({geometry.first_line(error)})"
             if sites:
                 return geometry.measure(model, kind, sites, "interface"), choice
