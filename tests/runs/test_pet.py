@@ -147,15 +147,15 @@ def test_a_pattern_says_itself_what_gives_way(
     masked: Backbone, rated: Path, tmp_path: Path
 ) -> None:
     """The classifier's `truncate` is for patterns that have its field and no `cut` of their own."""
-    patterns = ["{sentence} It was {mask}", "{sentence:cut} was {mask}"]
+    patterns = ["{ sentence } It was {mask}", "{sentence:cut} was {mask}", "A { mask }"]
     given = recipe(rated, masked, models=1, steps=0, patterns=patterns)
     given["task"]["truncate"] = "sentence"
     run = start(given, masked, tmp_path / "run")
     made = [
         load_recipe(run.folder / "patterns" / f"g0-p{number}-m0" / "recipe.yaml").task.truncate
-        for number in range(2)
+        for number in range(3)
     ]
-    assert made == ["sentence", None]
+    assert made == ["sentence", None, None]
 
 
 def test_what_a_model_said_is_checked(masked: Backbone, rated: Path, tmp_path: Path) -> None:

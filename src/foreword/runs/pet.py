@@ -375,8 +375,9 @@ class Procedure:
     def _truncated(self, pattern: Pattern) -> str | None:
         """The classifier's field that gives way, where the pattern has it and does not say."""
         field = self.recipe.task.truncate
-        says = any(Template.parse(text).cuts for text in pattern.texts)
-        return None if says or f"{{{field}}}" not in str(pattern) else field
+        templates = [Template.parse(text) for text in pattern.texts]
+        says = any(template.cuts for template in templates)
+        return None if says or all(field not in t.slots for t in templates) else field
 
     def _report(
         self, said: dict[Member, Said], weights: Sequence[float], dev: Tensor
