@@ -256,6 +256,19 @@ def test_starts_that_cannot_be(words, tokenizer_folder) -> None:
         build(foreword, "vocabulary", words, tokenizer_folder, token_dim=8)
 
 
+def test_a_text_of_tokens_that_the_model_does_not_have() -> None:
+    config = foreword.PromptTuningConfig(
+        **SIZES,
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text="The robin",
+        tokenizer_name_or_path="foreword/mini",
+    )
+    with pytest.raises(
+        ValueError, match=r"prompt_tuning_init_text: has the token \d+, but .* 9 rows"
+    ):
+        foreword.PromptEmbedding(config, nn.Embedding(9, 16))
+
+
 def test_layers_of_the_mlp_are_three(words, tokenizer_folder) -> None:
     with pytest.warns(UserWarning, match="encoder_num_layers has no effect"):
         made = build(foreword, "mlp", words, tokenizer_folder, encoder_num_layers=5)

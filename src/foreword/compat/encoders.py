@@ -33,7 +33,8 @@ class PromptEmbedding(nn.Module):
         word_embeddings: the base model's, which `TEXT` and `SAMPLE_VOCAB` start from.
 
     Raises:
-        ValueError: the configuration leaves out a size, or the text has no tokens.
+        ValueError: the configuration leaves out a size, or the text has no tokens, or tokens that
+            the base model does not have.
     """
 
     def __init__(self, config: PromptTuningConfig, word_embeddings: nn.Module) -> None:
@@ -47,6 +48,13 @@ class PromptEmbedding(nn.Module):
             ids = torch.randint(0, _vocabulary(word_embeddings), (total,))
         else:
             ids = torch.tensor(_text_ids(config, total))
+            known = _vocabulary(word_embeddings)
+            if int(ids.max()) >= known:
+                raise ValueError(
+                    f"PromptTuningConfig.prompt_tuning_init_text: has the token {int(ids.max())}, "
+                    f"but the word embeddings have {known} rows; name the model's own tokenizer in "
+                    "tokenizer_name_or_path"
+                )
         device = next(word_embeddings.parameters()).device
         with torch.no_grad():
             rows = word_embeddings(ids.to(device))
