@@ -44,7 +44,7 @@ def init_tokens(
     document does.
     """
     text = [] if init.text is None else backbone.tokens.plain(init.text)
-    begin = backbone.tokens.tokenizer.bos_token_id
+    begin = backbone.tokens.bos_id
     chosen = [
         token
         for example in examples[: init.examples]

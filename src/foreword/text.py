@@ -165,7 +165,7 @@ class TextTask:
             TemplateError: the example lacks a field.
             DataError: there is not one token to read an answer from.
         """
-        with _at(example):
+        with naming(example):
             text, ids, _ = self._source(tokens, example.fields)
             if not ids:
                 raise DataError("the input is empty; it needs at least one token")
@@ -173,7 +173,7 @@ class TextTask:
 
     def answer(self, tokens: Tokens, example: Example, reference: str) -> list[int]:
         """Tokens of the target, which for messages is the assistant's turn."""
-        with _at(example):
+        with naming(example):
             text = self.target.render({**example.fields, "reference": reference})
             if isinstance(self.input, Chat):
                 return tokens.turn(self.input.render(example.fields), text)
@@ -209,7 +209,7 @@ class TextTask:
         """Source tokens, target tokens, and whether the source was cut to fit."""
         _, source = self.source(tokens, example)
         target = self.answer(tokens, example, reference)
-        with _at(example):
+        with naming(example):
             most = self._most(room(len(target)))
         if most is None or len(source) <= most:
             return source, target, False
@@ -238,7 +238,7 @@ class TextTask:
             DataError: it is empty, or too long and `truncate` names no field.
         """
         tokens, fields = backbone.tokens, example.fields
-        with _at(example):
+        with naming(example):
             _, ids, segments = self._source(tokens, fields, hole)
             if not ids:
                 raise DataError("the input is empty; it needs at least one token")
@@ -305,7 +305,7 @@ class TextTask:
         hole: Sequence[int] = (),
     ) -> Mapping[str, Field]:
         """The fields, those that give way cut in their order until all fit."""
-        with _at(example):
+        with naming(example):
             if not self.cuts:
                 what = (
                     f"task.max_tokens is {room}"
@@ -333,7 +333,7 @@ class TextTask:
 
 
 @contextmanager
-def _at(example: Example) -> Iterator[None]:
+def naming(example: Example) -> Iterator[None]:
     """Put the place of an example before the message of its mistake."""
     try:
         yield

@@ -52,6 +52,25 @@ def questions(mini: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_what_was_cut_is_said(foreword: Command, mini: Backbone, tmp_path: Path) -> None:
+    """Of each answer, and in the table of what is measured."""
+    lines = ["sentence\tanswer", *(f"{text}\t{label}" for text, label in ROWS)]
+    file = tmp_path / "all.tsv"
+    file.write_text("\n".join([*lines, f"{'good ' * 20}\tyes"]) + "\n", encoding="utf-8")
+    data = {"format": "tsv", "train": str(file), "dev": str(file), "label": "answer"}
+    task = {"input": "{sentence}", "truncate": "sentence", "max_tokens": 6}
+    trained(mini, tmp_path / "run", data, **task)
+    table = foreword("evaluate", tmp_path / "run", "--data", file)
+    assert "5 records of" in " ".join(table.out.split())
+    assert "1 of them cut to fit" in " ".join(table.out.split())
+    table = foreword("evaluate", tmp_path / "run", "--data", file, "--limit", 4)
+    assert "none cut to fit" in " ".join(table.out.split())
+    done = foreword("predict", tmp_path / "run", "--text", "a day", "--text", "good " * 20)
+    short, long = (json.loads(line) for line in done.out.splitlines())
+    assert "truncated" not in short
+    assert long["truncated"] is True
+
+
 def test_labels_with_probabilities(
     foreword: Command, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

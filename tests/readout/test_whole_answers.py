@@ -16,7 +16,7 @@ from conftest import VOCABULARY, assert_close, make_backbone, mini_tokens
 from foreword.backbone import Backbone
 from foreword.errors import DataError
 from foreword.evaluation import tell
-from foreword.layout import Layout
+from foreword.layout import Layout, Pair
 from foreword.methods import PromptTuning, PTuningV2
 from foreword.methods.axes import Table, UniformInit
 from foreword.placement import Prefix
@@ -285,38 +285,74 @@ def test_a_spans_labels_are_its_tokens(models, example, data) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(example=examples(), most=st.one_of(st.none(), st.integers(1, 30)))
-def test_every_word_has_its_own_label_and_those_cut_off_have_none(models, example, most) -> None:
+def test_every_word_that_has_a_token_is_read_in_one_window_with_its_own_label(
+    models, example, most
+) -> None:
     model = models["bert", "keys"]["tags"]
     task = Tagging(TAGS, max_tokens=most)
     tags = tuple(TAGS[i % len(TAGS)] for i in range(len(example.words)))
     tagged = Example({}, words=example.words, tags=tags, where="here")
-    (window,) = windows(model, task, tagged)
-    limit = min(most or CONTEXT, CONTEXT)
-    assert window.pair.length <= limit
-    text, offsets = " ".join(example.words), {}
-    start = 0
-    for number, word in enumerate(example.words):
-        offsets[number] = (start, start + len(word))
-        start += len(word) + 1
+    found = windows(model, task, tagged)
+    text = " ".join(example.words)
+    starts = [sum(len(word) + 1 for word in example.words[:i]) for i in range(len(example.words))]
     whole = model.backbone.tokens.tokenizer(text, return_offsets_mapping=True)
-    assert whole["input_ids"][: window.pair.length] == window.pair.source
-    for word, mark, label in zip(window.at, window.pair.marks, window.pair.labels, strict=True):
-        assert TAGS[label] == tags[word]
-        begin, end = whole["offset_mapping"][mark]
-        assert begin < offsets[word][1], "the token is the word's"
-        assert end > offsets[word][0]
-        earlier = whole["offset_mapping"][:mark]
-        assert not any(a < b and b > offsets[word][0] for a, b in earlier), "and its first"
-    assert list(window.at) == sorted(set(window.at))
-    assert window.cut == (len(window.at) < len(example.words))
-    read = model.read(model.lay_out([window.pair]))
-    said = task.told(model.backbone, tagged, [window], read)
+    covered = {at for a, b in whole["offset_mapping"] for at in range(a, b)}
+    read = {word for window in found for word in window.at}
+    for word, start in enumerate(starts):
+        assert (word in read) == bool(covered & {*range(start, start + len(example.words[word]))})
+    assert sum(len(window.at) for window in found) == len(read), "each in one of them"
+    begin = 0
+    for window in found:
+        assert window.pair.length <= min(most or CONTEXT, CONTEXT)
+        assert not window.cut
+        ids = window.pair.source
+        places = range(begin, len(whole["input_ids"]))
+        begin = next(i for i in places if whole["input_ids"][i : i + len(ids)] == ids)
+        for word, label in zip(window.at, window.pair.labels, strict=True):
+            assert TAGS[label] == tags[word]
+    rows = model.read(model.lay_out([window.pair for window in found]))
+    said = task.told(model.backbone, tagged, found, rows)
     assert len(said.answer) == len(example.words)
-    for word in set(range(len(example.words))) - set(window.at):
-        assert (said.answer[word], said.probability[word]) == ("O", 0.0)
-    for word, row in zip(window.at, read[0], strict=True):
-        assert said.answer[word] == TAGS[int(row.argmax())]
-        assert said.probability[word] == pytest.approx(float(row.max()))
+    for word in set(range(len(example.words))) - read:
+        assert (said.answer[word], said.probability[word]) == (None, None)
+    for window, row in zip(found, rows, strict=True):
+        for word, shares in zip(window.at, row, strict=True):
+            assert said.answer[word] == TAGS[int(shares.argmax())]
+            assert said.probability[word] == pytest.approx(float(shares.max()))
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_words_beyond_the_context_are_told_as_in_the_window_where_most_stands_around_them(
+    models, family
+) -> None:
+    """Against the head run by hand on windows that are cut by hand; a decoder looks back alone."""
+    model = models[family, "keys"]["tags"]
+    words = tuple(f"{w}{i}" for i, w in enumerate(["the", "otter", "sat", "here"] * 30))
+    example = Example({}, words=words, where="here")
+    most, shared = 40, 12
+    task = Tagging(TAGS, max_tokens=most, stride=shared)
+    (said,) = say(model, task, [example], 8)
+    whole = model.backbone.tokens.tokenizer(" ".join(words), return_offsets_mapping=True)
+    ids, length = whole["input_ids"], len(whole["input_ids"])
+    assert length > CONTEXT
+    begins = list(range(0, length, most - shared))
+    at = 0
+    for number, word in enumerate(words):
+        start = at
+        at += len(word) + 1
+        token = next(i for i, (a, b) in enumerate(whole["offset_mapping"]) if a <= start < b)
+        inside = [b for b in begins if b <= token < b + most]
+        best = max(
+            inside,
+            key=lambda b, token=token: (
+                token - b if family == "gpt2" else min(token - b, min(b + most, length) - 1 - token)
+            ),
+        )
+        row = Pair(ids[best : best + most], marks=(token - best,))
+        ((shares,),) = model.read(model.lay_out([row]))
+        assert said.answer[number] == TAGS[int(shares.argmax())]
+        assert said.probability[number] == pytest.approx(float(shares.max()), abs=1e-9)
+    assert not said.truncated
 
 
 @settings(max_examples=20, deadline=None)
@@ -330,17 +366,17 @@ def test_a_text_that_is_cut_is_read_to_its_last_token(models, example) -> None:
         assert window.pair.marks == ((0,) if family == "bert" else (last,))
 
 
-def test_words_without_a_token_are_told_o(models) -> None:
+def test_words_without_a_token_are_told_nothing(models) -> None:
     """In a data set one such sentence stops nothing, and stands in its place."""
     model, task = models["bert", "keys"]["tags"], TASKS["tags"]
     full = Example({}, words=("an", "otter"), where="here")
     empty = Example({}, words=("", ""), tags=("O", "O"), where="line 7")
     done: list[int] = []
     said, cut = tell(model, task, [empty, full, empty], batch_size=2, advance=done.append)
-    assert [one.answer for one in (said[0], said[2])] == [("O", "O")] * 2
+    assert [one.answer for one in (said[0], said[2])] == [(None, None)] * 2
     assert said[1] == say(model, task, [full], 1)[0]
     assert (cut, sum(done)) == (0, 3)
-    assert say(model, task, [empty], 1)[0].probability == (0.0, 0.0)
+    assert say(model, task, [empty], 1)[0].probability == (None, None)
     with pytest.raises(DataError, match="line 7: none of its words has a token"):
         windows(model, task, empty)
 

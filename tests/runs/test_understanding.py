@@ -165,6 +165,32 @@ def test_tags(kind: str, encoder: Backbone, mini: Backbone, tagged: Path, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_a_sentence_beyond_the_context_is_learned_and_tagged_to_its_end(
+    kind: str, encoder: Backbone, mini: Backbone, tmp_path: Path
+) -> None:
+    words = [("Ana", "B-PER"), ("flew", "O"), ("to", "O"), ("Eastwick", "B-LOC"), (".", "O")] * 120
+    (tmp_path / "long.conll").write_text("\n".join(f"{w} {t}" for w, t in words) + "\n\nBo B-PER\n")
+    file = str(tmp_path / "long.conll")
+    backbone = encoder if kind == "encoder" else mini
+    context = backbone.geometry.context
+    assert context is not None
+    assert len(backbone.tokens.source(" ".join(w for w, _ in words))) > context
+    data = {"format": "conll", "train": file, "dev": file}
+    run = start(recipe(data, {"stride": 20}), backbone, tmp_path / "run")
+    assert run.metrics["training"]["pairs"] > 2, "a row for each window"
+    assert (run.metrics["truncated"], run.metrics["training"]["truncated"]) == (0, 0)
+    assert read_manifest(run.artifact).task.stride == 20
+    (said, _) = rows(run)
+    assert len(said["output"]) == len(said["probability"]) == len(words)
+    assert set(said["output"]) <= {"B-PER", "B-LOC", "O"}
+    assert min(said["probability"]) >= 1 / 3
+    (short,) = foreword.load(run.folder, backbone=backbone, device="cpu").predict(
+        [{"words": ["Ana", ""]}]
+    )
+    assert (short.answer[1], short.probability[1]) == (None, None)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_spans(kind: str, encoder: Backbone, mini: Backbone, asked: Path, tmp_path: Path) -> None:
     data = {"format": "squad", "train": str(asked), "dev": str(asked), "group": "answerable"}
     task = {"max_tokens": 32, "stride": 4, "longest_answer": 5}

@@ -1,24 +1,25 @@
 """Text to tokens and back, by one rule that an artifact records.
 
-Source: the tokenizer's own beginning token (or none, or always one), then the text; what an encoder
-reads is closed as the tokenizer does it. Target: the text, then the end token, which is trained.
-Virtual tokens stand before all of it. Padding is known by the mask alone, so any id can fill it.
+Source: the tokenizer's own beginning token (or none, or always one), then the text, or two texts as
+the tokenizer joins them; what an encoder reads is closed as the tokenizer does it. Target: the
+text, then the end token, which is trained. Virtual tokens stand before all of it. Padding is known
+by the mask alone, so any id that the model has can fill it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import takewhile
 from typing import Any, Literal
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from foreword.errors import BackboneError
+from foreword.backbone.frames import Frame, cut_in_windows, placed_best
+from foreword.errors import BackboneError, DataError
 
 BosRule = Literal["auto", "always", "never"]
 
@@ -29,7 +30,9 @@ class Tokens:
 
     Attributes:
         tokenizer: transformers' own.
-        bos: whether a beginning token stands before the source.
+        bos: whether a beginning token stands before the source: the tokenizer's `bos_token` or
+            `cls_token`, or, where it names neither, whatever it sets before a text. What it sets
+            between two texts and after them does not depend on it.
         encodes: whether an encoder reads the source, which then keeps its closing token.
         virtual: the first id that stands for a virtual token: the size of the model's vocabulary.
     """
@@ -40,29 +43,22 @@ class Tokens:
     virtual: int = 0
 
     def source(self, text: str) -> list[int]:
-        """Tokens of an input text."""
-        begin = self.tokenizer.bos_token_id
-        ids: list[int]
-        if self.bos == "auto":
-            ids = self.tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"]
-            if not self.encodes and ids and ids[-1] == self.eos_id and self._closes():
-                ids = ids[:-1]
-        else:
-            ids = self.plain(text)
-            if self.bos == "always":
-                if begin is None:
-                    raise BackboneError(
-                        "tokens.bos: 'always' was asked for, but the tokenizer has no beginning "
-                        "token; use 'auto' or 'never'"
-                    )
-                ids = [begin, *ids]
-        return ids
+        """Tokens of an input text.
+
+        Raises:
+            DataError: one of them has no row in the model's embedding table.
+            BackboneError: the rule asks for a beginning token that the tokenizer does not have.
+        """
+        return self._frame(1).around(self.plain(text))[0]
 
     def pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
-        """Tokens of two texts as the tokenizer joins them, and which of the two each belongs to."""
-        found = self.tokenizer(first, second, return_token_type_ids=True, verbose=False)
-        ids: list[int] = found["input_ids"]
-        return ids, list(found.get("token_type_ids") or [0] * len(ids))
+        """Tokens of two texts as the tokenizer joins them, and which of the two each belongs to.
+
+        Raises:
+            DataError: as `source`.
+            BackboneError: as `source`.
+        """
+        return self._frame(2).around(self.plain(first), self.plain(second))
 
     def filled(self, *texts: Sequence[str | int]) -> tuple[list[int], list[int]]:
         """Tokens of one or two texts in which ids stand between the words, special tokens around
@@ -70,17 +66,7 @@ class Tokens:
 
         The words between two ids are read by themselves, so that no token spans an id.
         """
-        inner = [self._between(parts) for parts in texts]
-        frame, segments, own = _frame(self, len(texts))
-        ids: list[int] = []
-        kinds: list[int] = []
-        for i, around in enumerate(frame):
-            ids += around
-            kinds += segments[i]
-            if i < len(inner):
-                ids += inner[i]
-                kinds += [own[i]] * len(inner[i])
-        return ids, kinds
+        return self._frame(len(texts)).around(*map(self._between, texts))
 
     def continued(self, text: str) -> list[int]:
         """Tokens of a text that goes on after another one: no mark of a beginning before it.
@@ -103,10 +89,16 @@ class Tokens:
         return ids
 
     @property
+    def bos_id(self) -> int | None:
+        """The beginning token, if there is one, whatever the rule."""
+        found = self.tokenizer.bos_token_id
+        return None if found is None else self._known(int(found))
+
+    @property
     def mask_id(self) -> int | None:
         """The mask token, if there is one."""
         found = self.tokenizer.mask_token_id
-        return None if found is None else int(found)
+        return None if found is None else self._known(int(found))
 
     def names(self, ids: Sequence[int]) -> list[str]:
         """Tokens as a person reads them, virtual ones as `<soft1>`, `<soft2>` and so on."""
@@ -120,31 +112,43 @@ class Tokens:
         name = f"<extra_id_{number}>"
         found = self.tokenizer.convert_tokens_to_ids(name)
         known = found is not None and self.tokenizer.convert_ids_to_tokens(found) == name
-        return int(found) if known else None
+        return self._known(int(found)) if known else None
 
-    def words(self, words: Sequence[str], room: int | None) -> tuple[list[int], list[int | None]]:
-        """Tokens of words joined by blanks, cut at `room`, and the index of each word's first one.
+    def words(
+        self, words: Sequence[str], room: int | None, stride: int, *, ahead: bool = True
+    ) -> list[tuple[list[int], dict[int, int]]]:
+        """Words joined by blanks, as rows: the tokens of each, and at which of them each word is
+        read, by the word's number.
 
-        A word that was cut off, or that has no token, has None.
+        Words that do not fit into one row stand in windows that overlap. Each word is read once, at
+        its first token, where most stands around it; a word without a token is read nowhere.
+
+        Args:
+            words: all of them.
+            room: tokens of a row, special tokens included; None: one row.
+            stride: tokens that neighbouring windows share; at most half of them.
+            ahead: whether the model sees what follows a word; if not, a word is read where most
+                stands before it.
+
+        Raises:
+            DataError: as `source`; or the room holds special tokens alone.
         """
         text = " ".join(words)
-        found = self.tokenizer(
-            text,
-            truncation=room is not None,
-            max_length=room,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        firsts: list[int | None] = []
-        begins, start = [], 0
-        for word in words:
-            begins.append((start, start + len(word)))
-            start += len(word) + 1
-        spans = found["offset_mapping"]
-        for begin, end in begins:
-            inside = (i for i, (a, b) in enumerate(spans) if a < b and b > begin and a < end)
-            firsts.append(next(inside, None))
-        return found["input_ids"], firsts
+        ids, spans = self._spans(text)
+        frame = self._frame(1)
+        most = None if room is None else room - frame.size
+        if most is not None and most < 1:
+            raise DataError(
+                f"{room} tokens leave no room for a word beside {frame.size} special tokens; give "
+                "a larger task.max_tokens"
+            )
+        rows = cut_in_windows(len(ids), most, min(stride, (most or 0) // 2))
+        read: list[dict[int, int]] = [{} for _ in rows]
+        for word, at in _first_tokens(words, spans):
+            number = placed_best(rows, at, ahead=ahead)
+            read[number][word] = len(frame.leading) + at - rows[number][0]
+        laid = [frame.around(ids[begin:end])[0] for begin, end in rows]
+        return list(zip(laid, read, strict=True))
 
     def windows(
         self, question: str, context: str, room: int | None, stride: int
@@ -153,48 +157,74 @@ class Tokens:
         context that each of the window's tokens covers, by the token's index.
 
         Args:
+            question: read before each window.
+            context: what is cut into windows.
             room: tokens of a window, the question and special tokens included; None: one window.
+                Without them it holds more than `stride`.
             stride: tokens that neighbouring windows share.
+
+        Raises:
+            DataError: as `source`.
         """
-        found = self.tokenizer(
-            question,
-            context,
-            truncation="only_second" if room is not None else False,
-            max_length=room,
-            stride=stride if room is not None else 0,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_token_type_ids=True,
-            verbose=False,
-        )
-        windows = []
-        for i, ids in enumerate(found["input_ids"]):
+        asked, frame = self.plain(question), self._frame(2)
+        ids, spans = self._spans(context)
+        most = None if room is None else room - frame.size - len(asked)
+        front = sum(map(len, frame.parts[:2])) + len(asked)
+        found = []
+        for begin, end in cut_in_windows(len(ids), most, stride):
+            row, segments = frame.around(asked, ids[begin:end])
             covered = {
-                at: span
-                for at, (which, span) in enumerate(
-                    zip(found.sequence_ids(i), found["offset_mapping"][i], strict=True)
-                )
-                if which == 1 and span[0] < span[1]
+                front + i: span for i, span in enumerate(spans[begin:end]) if span[0] < span[1]
             }
-            segments = found["token_type_ids"][i] if "token_type_ids" in found else [0] * len(ids)
-            windows.append((ids, segments, covered))
-        return windows
+            found.append((row, segments, covered))
+        return found
 
     def target(self, text: str) -> list[int]:
         """Tokens of an answer, ended by the end token."""
-        return [*self.plain(text), self.eos_id]
+        return [*self.plain(text), self._known(self.eos_id)]
 
     def plain(self, text: str) -> list[int]:
-        """Tokens of a text without any special token."""
+        """Tokens of a text without any special token.
+
+        Raises:
+            DataError: one of them has no row in the model's embedding table.
+        """
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        self._known(*ids)
         return ids
 
     @property
     def leading(self) -> tuple[int, ...]:
         """The special tokens that the tokenizer puts before every text."""
-        special = set(self.tokenizer.all_special_ids)
-        ids: list[int] = self.tokenizer("a", add_special_tokens=True)["input_ids"]
-        return tuple(takewhile(lambda token: token in special, ids))
+        return Frame.of(self.tokenizer, 1).leading
+
+    def _spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of a text without any special token, and the characters that each covers."""
+        found = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        self._known(*found["input_ids"])
+        return found["input_ids"], found["offset_mapping"]
+
+    def _known(self, *ids: int) -> int:
+        """The last of some tokens.
+
+        Raises:
+            DataError: the model's embedding table has no row for one of them.
+        """
+        beyond = max(ids, default=0)
+        if self.virtual and beyond >= self.virtual:
+            name = self.tokenizer.convert_ids_to_tokens(beyond)
+            raise DataError(
+                f"the token {name!r} has the id {beyond}, but the backbone's embedding table has "
+                f"rows for the ids 0 to {self.virtual - 1} alone: the tokenizer was given tokens "
+                "that the model does not have; call model.resize_token_embeddings(len(tokenizer)) "
+                "and save both, or take the token out of the tokenizer or of the text"
+            )
+        return ids[-1] if ids else 0
+
+    def _frame(self, texts: int) -> Frame:
+        return _ruled(self, texts)
 
     def text(self, ids: list[int]) -> str:
         """Text of tokens, without special ones."""
@@ -227,7 +257,7 @@ class Tokens:
             )
         ids = self.plain(whole[len(begun) :])
         ends = [i for i, token in enumerate(ids) if token == self.eos_id]
-        return ids[: ends[-1] + 1] if ends else [*ids, self.eos_id]
+        return ids[: ends[-1] + 1] if ends else [*ids, self._known(self.eos_id)]
 
     def _chat(self, messages: list[dict[str, str]], *, begin: bool) -> str:
         if not self.tokenizer.chat_template:
@@ -256,8 +286,10 @@ class Tokens:
 
     @property
     def pad_id(self) -> int:
-        """What fills padding columns: any id serves, since the mask tells them."""
-        return int(self.tokenizer.pad_token_id or 0)
+        """What fills padding columns: any id that the model has serves, since the mask tells them;
+        0 where the tokenizer's own lies beyond the model's embedding table."""
+        own = int(self.tokenizer.pad_token_id or 0)
+        return 0 if self.virtual and own >= self.virtual else own
 
     @property
     def sha256(self) -> str:
@@ -276,38 +308,47 @@ class Tokens:
         digest.update(repr(self.tokenizer.chat_template).encode())
         return digest.hexdigest()
 
-    def _closes(self) -> bool:
-        empty: list[int] = self.tokenizer("", add_special_tokens=True)["input_ids"]
-        return (
-            bool(empty)
-            and empty[-1] == self.eos_id
-            and len(empty) > (1 if self.tokenizer.bos_token_id == self.eos_id else 0)
-        )
+
+def _first_tokens(
+    words: Sequence[str], spans: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """The number of each word that has a token, and its first token's.
+
+    Args:
+        words: joined by blanks.
+        spans: the characters that each token covers, in their order.
+    """
+    token = begin = 0
+    for number, word in enumerate(words):
+        end = begin + len(word)
+        while token < len(spans) and (
+            spans[token][1] <= begin or spans[token][0] >= spans[token][1]
+        ):
+            token += 1
+        if token < len(spans) and spans[token][0] < end:
+            yield number, token
+        begin = end + 1
 
 
 @lru_cache(maxsize=64)
-def _frame(tokens: Tokens, texts: int) -> tuple[list[list[int]], list[list[int]], list[int]]:
-    """The special tokens before, between and after texts, the segment of each, and of each text."""
-    marks = [tokens.plain(text) for text in ("a", "b")[:texts]]
-    if texts == 1:
-        ids = tokens.source("a")
-        kinds = [0] * len(ids)
-    else:
-        ids, kinds = tokens.pair("a", "b")
-    frame: list[list[int]] = []
-    segments: list[list[int]] = []
-    own: list[int] = []
-    start = 0
-    for mark in marks:
-        found = (i for i in range(start, len(ids)) if ids[i : i + len(mark)] == mark)
-        at = next(found, None)
-        if at is None:
+def _ruled(tokens: Tokens, texts: int) -> Frame:
+    """The special tokens around texts under the rule for beginning tokens."""
+    tokenizer = tokens.tokenizer
+    frame = Frame.of(tokenizer, texts)
+    named = [
+        int(token)
+        for token in (tokenizer.bos_token_id, tokenizer.cls_token_id)
+        if token is not None
+    ]
+    if tokens.bos == "never":
+        frame = frame.without(named or frame.leading)
+    elif tokens.bos == "always":
+        if not named:
             raise BackboneError(
-                "task.input: this tokenizer does not set special tokens around a text, so {soft} "
-                "and {mask} cannot stand in it; give a template of words and fields"
+                "tokens.bos: 'always' was asked for, but the tokenizer has no beginning token; use "
+                "'auto' or 'never'"
             )
-        frame.append(ids[start:at])
-        segments.append(kinds[start:at])
-        own.append(kinds[at])
-        start = at + len(mark)
-    return [*frame, ids[start:]], [*segments, kinds[start:]], own
+        frame = frame.begun(named[0])
+    frame = frame if tokens.encodes else frame.open()
+    tokens._known(*(token for part in frame.parts for token, _ in part))
+    return frame

@@ -34,6 +34,11 @@ def shorten(text: str, most: int = 300) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def counted(records: str, cut: int) -> str:
+    """What was measured, and of how many records the input was cut to fit."""
+    return f"{records}, {f'{cut:,} of them' if cut else 'none'} cut to fit"
+
+
 def score_table(
     title: str, subjects: Mapping[str, Mapping[str, Mapping[str, float | None]]]
 ) -> Table:

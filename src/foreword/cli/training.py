@@ -175,10 +175,11 @@ def _print_json(run: Run) -> None:
 
 
 def _print_run(run: Run) -> None:
-    from foreword.cli.tables import pattern_table, print_table, score_table, shorten
+    from foreword.cli.tables import counted, pattern_table, print_table, score_table, shorten
     from foreword.manifest import said_of_trained
 
-    title = f"{run.metrics['examples']} {run.metrics['split']} records"
+    measured = f"{run.metrics['examples']} {run.metrics['split']} records"
+    title = counted(measured, run.metrics["truncated"])
     names = {"backbone": "backbone alone", "prompt": run.recipe.method.name}
     print_table(score_table(title, {names[k]: run.metrics[k] for k in names if k in run.metrics}))
     if "pet" in run.metrics:

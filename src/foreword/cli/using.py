@@ -193,9 +193,9 @@ def evaluate(
     if as_json:
         emit_json(figures)
         return
-    from foreword.cli.tables import print_table, score_table
+    from foreword.cli.tables import counted, print_table, score_table
 
-    title = f"{artifact} on {len(examples)} records of {data}"
+    title = counted(f"{artifact} on {len(examples)} records of {data}", report.truncated)
     print_table(score_table(title, {prompt.manifest.method.name: report.figures()}))
     if task.answer == "label":
         print_table(_confusion(examples, report.answers, task.labels).table("taken for"))

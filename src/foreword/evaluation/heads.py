@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -48,7 +49,9 @@ def tell(
         """Answer one of which all is read, and forget what was read: it may be a vocabulary."""
         said = [read[number][i] for i in sorted(read[number])]
         read[number].clear()
-        answers[number] = task.told(model.backbone, examples[number], by_example[number], said)
+        windows = by_example[number]
+        told = task.told(model.backbone, examples[number], windows, said)
+        answers[number] = replace(told, truncated=any(window.cut for window in windows))
 
     for number, windows in enumerate(waiting):
         if not windows:
@@ -67,7 +70,7 @@ def tell(
         advance(len(done))
     told = [one for one in answers if one is not None]
     assert len(told) == len(examples), "every example is answered"
-    return told, sum(any(window.cut for window in windows) for windows in by_example)
+    return told, sum(one.truncated for one in told)
 
 
 def asked(task: HeadTask, example: Example) -> str:

@@ -24,5 +24,6 @@ def in_full(told: Answered) -> dict[str, Any]:
         "probabilities": told.probabilities or None,
         "start": told.start,
         "score": told.score,
+        "truncated": told.truncated or None,
     }
     return {name: value for name, value in known.items() if value is not None}

@@ -51,7 +51,9 @@ class BackboneSpec(Data):
     revision: str | None = Field(None, description="branch, tag or commit of a hub name")
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "float32"
     bos: Literal["auto", "always", "never"] = Field(
-        "auto", description="beginning token before the source: as the tokenizer does, or not"
+        "auto",
+        description="beginning token (its bos_token or cls_token) before what is read: as the"
+        " tokenizer does it, always one, or never",
     )
     attention: Literal["auto", "sdpa", "eager", "flex"] = Field(
         "auto", description="how attention is computed; auto: what suits the family"
@@ -286,7 +288,8 @@ class TaskSpec(Data):
     max_tokens: int | None = Field(
         None,
         ge=1,
-        description="longest input, special tokens included; null: what the context holds",
+        description="longest input, or of squad and conll the longest window of it, special tokens"
+        " included; null: what the context holds",
     )
     labels: tuple[str, ...] | None = Field(
         None,
@@ -298,7 +301,10 @@ class TaskSpec(Data):
         None, description="label words, read where the input leaves room, instead of a head"
     )
     stride: int = Field(
-        128, ge=1, description="squad: tokens that neighbouring windows of a context share"
+        128,
+        ge=1,
+        description="squad, conll: tokens that neighbouring windows of a long context, or of a long"
+        " sentence, share (of a sentence at most half a window)",
     )
     longest_answer: int = Field(30, ge=1, description="squad: most tokens of an answer")
     metrics: tuple[names.Metric, ...] | None = Field(

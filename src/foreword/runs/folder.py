@@ -203,10 +203,10 @@ def _free(name: str) -> Path:
 
 
 def _said(answer: Any, recipe: Recipe) -> str:
-    """An answer as text: tags are a list, and no span is an answer too."""
+    """An answer as text: a list of tags, some perhaps none; no span is an answer too."""
     if not answer and recipe.task.data.answer == "span":
         return "(none)"
-    return answer if isinstance(answer, str) else " ".join(answer)
+    return answer if isinstance(answer, str) else " ".join(tag or "(none)" for tag in answer)
 
 
 def _first(row: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ from foreword.scoring.labels import ratio
 from foreword.scoring.statistics import Floats, Statistics
 from foreword.tasks.tags import entities
 
-Sentences = Sequence[Sequence[str]]
-"""Tags of each sentence's words."""
+Sentences = Sequence[Sequence[str | None]]
+"""Tags of each sentence's words; None where a word has none."""
 
 
 def entity_score(

@@ -60,11 +60,12 @@ def iob2(tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-def entities(tags: Sequence[str]) -> set[Entity]:
-    """The entities of a sentence, whatever the scheme of its tags."""
+def entities(tags: Sequence[str | None]) -> set[Entity]:
+    """The entities of a sentence, whatever the scheme of its tags; a word without a tag (None) is
+    part of none."""
     found: set[Entity] = set()
     kind, start = "", -1
-    for i, tag in enumerate((*iob2(tags), OUTSIDE)):
+    for i, tag in enumerate((*iob2([tag or OUTSIDE for tag in tags]), OUTSIDE)):
         inside = is_entity_tag(tag)
         if start >= 0 and not (inside and tag[0] == "I"):
             found.add((kind, start, i))

@@ -72,7 +72,7 @@ def task_of(stated: TaskId) -> TextTask | HeadTask:
         )
     head = HeadOptions(stated.head.dropout, stated.head.hidden, stated.head.pooling)
     if stated.answer == "tags":
-        return Tagging(stated.labels, head, stated.max_tokens)
+        return Tagging(stated.labels, head, stated.max_tokens, stated.stride)
     if stated.answer == "span":
         return Question(
             head,

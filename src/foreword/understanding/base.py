@@ -50,18 +50,22 @@ class Answered:
     """What a head says of one example.
 
     Attributes:
-        answer: the label; one tag a word; or the text of a span, "" for no answer.
-        probability: of the answer; of each tag; of a span's begin and end in its window.
+        answer: the label; one tag a word, None for a word that was not read since it has no token;
+            or the text of a span, "" for no answer.
+        probability: of the answer; of each tag, None where there is none; of a span's begin and
+            end in its window.
         probabilities: of every label, where the answer is one.
         start: where a span begins, in characters of its context; None for no answer.
         score: of a span: the logarithm of its probability less that of no answer.
+        truncated: whether the input was cut to fit.
     """
 
-    answer: str | tuple[str, ...]
-    probability: float | tuple[float, ...]
+    answer: str | tuple[str | None, ...]
+    probability: float | tuple[float | None, ...]
     probabilities: dict[str, float] = field(default_factory=dict)
     start: int | None = None
     score: float | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from foreword.errors import DataError
 from foreword.layout import Pair
 from foreword.readout import Head, SequenceHead, SpanHead, TokenHead
 from foreword.tasks import Example
-from foreword.tasks.tags import OUTSIDE
-from foreword.text import Room, TextTask
+from foreword.text import Room, TextTask, naming
 from foreword.understanding.base import Answered, HeadOptions, HeadTask, Window
 
 _USUAL = HeadOptions()
@@ -76,12 +75,21 @@ class Classification(HeadTask):
 class Tagging(HeadTask):
     """A tag for each word, read at its first token (Devlin et al. 2019, section 5.3).
 
-    A word that is cut off, or that has no token, is told `O`, and counts in every figure.
+    Words that do not fit are read in windows that overlap, each word in the one where most stands
+    around it: before and after it, or, since a decoder sees nothing else, before it. A word that
+    has no token gets no tag, and counts as wrong in every figure.
+
+    Attributes:
+        labels: in the order of the head's outputs.
+        head: what the head is made of.
+        max_tokens: of a window; the backbone's context if not given.
+        stride: tokens that neighbouring windows share; at most half of a window.
     """
 
     labels: tuple[str, ...]
     head: HeadOptions = _USUAL
     max_tokens: int | None = None
+    stride: int = 128
     answer: Literal["tags"] = "tags"
 
     def readout(self, backbone: Backbone) -> Head:
@@ -91,24 +99,29 @@ class Tagging(HeadTask):
     def windows(
         self, backbone: Backbone, example: Example, room: Room, *, labelled: bool = True
     ) -> list[Window]:
-        """One row, its marks at the words' first tokens; none where no word has a token."""
+        """A row for each window, its marks at the first tokens of the words that are read in it;
+        none where no word has a token."""
         if example.words is None:
             raise DataError(f"{example.where}: has no words to tag")
         limit = _limit(room, self.max_tokens)(0)
-        ids, firsts = backbone.tokens.words(example.words, limit)
-        found = [(word, at) for word, at in enumerate(firsts) if at is not None]
-        if not found and not labelled:
+        ahead = backbone.geometry.kind != "decoder"
+        with naming(example):
+            rows = backbone.tokens.words(example.words, limit, self.stride, ahead=ahead)
+        rows = [(ids, read) for ids, read in rows if read]
+        if not rows and not labelled:
             return []
-        if not found:
+        if not rows:
             raise DataError(f"{example.where}: none of its words has a token in this vocabulary")
-        labels: tuple[int, ...] = ()
-        if labelled:
-            if example.tags is None:
-                raise DataError(f"{example.where}: has no tags to learn from")
-            labels = tuple(self.label(example, example.tags[word]) for word, _ in found)
-        marks = tuple(at for _, at in found)
-        words = tuple(word for word, _ in found)
-        return [Window(Pair(ids, [], marks, labels), None in firsts, words)]
+        if labelled and example.tags is None:
+            raise DataError(f"{example.where}: has no tags to learn from")
+        found = []
+        for ids, read in rows:
+            labels: tuple[int, ...] = ()
+            if labelled:
+                assert example.tags is not None
+                labels = tuple(self.label(example, example.tags[word]) for word in read)
+            found.append(Window(Pair(ids, [], tuple(read.values()), labels), at=tuple(read)))
+        return found
 
     def told(
         self,
@@ -117,10 +130,10 @@ class Tagging(HeadTask):
         windows: Sequence[Window],
         read: Sequence[Tensor],
     ) -> Answered:
-        """The most probable tag of each word."""
-        words = example.words or ()
-        tags = [OUTSIDE if OUTSIDE in self.labels else self.labels[0]] * len(words)
-        sure = [0.0] * len(words)
+        """The most probable tag of each word that was read, and None for any other."""
+        count = len(example.words or ())
+        tags: list[str | None] = [None] * count
+        sure: list[float | None] = [None] * count
         for window, rows in zip(windows, read, strict=True):
             for word, row in zip(window.at, rows, strict=True):
                 assert isinstance(word, int)
@@ -180,14 +193,16 @@ class Question(HeadTask):
     def _cut(
         self, backbone: Backbone, example: Example, question: str, context: str, limit: int | None
     ) -> list[tuple[list[int], list[int], dict[int, tuple[int, int]]]]:
-        asked = len(backbone.tokens.plain(question))
+        with naming(example):
+            asked = len(backbone.tokens.plain(question))
         if limit is not None and limit - asked - self.stride < 8:
             raise DataError(
                 f"{example.where}: a question of {asked} tokens leaves too little of {limit} for "
                 f"windows that share {self.stride}; give a larger task.max_tokens, or a smaller "
                 "task.stride"
             )
-        return backbone.tokens.windows(question, context, limit, self.stride)
+        with naming(example):
+            return backbone.tokens.windows(question, context, limit, self.stride)
 
     def told(
         self,
