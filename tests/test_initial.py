@@ -73,3 +73,19 @@ def test_more_labels_than_positions(mini) -> None:
 def test_a_label_without_tokens_is_named(mini) -> None:
     with pytest.raises(UserError, match=r"method\.init\.labels: ''"):
         started(mini, axes.LabelsInit(labels=("yes", "")))
+
+
+def test_labels_that_are_not_named_are_the_tasks(mini) -> None:
+    init, labels = PromptTuning(name="prompt-tuning").init, ("positive", "negative")
+    assert init == axes.LabelsInit()  # the paper's start, section 3.2
+    named = started(mini, axes.LabelsInit(labels=labels)).reparam()
+    torch.manual_seed(0)
+    model = compose(mini, PromptTuning(name="prompt-tuning", length=LENGTH))
+    initialise(model, init, [], labels)
+    assert torch.equal(model.reparam(), named)
+
+
+def test_without_labels_all_is_vocabulary(mini) -> None:
+    assert torch.equal(
+        started(mini, axes.LabelsInit()).reparam(), started(mini, axes.VocabularyInit()).reparam()
+    )

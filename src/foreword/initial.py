@@ -13,13 +13,19 @@ from foreword.methods import axes
 from foreword.tuned import TunedModel
 
 
-def initialise(model: TunedModel, init: axes.Init, examples: Sequence[list[int]]) -> float | None:
+def initialise(
+    model: TunedModel,
+    init: axes.Init,
+    examples: Sequence[list[int]],
+    labels: Sequence[str] = (),
+) -> float | None:
     """Start the virtual tokens where the method's options say.
 
     Args:
         model: as `compose` made it.
         init: the method's choice; a random start leaves the model as it is.
         examples: token lists of training examples (source and target), for `init.examples`.
+        labels: the words of the task's classes, for `init: labels` that names none.
 
     Returns:
         The mean squared error with which the reparameterization reproduces the chosen start, or
@@ -28,6 +34,8 @@ def initialise(model: TunedModel, init: axes.Init, examples: Sequence[list[int]]
     Raises:
         UserError: a text or a label has no tokens.
     """
+    if isinstance(init, axes.LabelsInit) and init.labels is None and labels:
+        init = init.model_copy(update={"labels": tuple(labels)})
     rows = _rows(model, init, examples)
     return None if rows is None else model.reparam.fit(rows)
 
@@ -95,11 +103,11 @@ def _rows(model: TunedModel, init: axes.Init, examples: Sequence[list[int]]) -> 
         case axes.LabelsInit(labels=labels, most_common=most_common):
             means = [
                 injection.real_rows(backbone, _tokens(backbone, "labels", label)).mean(0)
-                for label in labels[:length]
+                for label in (labels or ())[:length]
             ]
             rest = vocabulary_tokens(backbone, most_common, length - len(means))
             filled = [injection.real_rows(backbone, rest)] if rest else []
-            return torch.cat([torch.stack(means), *filled])
+            return torch.cat([*(mean[None] for mean in means), *filled])
     return injection.real_rows(backbone, ids)
 
 

@@ -14,7 +14,7 @@ from foreword.artifact import load_model
 from foreword.backbone import Backbone, Decoding, load_backbone
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.quantization import Quantization
-from foreword.errors import DataError, UserError, argument
+from foreword.errors import DataError, UserError
 from foreword.evaluation import Report, decode, evaluate, fit_inputs, tell
 from foreword.manifest import Manifest, artifact_folder, read_manifest
 from foreword.names import ASKED
@@ -259,8 +259,8 @@ def _trusted(
     """A backbone with code of its own: the user names it, never the artifact."""
     if name is None:
         raise UserError(
-            f"{argument('--trust-remote-code')}: name the backbone whose code you trust with "
-            f"{argument('--backbone')}; code of one that only the artifact names is never run"
+            "trust_remote_code: name the backbone whose code you trust (--backbone); code of one "
+            "that only the artifact names is never run"
         )
     manifest = read_manifest(folder)
     return load_backbone(

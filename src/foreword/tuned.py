@@ -261,7 +261,7 @@ def _keys_values(backbone: Backbone, options: MethodOptions) -> Injection:
     layers = {
         site: _layers(backbone, site, by_site.get(site), g.sites[site].layers) for site in sites
     }
-    return KeysValues(g, layers)
+    return KeysValues(g, layers, dropout=getattr(options, "dropout", 0.0))
 
 
 def _layers(

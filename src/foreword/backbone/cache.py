@@ -87,10 +87,7 @@ def _front(
 def _expand(
     tokens: PromptKeyValues, layer: int, rows: int, model: PreTrainedModel
 ) -> tuple[Tensor, Tensor]:
-    key, value = (
-        side[layer].transpose(0, 1).to(model.dtype).expand(rows, -1, -1, -1).contiguous()
-        for side in (tokens.keys, tokens.values)
-    )
+    key, value = (side.contiguous() for side in tokens.rows(layer, rows, dtype=model.dtype))
     return key, value
 
 

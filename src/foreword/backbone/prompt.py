@@ -37,11 +37,13 @@ class PromptKeyValues:
         keys: `[layers, P, kv_heads, key_dim]`, as the layer's own keys are after any rotation.
         values: `[layers, P, kv_heads, value_dim]`.
         layers: which layers they are for, in their order; all from the first where not given.
+        dropout: on keys and values, drawn for each row of a batch and each layer.
     """
 
     keys: Tensor
     values: Tensor
     layers: Sequence[int] = ()
+    dropout: float = 0.0
     _masks: list[tuple[Any, tuple[int, int], Any]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -59,13 +61,23 @@ class PromptKeyValues:
 
     def before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """A layer's keys and values `[B, kv_heads, T, …_dim]` with the prompt's in front."""
-        at = self._index[layer]
-        return self._join(self.keys[at], key), self._join(self.values[at], value)
+        count, device, dtype = key.shape[0], key.device, key.dtype
+        keys, values = self.rows(layer, count, dtype=dtype, device=device)
+        return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
 
-    @staticmethod
-    def _join(prompt: Tensor, own: Tensor) -> Tensor:
-        rows = prompt.to(device=own.device, dtype=own.dtype).transpose(0, 1)
-        return torch.cat([rows.expand(own.shape[0], -1, -1, -1), own], dim=2)
+    def rows(
+        self, layer: int, count: int, *, dtype: torch.dtype, device: torch.device | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values for so many rows: two `[count, kv_heads, P, …_dim]`."""
+        at = self._index[layer]
+        keys, values = (
+            side[at].to(device=device, dtype=dtype).transpose(0, 1).expand(count, -1, -1, -1)
+            for side in (self.keys, self.values)
+        )
+        if not self.dropout:
+            return keys, values
+        drop = nn.functional.dropout
+        return drop(keys, self.dropout), drop(values, self.dropout)
 
     def mask(self, mask: Any, size: tuple[int, int], widen: Callable[[], Any]) -> Any:
         """A widened mask; layers that share a mask share the result."""

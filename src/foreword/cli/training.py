@@ -69,17 +69,14 @@ def train(
     overrides = [f"{key}={json.dumps(v)}" for key, v in flags.items() if v is not None]
     checked = load_recipe(recipe, [*overrides, *(set_ or [])], say=complain)
 
-    if dry_run and resume:
-        raise UserError("--dry-run: trains nothing, so --resume has nothing to go on with")
-    if not dry_run:
-        _check_folder(out, resume)
-
     from foreword.progress import progress_for_terminal
     from foreword.runs import Stopped
     from foreword.runs import train as run_recipe
 
     progress = progress_for_terminal()
     if dry_run:
+        if resume:
+            raise UserError("--dry-run: trains nothing, so --resume has nothing to go on with")
         _dry_run(checked, on, as_json)
         return
     try:
@@ -101,16 +98,6 @@ def train(
         _print_json(run) if as_json else _print_run(run)
 
 
-def _check_folder(out: Path | None, resume: bool) -> None:
-    """Refuse a folder that cannot be a run's before anything slow is imported."""
-    from foreword.run_files import RUNS, refuse_for_new_run, refuse_unwritable
-
-    if out is None or resume:
-        refuse_unwritable(out or RUNS)
-    else:
-        refuse_for_new_run(out)
-
-
 def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
     """Show what would be trained."""
     from foreword.runs.preview import preview
@@ -124,8 +111,6 @@ def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
         emit_json(found.as_json())
         return
     say(found.plan)
-    if found.amount is not None:
-        say(str(found.amount))
     for line in found.notes:
         say(line)
     _print_words(found.words)

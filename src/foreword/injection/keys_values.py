@@ -25,12 +25,18 @@ class KeysValues(Injection):
     Args:
         geometry: the backbone's.
         layers: by site, which layers carry virtual tokens; all of all sites if not given.
+        dropout: on keys and values, in training steps alone.
     """
 
     def __init__(
-        self, geometry: Geometry, layers: Mapping[Site, Sequence[int]] | None = None
+        self,
+        geometry: Geometry,
+        layers: Mapping[Site, Sequence[int]] | None = None,
+        *,
+        dropout: float = 0.0,
     ) -> None:
         self.geometry = geometry
+        self.dropout = dropout
         every = {site: range(g.layers) for site, g in geometry.sites.items()}
         self.layers: dict[Site, tuple[int, ...]] = {
             site: tuple(chosen) for site, chosen in (layers or every).items()
@@ -58,7 +64,9 @@ class KeysValues(Injection):
             side.reshape(-1, len(layers), g.kv_heads, dim).transpose(0, 1)
             for side, dim in zip(sides, (g.key_dim, g.value_dim), strict=True)
         )
-        return PromptKeyValues(keys, values, layers)
+        # Whatever measures, decodes or folds has no gradient to give to the virtual tokens.
+        trained = torch.is_grad_enabled() and rows.requires_grad
+        return PromptKeyValues(keys, values, layers, self.dropout if trained else 0.0)
 
     def tensors(self, rows: Tensor) -> dict[str, Tensor]:
         """`<site>.keys` `[layers, P, kv_heads, key_dim]`, `<site>.values`

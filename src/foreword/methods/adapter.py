@@ -3,8 +3,9 @@
 After the attention of each layer and after its feed-forward part stands a small network: down to a
 bottleneck, a nonlinearity, up again, and its input added. It moves, and the layer norms with it
 (section 2.1). Defaults: the paper's on GLUE (section 3.2): batches of 32, linear decay after a
-warm-up over a tenth of the steps, 20 epochs, a rate of 3e-4 (it searches 3e-5 to 3e-3, and
-bottlenecks of 8 to 256 at a width of 1024).
+warm-up over a tenth of the steps, 20 epochs (it compares 3 and 20), a rate of 3e-4 (it searches
+3e-5 to 3e-3, and bottlenecks of 8, 64 and 256 at a width of 1024); weight decay 0.01 as in the
+authors' code.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Adapter(BottleneckOptions, DeltaOptions):
         "learning_rate": 3e-4,
         "schedule": "linear",
         "warmup": 0.1,
-        "weight_decay": 0.0,
+        "weight_decay": 0.01,
     }
 
     name: Literal["adapter"]

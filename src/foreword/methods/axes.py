@@ -120,7 +120,12 @@ class LabelsInit(Data):
     """
 
     kind: Literal["labels"] = "labels"
-    labels: tuple[str, ...] = Field(min_length=1, description="the words of the classes")
+    labels: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="the words of the classes; null: the task's label words or labels, and none"
+        " where it asks for something else",
+    )
     most_common: int = Field(5000, ge=1, description="for the positions after the labels")
 
 
@@ -146,6 +151,16 @@ def some(chosen: tuple[Site, ...] | None) -> tuple[Site, ...] | None:
     if chosen is not None and (not chosen or len(set(chosen)) < len(chosen)):
         raise ValueError("name each site at most once, and at least one; or leave it out")
     return chosen
+
+
+PromptDropout = Annotated[
+    float,
+    Field(
+        ge=0,
+        lt=1,
+        description="on the virtual tokens' keys and values, in training steps, drawn for each row",
+    ),
+]
 
 
 SomeSites = Annotated[tuple[Site, ...] | None, AfterValidator(some)]

@@ -1,7 +1,7 @@
 """The embedding-only ablation of Prefix-Tuning (Li & Liang 2021, section 7.2).
 
 Virtual tokens are trained at the input alone, and the frozen layers compute what follows from them.
-Defaults: those of Prefix-Tuning; the section compares 1, 10 and 20 virtual tokens.
+Defaults: Prefix-Tuning's, and 10 virtual tokens: the paper compares 1, 10 and 20 (its table 5).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Full fine-tuning: every weight of the backbone moves, and no prompt is there.
 
-Defaults: what Devlin et al. 2019 (appendix A.3) found to work across tasks: batches of 32, a rate
-of 5e-5, 3 epochs, linear decay after a warm-up over a tenth of the steps, weight decay 0.01.
-Dropout inside the backbone stays off here, for every method alike.
+Defaults: batches of 32, a rate of 5e-5 and 3 epochs, each among those that Devlin et al. 2019
+(appendix A.3) found to work across tasks and the authors' code's own, and that code's linear decay
+after a warm-up over a tenth of the steps, and weight decay of 0.01. Dropout inside the
+backbone stays off here, for every method alike.
 """
 
 from __future__ import annotations

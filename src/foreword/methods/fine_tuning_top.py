@@ -1,8 +1,8 @@
 """Fine-tuning of the top layers: those before the last ones stay as they are.
 
 FT-top2, what Li & Liang 2021 (section 5.2) compare prefixes with: the last two layers of the
-decoder. The paper gives no settings of its own for it; the defaults are those of full fine-tuning
-(Devlin et al. 2019, appendix A.3).
+decoder. Defaults: the paper's for FT-top2 on E2E (the table of hyperparameters in its appendix):
+AdamW at 5e-5 with linear decay and no warm-up, batches of 10, 5 epochs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 
 from foreword.methods.axes import AnyDelta, TopLayers, TopOptions
 from foreword.methods.base import DeltaOptions, method
-from foreword.methods.fine_tuning import FineTuning
 
 
 @method
@@ -19,7 +18,13 @@ class FineTuningTop(TopOptions, DeltaOptions):
     """Options of fine-tuning of the top layers."""
 
     paper: ClassVar[str] = "Li & Liang 2021"
-    training_defaults: ClassVar[dict[str, Any]] = FineTuning.training_defaults
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 5,
+        "batch_size": 10,
+        "learning_rate": 5e-5,
+        "schedule": "linear",
+        "weight_decay": 0.0,
+    }
 
     name: Literal["fine-tuning-top"]
 

@@ -1,7 +1,8 @@
 """Infix-tuning (Li & Liang 2021, section 7.3), which Prefix-Tuning is compared with there.
 
 Trained keys and values at every layer, between source and target: the answer attends to them, the
-source does not. Defaults: those of Prefix-Tuning; the section compares 1, 10 and 20 virtual tokens.
+source does not. Defaults: Prefix-Tuning's, and 10 virtual tokens: the paper compares
+1, 10 and 20 (its table 5).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from foreword.methods.axes import (
     KeysValuesInit,
     Point,
     Positions,
+    PromptDropout,
     RandomInit,
     Reparameterization,
 )
@@ -34,5 +36,6 @@ class InfixTuning(PromptOptions):
     length: int = Field(10, ge=1, le=4096, description="virtual tokens")
     placement: Literal["infix"] = "infix"
     positions: Positions = "auto"
+    dropout: PromptDropout = 0.0
     reparameterization: Reparameterization = MLP()
     init: KeysValuesInit = RandomInit()

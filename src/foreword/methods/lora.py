@@ -3,7 +3,8 @@
 To chosen weight matrices is added a product of two thin ones, which move. Defaults: the paper's for
 GPT-2 on E2E (its table 11): rank 4 and alpha 32 on the attention's queries and values, dropout 0.1
 on the update's input, AdamW with weight decay 0.01, a rate of 2e-4 with linear decay after 500
-steps of warm-up, batches of 8, 5 epochs. The paper's label smoothing of 0.1 is not here.
+steps of warm-up, batches of 8, 5 epochs; gradients are not clipped, as in the authors' command. The
+paper's label smoothing of 0.1 is not here.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class LoRA(LowRankOptions, DeltaOptions):
         "schedule": "linear",
         "warmup": 500,
         "weight_decay": 0.01,
+        "clip": None,
     }
 
     name: Literal["lora"]

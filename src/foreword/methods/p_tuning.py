@@ -4,8 +4,8 @@ Trained vectors among the input's embeddings, in the slots of a template or all 
 bidirectional LSTM and an MLP make of a smaller table while they are trained. Defaults: the authors'
 code for knowledge probing (section 4.1): 9 virtual tokens, two LSTM layers, no dropout, batches of
 8, a rate of 1e-5, weight decay 5e-4, 100 epochs, the checkpoint that does best on the development
-set. It trains with Adam and decays the rate by 0.98 each epoch; here it is AdamW and a linear
-decay.
+set; gradients are not clipped. It trains with Adam and decays the rate by 0.98 each epoch; here it
+is AdamW and a linear decay.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class PTuning(PromptOptions):
         "learning_rate": 1e-5,
         "schedule": "linear",
         "weight_decay": 5e-4,
+        "clip": None,
     }
 
     name: Literal["p-tuning"]

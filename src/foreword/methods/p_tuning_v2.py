@@ -6,8 +6,8 @@ a classification head answers, on encoders and decoders (section 3.2). No repara
 default; the paper finds an MLP to help on some tasks and to harm on others (section 3.3). Which
 layers carry a prompt is a choice: its study adds them from the last layer downwards, and finds the
 deeper ones to matter most (section 4.3, figure 4). Defaults: 20 virtual tokens, a rate of 5e-3 and
-batches of 32 (its appendix searches 5e-3 to 1e-2, and lengths from 4 to 128 by task); the table
-starts from N(0, 1), as the authors' code does.
+batches of 32 (the authors choose rates and lengths by task); the table starts from N(0, 1), as the
+authors' code does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from foreword.methods.axes import (
     KeysValuesInit,
     Point,
     Positions,
+    PromptDropout,
     RandomInit,
     Reparameterization,
     Table,
@@ -46,6 +47,7 @@ class PTuningV2(PromptOptions):
     name: Literal["p-tuning-v2"]
     length: int = Field(20, ge=1, le=4096, description="virtual tokens")
     positions: Positions = "auto"
+    dropout: PromptDropout = 0.0
     sites: AttentionSites = None
     layers: ChosenLayers = None
     reparameterization: Reparameterization = Table(std=1.0)

@@ -1,9 +1,9 @@
 """Prefix-Tuning (Li & Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation").
 
 Trained keys and values before every layer's own, made by an MLP while training, on a frozen
-backbone. Defaults: the paper's for table-to-text (its table 4 and the authors' code): 10 virtual
-tokens (5 for WebNLG and 10 for DART and E2E), MLP of 512, AdamW, rate 8e-5 for E2E, linear decay
-without warm-up, batches of 10, 5 epochs.
+backbone. Defaults: the paper's for E2E (the table of hyperparameters in its appendix): 5 virtual
+tokens, AdamW at 8e-5 with linear decay and no warm-up, batches of 10, 5 epochs. The MLP is that of
+the authors' code: from the backbone's width to 512, tanh, to all keys and values.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from foreword.methods.axes import (
     KeysValuesInit,
     Point,
     Positions,
+    PromptDropout,
     RandomInit,
     Reparameterization,
 )
@@ -42,8 +43,9 @@ class PrefixTuning(PromptOptions):
     }
 
     name: Literal["prefix-tuning"]
-    length: int = Field(10, ge=1, le=4096, description="virtual tokens")
+    length: int = Field(5, ge=1, le=4096, description="virtual tokens")
     positions: Positions = "auto"
+    dropout: PromptDropout = 0.0
     sites: AttentionSites = None
     layers: ChosenLayers = None
     reparameterization: Reparameterization = MLP()

@@ -1,8 +1,8 @@
 """Prompt Tuning (Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning").
 
 Trained vectors before the input's embeddings, on a frozen backbone; nothing else. Defaults: the
-paper's (section 3 and its appendix): 100 virtual tokens, started from the 5,000 most common
-entries of the vocabulary where no class labels are given, a constant rate of 0.3, batches of 32,
+paper's (section 3 and its appendix): 100 virtual tokens, started from the class labels and, after
+them, from the 5,000 most common entries of the vocabulary; a constant rate of 0.3, batches of 32,
 30,000 steps, the checkpoint that does best on the development set. The paper trains with Adafactor;
 here it is AdamW, as everywhere.
 """
@@ -16,10 +16,10 @@ from pydantic import Field
 from foreword.methods.axes import (
     EmbeddingsInit,
     InputSites,
+    LabelsInit,
     Point,
     Positions,
     Table,
-    VocabularyInit,
 )
 from foreword.methods.base import PromptOptions, method
 
@@ -43,4 +43,4 @@ class PromptTuning(PromptOptions):
     positions: Positions = "auto"
     sites: InputSites = None
     reparameterization: Table = Table()
-    init: EmbeddingsInit = VocabularyInit()
+    init: EmbeddingsInit = LabelsInit()

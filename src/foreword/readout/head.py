@@ -22,13 +22,21 @@ class Head(Told):
         outputs: numbers it gives for each state.
         dropout: on the states, in training steps alone.
         hidden: width of a layer with tanh before the linear one; none if not given.
+        drops_hidden: whether dropout acts on what that layer gives, and not on the states.
     """
 
     def __init__(
-        self, width: int, outputs: int, *, dropout: float = 0.1, hidden: int | None = None
+        self,
+        width: int,
+        outputs: int,
+        *,
+        dropout: float = 0.1,
+        hidden: int | None = None,
+        drops_hidden: bool = False,
     ) -> None:
         super().__init__()
         self.dropout = dropout
+        self.drops_hidden = drops_hidden
         before = [] if hidden is None else [nn.Linear(width, hidden), nn.Tanh()]
         self.layers = nn.Sequential(*before, nn.Linear(hidden or width, outputs))
         for layer in self.layers:
@@ -40,9 +48,12 @@ class Head(Told):
         """From states `[N, width]` to `[N, outputs]`, in the head's own type."""
         active = self.training and torch.is_grad_enabled()
         first = next(self.layers.parameters())
-        states = nn.functional.dropout(states.to(first.dtype), self.dropout, training=active)
-        found: Tensor = self.layers(states)
-        return found
+        states = states.to(first.dtype)
+        for at, layer in enumerate(self.layers):
+            if at == (len(self.layers) - 1 if self.drops_hidden else 0):
+                states = nn.functional.dropout(states, self.dropout, training=active)
+            states = layer(states)
+        return states
 
     def states(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
         """The marked states of a batch, row after row: `[N, width]`."""

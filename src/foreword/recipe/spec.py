@@ -240,12 +240,28 @@ class HeadSpec(Data):
     hidden: int | None = Field(
         None, ge=1, le=65536, description="width of a layer with tanh before it; null: none"
     )
+    pooler: Literal["none", "frozen", "trained"] = Field(
+        "none",
+        description="the layer with tanh that an encoder such as BERT was pretrained with, before"
+        " the head's own: as it is, or trained with the head",
+    )
     pooling: Literal["auto", "first", "last", "mean", "prompt"] = Field(
         "auto",
         description="which state answers for a text: the first, the last, the mean of all, or that"
         " of the first virtual token of an encoder's input; auto: an encoder's first, a decoder's"
         " last",
     )
+
+    @model_validator(mode="after")
+    def _one_layer_before(self) -> HeadSpec:
+        if self.pooler != "none" and self.hidden is not None:
+            raise ValueError("give either `pooler` or `hidden`: each is the layer before the last")
+        if self.pooler != "none" and self.pooling not in ("auto", "first"):
+            raise ValueError(
+                f"`pooler` reads an encoder's first state, but `pooling` is {self.pooling}; leave "
+                "`pooling` out"
+            )
+        return self
 
 
 class VerbalizerSpec(Data):
@@ -359,6 +375,8 @@ class TaskSpec(Data):
             raise ValueError("`second` is for tasks with labels: give `data.label`")
         if self.limits.per_label is not None and answer != "label":
             raise ValueError("`limits.per_label` is for tasks with labels: give `data.label`")
+        if self.head.pooler != "none" and answer != "label":
+            raise ValueError("`head.pooler` is for tasks with labels: give `data.label`")
         self._check_verbalizer()
         return self
 

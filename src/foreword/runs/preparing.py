@@ -11,12 +11,12 @@ from foreword.backbone import Backbone, Decoding, load_backbone
 from foreword.errors import RecipeError
 from foreword.manifest import TaskId, said_of_trained
 from foreword.progress import Progress
+from foreword.readout import Head
 from foreword.recipe import Recipe, types_rule, written_input
-from foreword.runs.cautions import cautions
 from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
 from foreword.text import TextTask
 from foreword.tuned import TunedModel, compose
-from foreword.understanding import Cloze, HeadTask, soft_slots, task_of
+from foreword.understanding import Classification, Cloze, HeadTask, soft_slots, task_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Prepared:
         stated: the task as an artifact states it; `task` does it.
         model: the method's, at its random start, on `backbone`.
         how: decoding.
-        notes: what there is to say of label words, and of settings that hardly work.
+        notes: what there is to say of label words.
     """
 
     examples: RunExamples
@@ -49,14 +49,8 @@ class Prepared:
             f"{recipe.name}: {recipe.method.name} on {recipe.backbone.name} "
             f"({geometry.main.layers} layers, width {geometry.width}), {recipe.method.length} "
             f"virtual tokens, {trained} trained; {len(data.pairs)} training pairs{cut}, "
-            f"{_measured(data)} records"
+            f"{len(data.dev)} dev and {len(data.test)} {data.test_split} records"
         )
-
-
-def _measured(data: RunData) -> str:
-    """How many records are watched and measured; both may be the same ones."""
-    test = f"{len(data.test)} {data.test_split}"
-    return test if data.test_split == "dev" else f"{len(data.dev)} dev and {test}"
 
 
 def prepare(
@@ -73,7 +67,7 @@ def prepare(
         recipe: what is run.
         device: where the backbone is loaded to.
         backbone: the recipe's, if it is loaded already.
-        progress: told the notes.
+        progress: told what is odd about label words.
         trust_remote_code: run code that comes with the backbone.
 
     Raises:
@@ -100,13 +94,15 @@ def prepare(
     if rule := types_rule(backbone.dtype, recipe.training.precision):
         raise RecipeError("recipe", [rule])
     readout = task.readout(backbone) if isinstance(task, HeadTask) else None
+    if isinstance(task, Classification):
+        assert isinstance(readout, Head)
+        task.head.start(readout, backbone)
     notes = task.split_words(backbone) if isinstance(task, Cloze) else []
+    for line in notes:
+        progress.say(f"note: {line}")
     model = compose(backbone, recipe.method, readout, inside=soft_slots(task) > 0)
     how = Decoding(**recipe.decoding.model_dump())
     data = read_data(recipe, examples, task, model, how)
-    notes += cautions(recipe, len(data.pairs))
-    for line in notes:
-        progress.say(f"note: {line}")
     return Prepared(examples, stated, task, backbone, model, how, data, notes)
 
 

@@ -37,7 +37,6 @@ from foreword.recipe import (
     load_recipe,
     parse_recipe,
 )
-from foreword.run_files import ARTIFACT, CURVE, METRICS, holds_run, is_finished
 from foreword.runs import resuming
 from foreword.runs.curve import draw_curve
 from foreword.runs.data import (
@@ -45,9 +44,13 @@ from foreword.runs.data import (
     data_hashes,
 )
 from foreword.runs.folder import (
+    ARTIFACT,
+    CURVE,
+    METRICS,
     Run,
     choose_folder,
     claimed,
+    is_finished,
     read_run,
     remove_artifact,
     write_answers,
@@ -55,6 +58,7 @@ from foreword.runs.folder import (
 from foreword.runs.given import as_the_recipe_says
 from foreword.runs.pet import Procedure, soft_pairs
 from foreword.runs.preparing import prepare
+from foreword.runs.resuming import holds_run
 from foreword.runs.stages import Stages
 from foreword.training import History
 from foreword.training.checkpoints import FOLDER, LOG, Checkpoints, newest
@@ -64,7 +68,7 @@ from foreword.training.masking import masked_words
 from foreword.training.signals import Stop, Stopped, stop_on_signals
 from foreword.training.storage import Storage
 from foreword.tuned import TunedModel
-from foreword.understanding import Classification, Cloze
+from foreword.understanding import Classification, Cloze, class_words
 
 
 def train(
@@ -261,7 +265,9 @@ def _train(model: TunedModel, stages: Stages, folder: Path, about: dict[str, Any
     if saved is None:
         started = time.monotonic()
         examples = [pair.source + pair.target for pair in stages.data.pairs]
-        about["initial_fit_error"] = initialise(model, recipe.method.init, examples)
+        about["initial_fit_error"] = initialise(
+            model, recipe.method.init, examples, class_words(stages.task)
+        )
         _calibrate(model, stages)
         about["initialise_seconds"] = time.monotonic() - started
     else:

@@ -28,6 +28,7 @@ __all__ = [
     "Question",
     "Tagging",
     "Window",
+    "class_words",
     "soft_slots",
     "task_of",
     "text_of",
@@ -39,6 +40,15 @@ def soft_slots(task: TextTask | HeadTask) -> int:
     """How many virtual tokens a task's input has slots for."""
     text = text_of(task)
     return 0 if text is None else text.soft
+
+
+def class_words(task: TextTask | HeadTask) -> tuple[str, ...]:
+    """The words of a task's classes: its label words, or its labels where a head tells them."""
+    if isinstance(task, TextTask):
+        return ()
+    return (
+        tuple(w for words in task.words for w in words) if isinstance(task, Cloze) else task.labels
+    )
 
 
 def text_of(task: TextTask | HeadTask) -> TextTask | None:
@@ -70,7 +80,8 @@ def task_of(stated: TaskId) -> TextTask | HeadTask:
             f"task.labels: {str(list(stated.labels))[:200]}: a head tells at least two labels, and "
             "no two alike"
         )
-    head = HeadOptions(stated.head.dropout, stated.head.hidden, stated.head.pooling)
+    head_spec = stated.head
+    head = HeadOptions(head_spec.dropout, head_spec.hidden, head_spec.pooling, head_spec.pooler)
     if stated.answer == "tags":
         return Tagging(stated.labels, head, stated.max_tokens, stated.stride)
     if stated.answer == "span":

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from foreword.backbone import Backbone
-from foreword.errors import DataError
+from foreword.backbone import Backbone, stored_pooler
+from foreword.errors import DataError, UserError
 from foreword.layout import Pair
 from foreword.readout import Head, Told
 from foreword.tasks import Example
@@ -29,20 +30,49 @@ class HeadOptions:
         hidden: width of a layer with tanh before the last one; none where it is None.
         pooling: which state answers for a text: the first (an encoder's), the last (a decoder's),
             the mean of all, or that of the first virtual token in an encoder's input (PEFT's).
+        pooler: whether the layer before the last one is the backbone's own pooler, and moves.
     """
 
     dropout: float = 0.1
     hidden: int | None = None
     pooling: Pooling = "auto"
+    pooler: Literal["none", "frozen", "trained"] = "none"
 
     def made(self, kind: type[AnyHead], backbone: Backbone, outputs: int) -> AnyHead:
         """A new head for a backbone.
 
         Raises:
-            BackboneError: it is an encoder-decoder.
+            BackboneError: the backbone is an encoder-decoder.
         """
         backbone.check_takes_head()
-        return kind(backbone.hidden_width, outputs, dropout=self.dropout, hidden=self.hidden)
+        if self.pooler == "none":
+            return kind(backbone.hidden_width, outputs, dropout=self.dropout, hidden=self.hidden)
+        width = backbone.hidden_width
+        head = kind(width, outputs, dropout=self.dropout, hidden=width, drops_hidden=True)
+        head.layers[0].requires_grad_(self.pooler == "trained")
+        return head
+
+    def start(self, head: Head, backbone: Backbone) -> None:
+        """Give a new head the backbone's pooler, where it has one.
+
+        Raises:
+            UserError: the backbone has none.
+        """
+        if self.pooler == "none":
+            return
+        found = stored_pooler(backbone) if backbone.geometry.kind == "encoder" else None
+        width = backbone.hidden_width
+        if found is None or found[0].shape != (width, width):
+            raise UserError(
+                f"task.head.pooler: '{backbone.name}' ({backbone.model.config.model_type}) holds "
+                "no pooler, or one of another width; leave `pooler` out, or give `hidden` for a "
+                "new layer"
+            )
+        first = head.layers[0]
+        assert isinstance(first, nn.Linear)
+        with torch.no_grad():
+            first.weight.copy_(found[0])
+            first.bias.copy_(found[1])
 
 
 @dataclass(frozen=True)
