@@ -1,0 +1,50 @@
+"""The pages: their links lead somewhere, their Python runs, their recipes are recipes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from foreword.recipe import parse_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.slow
+def test_the_python_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks("python.md", "python")
+    for block in found:
+        exec(compile(block, "docs/python.md", "exec"), {})
+    assert len(found) == 5
+    assert capsys.readouterr().out.count("\n") >= 10
+
+
+def test_the_chat_pages_recipe_is_one() -> None:
+    (written,) = blocks("chat.md", "yaml")
+    recipe = parse_recipe(yaml.safe_load(written))
+    assert [message.role for message in recipe.task.input] == ["system", "user"]
+
+
+def test_every_training_field_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    for name in parse_recipe(yaml.safe_load(blocks("chat.md", "yaml")[0])).training.model_dump():
+        assert f"`{name}`" in page, name
