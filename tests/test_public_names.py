@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,5 +44,28 @@ def test_unknown_names_are_attribute_errors() -> None:
 def test_light_imports(statement: str) -> None:
     heavy = "{'torch', 'transformers', 'accelerate', 'datasets', 'matplotlib', 'sacrebleu'}"
     code = f"{statement}; import sys; sys.exit(' '.join({heavy} & sys.modules.keys()) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+ARTIFACTS = Path(__file__).parent / "artifacts_of_1_0"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["train", "--help"], ["ls", str(ARTIFACTS)], ["show", str(ARTIFACTS / "prefix")]],
+)
+def test_light_commands(words: list[str]) -> None:
+    """What computes nothing starts at once."""
+    heavy = (
+        "{'torch', 'transformers', 'accelerate', 'datasets', 'matplotlib', 'sacrebleu', 'numpy',"
+        " 'safetensors', 'tokenizers'}"
+    )
+    code = (
+        f"import sys; from foreword.cli import main; sys.argv = ['foreword', *{words!r}]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        f"sys.exit(' '.join({heavy} & sys.modules.keys()) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

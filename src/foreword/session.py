@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from transformers import set_seed
 
 from foreword.artifact import load_model
-from foreword.backbone import Backbone, Decoding, load_backbone
+from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.quantization import Quantization
 from foreword.errors import DataError, UserError
@@ -95,7 +94,7 @@ class LoadedPrompt:
         examples = [self.example(given, f"input {i + 1}") for i, given in enumerate(inputs)]
         fitted = fit_inputs(self.model, self.task, examples, how)
         if seed is not None:
-            set_seed(seed)
+            seed_all(seed)
         texts = decode(self.model, fitted.sources, how, batch_size=batch_size, advance=advance)
         cut = set(fitted.truncated)
         return [Answer(self.task.bare_answer(text), i in cut) for i, text in enumerate(texts)]
@@ -136,7 +135,7 @@ class LoadedPrompt:
     ) -> Report:
         """Decode examples and measure the answers, by the task's metrics if none are named."""
         if seed is not None:
-            set_seed(seed)
+            seed_all(seed)
         return evaluate(
             self.model,
             self.task,

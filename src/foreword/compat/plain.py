@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from foreword import files
 from foreword.artifact import load_model
@@ -67,6 +66,8 @@ def export_model(
         for name, parameter in plain.named_parameters():
             if name in weights:
                 parameter.copy_(weights[name])
+    from transformers import GenerationConfig
+
     plain.generation_config = GenerationConfig.from_model_config(plain.config)
     notes = _notes(manifest)
     with files.new_folder(folder) as temporary:

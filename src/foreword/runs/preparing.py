@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from transformers import set_seed
 
-from foreword.backbone import Backbone, Decoding, load_backbone
+from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
 from foreword.errors import RecipeError
 from foreword.manifest import TaskId, said_of_trained
 from foreword.progress import Progress
@@ -77,7 +76,7 @@ def prepare(
     examples = read_examples(recipe)
     stated = state_task(recipe, examples)
     task = task_of(stated)
-    set_seed(recipe.seed)
+    seed_all(recipe.seed)
     spec = recipe.backbone
     backbone = backbone or load_backbone(
         spec.name,

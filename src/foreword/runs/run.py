@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import set_seed
 
 from foreword import files
 from foreword.artifact import save_artifact
-from foreword.backbone import Backbone, default_device
+from foreword.backbone import Backbone, default_device, seed_all
 from foreword.backbone.devices import check_places, main_device
 from foreword.errors import RunError, UserError
 from foreword.initial import initialise
@@ -311,7 +310,7 @@ def _taught(
     procedure = Procedure(stages.recipe, folder, labels, examples, backbone, stages.progress, train)
     with stages.hardware.kept():
         softly, report = procedure.run()
-    set_seed(stages.recipe.seed)  # whether models were trained just now, or are there already
+    seed_all(stages.recipe.seed)  # whether models were trained just now, or are there already
     assert isinstance(model.readout, SequenceHead)
     model.readout.temperature = stages.recipe.method.temperature
     data = replace(stages.data, pairs=soft_pairs(model, stages.task, softly))

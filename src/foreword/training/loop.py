@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import get_scheduler
 
 from foreword.errors import RunError, UserError
 from foreword.layout import Layout, Pair
@@ -132,6 +131,8 @@ class _Loop:
             weight_decay=spec.weight_decay,
             fused=True,
         )
+        from transformers import get_scheduler  # imports PEFT where it is installed
+
         self.scheduler = get_scheduler(
             "constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
             self.optimizer,
