@@ -279,7 +279,7 @@ def test_did_you_mean(sections: dict[str, Any], line: str) -> None:
         ({"training": {"betas": [0.9]}}, "training.betas.1: is missing"),
         (
             {"training": {"betas": [0.9, 1.0]}},
-            "training.betas: both must be at least 0 and below 1",
+            "training.betas.1: must be less than 1, found 1.0",
         ),
         ({"training": {"betas": 3}}, "training.betas: expected a list, found 3"),
         ({"decoding": {"do_sample": "perhaps"}}, "decoding.do_sample: expected true or false"),

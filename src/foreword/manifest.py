@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from foreword import names
+from foreword.bounds import Column, Seed, Tokens
 from foreword.errors import ArtifactError
 from foreword.methods import METHODS, MethodChoice
 from foreword.recipe import DecodingSpec, HeadSpec, InputSpec, VerbalizerSpec, written_input
@@ -21,6 +22,10 @@ from foreword.recipe.problems import explain
 FORMAT = "1.0"
 MANIFEST, TENSORS, CARD = "foreword.json", "prompt.safetensors", "README.md"
 HEAD, DELTA = "head.safetensors", "delta.safetensors"
+
+
+Figure = Annotated[float, Field(ge=-1e15, le=1e15)]
+"""What a metric says."""
 
 
 class _Part(BaseModel):
@@ -64,16 +69,16 @@ class TaskId(_Part):
     labels: tuple[str, ...] = ()
     head: HeadSpec = HeadSpec()
     verbalizer: VerbalizerSpec | None = None
-    max_tokens: int | None = None
-    stride: int = 128
-    longest_answer: int = 30
+    max_tokens: Tokens | None = None
+    stride: Tokens = 128
+    longest_answer: Tokens = 30
     may_be_none: bool = False
     tells_apart: bool = True
     format: names.Format = "jsonl"
     references: str = "references"
     label: str | None = None
-    words: int = 1
-    tags: int | None = None
+    words: Column = 1
+    tags: Column | None = None
     group: str | None = None
     metrics: tuple[names.Metric, ...] = ()
 
@@ -95,10 +100,10 @@ class Manifest(_Part):
     backbone: BackboneId
     data: dict[str, dict[str, Any]] = {}
     recipe: dict[str, Any] = {}
-    seed: int = 0
-    trained_parameters: int | None = None
-    trained_share: float | None = None
-    metrics: dict[str, dict[str, float | None]] = {}
+    seed: Seed = 0
+    trained_parameters: Annotated[int, Field(ge=0, le=10**15)] | None = None
+    trained_share: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    metrics: dict[str, dict[str, Figure | None]] = {}
     versions: dict[str, str] = {}
     prompt_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     head_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")

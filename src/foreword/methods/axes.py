@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from foreword.bounds import Layer, Many, Rate, Scale, Some, Tokens
 from foreword.choices import Data as Data
 from foreword.sites import SITES as SITES
 from foreword.sites import Site as Site
@@ -17,7 +18,7 @@ class Table(Data):
     """The virtual tokens are themselves the parameters."""
 
     kind: Literal["table"] = "table"
-    std: float = Field(0.02, gt=0, description="standard deviation of a random start")
+    std: Scale = Field(0.02, description="standard deviation of a random start")
 
 
 class MLP(Data):
@@ -25,8 +26,8 @@ class MLP(Data):
 
     kind: Literal["mlp"] = "mlp"
     hidden: int = Field(512, ge=1, le=65536, description="width of the hidden layer")
-    fit_steps: int = Field(500, ge=1, description="Adam steps that fit it to real activations")
-    fit_learning_rate: float = Field(1e-4, gt=0, description="rate of those steps")
+    fit_steps: Some = Field(500, description="Adam steps that fit it to real activations")
+    fit_learning_rate: Rate = Field(1e-4, description="rate of those steps")
 
 
 class LSTM(Data):
@@ -41,8 +42,8 @@ class LSTM(Data):
     )
     layers: int = Field(2, ge=1, le=64, description="layers of the LSTM")
     dropout: float = Field(0.0, ge=0, lt=1, description="between the LSTM's layers")
-    fit_steps: int = Field(500, ge=1, description="Adam steps that fit it to a chosen start")
-    fit_learning_rate: float = Field(1e-3, gt=0, description="rate of those steps")
+    fit_steps: Some = Field(500, description="Adam steps that fit it to a chosen start")
+    fit_learning_rate: Rate = Field(1e-3, description="rate of those steps")
 
     @model_validator(mode="after")
     def _dropout_has_a_place(self) -> LSTM:
@@ -58,8 +59,8 @@ class ReluMLP(Data):
     hidden: int | None = Field(
         None, ge=1, le=65536, description="width of the hidden layers; default: the backbone's"
     )
-    fit_steps: int = Field(500, ge=1, description="Adam steps that fit it to a chosen start")
-    fit_learning_rate: float = Field(1e-3, gt=0, description="rate of those steps")
+    fit_steps: Some = Field(500, description="Adam steps that fit it to a chosen start")
+    fit_learning_rate: Rate = Field(1e-3, description="rate of those steps")
 
 
 Reparameterization = Annotated[Table | MLP, Field(discriminator="kind")]
@@ -77,8 +78,8 @@ class ActivationsInit(Data):
 
     kind: Literal["activations"] = "activations"
     text: str | None = Field(None, min_length=1, description="words to start from")
-    examples: int = Field(
-        0, ge=0, description="how many training examples, source and target, follow the text"
+    examples: Many = Field(
+        0, description="how many training examples, source and target, follow the text"
     )
 
     @model_validator(mode="after")
@@ -92,16 +93,15 @@ class UniformInit(Data):
     """Start from uniform numbers (Lester et al. 2021, 3.1: from -0.5 to 0.5)."""
 
     kind: Literal["uniform"] = "uniform"
-    range: float = Field(0.5, gt=0, description="from -range to range")
+    range: Scale = Field(0.5, description="from -range to range")
 
 
 class VocabularyInit(Data):
     """Start from the embeddings of common words, drawn at random (Lester et al. 2021, 3.1)."""
 
     kind: Literal["vocabulary"] = "vocabulary"
-    most_common: int = Field(
+    most_common: Tokens = Field(
         5000,
-        ge=1,
         description="how many entries to draw from; a vocabulary is ordered by frequency",
     )
 
@@ -126,7 +126,7 @@ class LabelsInit(Data):
         description="the words of the classes; null: the task's label words or labels, and none"
         " where it asks for something else",
     )
-    most_common: int = Field(5000, ge=1, description="for the positions after the labels")
+    most_common: Tokens = Field(5000, description="for the positions after the labels")
 
 
 Init = RandomInit | ActivationsInit | UniformInit | VocabularyInit | TextInit | LabelsInit
@@ -143,7 +143,7 @@ Positions = Annotated[
         " on a decoder, keep on an encoder where that is possible"
     ),
 ]
-Layers = tuple[int, ...] | dict[Site, tuple[int, ...]] | None
+Layers = tuple[Layer, ...] | dict[Site, tuple[Layer, ...]] | None
 
 
 def some(chosen: tuple[Site, ...] | None) -> tuple[Site, ...] | None:
@@ -199,7 +199,7 @@ class Full(Data):
 class TopOptions(Data):
     """How many layers move."""
 
-    layers: int = Field(2, ge=1, description="how many of the last layers move")
+    layers: int = Field(2, ge=1, le=10**4, description="how many of the last layers move")
 
 
 class TopLayers(TopOptions):
@@ -218,7 +218,10 @@ class BottleneckOptions(Data):
     """The size of bottleneck adapters, and what moves beside them."""
 
     reduction: float = Field(
-        16.0, ge=0.1, description="width of the backbone over that of an adapter's bottleneck"
+        16.0,
+        ge=0.1,
+        le=65536,
+        description="width of the backbone over that of an adapter's bottleneck",
     )
     size: int | None = Field(
         None,
@@ -240,7 +243,7 @@ class LowRankOptions(Data):
     """The size of low-rank updates, and what they are added to."""
 
     rank: int = Field(4, ge=1, le=65536, description="of each update")
-    alpha: float = Field(32.0, gt=0, description="an update counts alpha / rank times")
+    alpha: Scale = Field(32.0, description="an update counts alpha / rank times")
     dropout: float = Field(0.1, ge=0, lt=1, description="on an update's input, in training")
     targets: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None,

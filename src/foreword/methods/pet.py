@@ -23,6 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from foreword.bounds import Many, Rate, Rows, Some, Temperature
 from foreword.methods.axes import Data, Full, LabelWords
 from foreword.methods.base import DeltaOptions, method
 
@@ -83,28 +84,30 @@ class PET(DeltaOptions):
         description="label -> the word that stands for it, or several; of patterns without words of"
         " their own",
     )
-    models: int = Field(3, ge=1, description="how many are tuned for each pattern")
+    models: int = Field(3, ge=1, le=1000, description="how many are tuned for each pattern")
     tuned: Literal["fine-tuning", "fine-tuning-top", "bitfit", "adapter", "lora"] = Field(
         "fine-tuning", description="what of a model moves"
     )
-    steps: int = Field(1000, ge=0, description="optimizer steps of each model")
-    batch_size: int = Field(4, ge=1, description="labelled examples in each")
-    learning_rate: float = Field(1e-5, gt=0, description="of each model")
+    steps: Many = Field(1000, description="optimizer steps of each model")
+    batch_size: Rows = Field(4, description="labelled examples in each")
+    learning_rate: Rate = Field(1e-5, description="of each model")
     mlm_weight: float = Field(
         1e-4, ge=0, lt=1, description="of the loss on masked words of unlabelled examples"
     )
-    mlm_batch_size: int = Field(12, ge=1, description="unlabelled examples in each step")
+    mlm_batch_size: Rows = Field(12, description="unlabelled examples in each step")
     weighting: Literal["accuracy", "uniform"] = Field(
         "accuracy",
         description="how much a pattern counts: its accuracy on the labelled examples before"
         " training, or all alike",
     )
-    temperature: float = Field(2.0, gt=0, description="that softens what the classifier learns")
-    unlabelled: int = Field(10_000, ge=1, description="most examples that are labelled softly")
+    temperature: Temperature = Field(2.0, description="that softens what the classifier learns")
+    unlabelled: Some = Field(10_000, description="most examples that are labelled softly")
     generations: int = Field(
-        0, ge=0, description="iPET's; the paper: until a model learns from 1,000 examples"
+        0, ge=0, le=1000, description="iPET's; the paper: until a model learns from 1,000 examples"
     )
-    growth: float = Field(5.0, gt=1, description="by which a generation's training set grows")
+    growth: float = Field(
+        5.0, gt=1, le=1e6, description="by which a generation's training set grows"
+    )
     teachers: float = Field(
         0.25, gt=0, le=1, description="share of the other models that label for one"
     )

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from foreword import names
+from foreword.bounds import GPU, Beta, Column, Many, Rate, Rows, Seed, Some, Temperature, Tokens
 from foreword.choices import Data, NameIn
 from foreword.errors import TemplateError, did_you_mean
 from foreword.methods import METHODS, PET, MethodChoice, MethodOptions
@@ -63,7 +64,7 @@ class BackboneSpec(Data):
         description="weights of 4 or 8 bits: `quant_method` and that method's options, as"
         " transformers' own quantisation config has them",
     )
-    device_map: str | dict[str, str | int] | None = Field(
+    device_map: str | dict[str, str | GPU] | None = Field(
         None,
         description=f"a model spread over devices: {', '.join(DEVICE_RULES)}, or by module a GPU's"
         " number, cpu or disk",
@@ -137,14 +138,15 @@ class DataSpec(Data):
     hold_out: float | None = Field(
         None,
         gt=0,
+        le=1e9,
         description="instead of `dev`: how many training examples are kept for it, or below 1 the"
         " share of them; chosen by the seed",
     )
     references: str = Field("references", description="column with the answer, or a list of them")
     label: str | None = Field(None, description="column with the class, where rows are classified")
     group: str | None = Field(None, description="column by which results are also reported apart")
-    words: int = Field(1, ge=1, description="conll: column with the words, from 1")
-    tags: int | None = Field(None, ge=1, description="conll: column with the tags; default: last")
+    words: Column = Field(1, description="conll: column with the words, from 1")
+    tags: Column | None = Field(None, description="conll: column with the tags; default: last")
     only: Only | None = Field(None, description="xsum: which documents each split has")
 
     @field_validator("train", "dev", "test", "unlabelled")
@@ -200,18 +202,16 @@ def _asked_for(format: Any, label: Any) -> names.Answer:
 class Limits(Data):
     """How much of each file is used, from its beginning; `per_label` draws instead."""
 
-    train: int | None = Field(
+    train: Some | None = Field(
         None,
-        ge=1,
         description="training pairs (references); beside `per_label`, most examples in all",
     )
-    per_label: int | None = Field(
+    per_label: Some | None = Field(
         None,
-        ge=1,
         description="few-shot: so many training examples of each label, drawn by the seed",
     )
-    dev: int | None = Field(None, ge=1, description="records")
-    test: int | None = Field(None, ge=1, description="records")
+    dev: Some | None = Field(None, description="records")
+    test: Some | None = Field(None, description="records")
 
 
 class MessageSpec(Data):
@@ -301,9 +301,8 @@ class TaskSpec(Data):
     truncate: str | None = Field(
         None, description="field that is cut where an example is too long; without it: an error"
     )
-    max_tokens: int | None = Field(
+    max_tokens: Tokens | None = Field(
         None,
-        ge=1,
         description="longest input, or of squad and conll the longest window of it, special tokens"
         " included; null: what the context holds",
     )
@@ -316,13 +315,12 @@ class TaskSpec(Data):
     verbalizer: VerbalizerSpec | None = Field(
         None, description="label words, read where the input leaves room, instead of a head"
     )
-    stride: int = Field(
+    stride: Tokens = Field(
         128,
-        ge=1,
         description="squad, conll: tokens that neighbouring windows of a long context, or of a long"
         " sentence, share (of a sentence at most half a window)",
     )
-    longest_answer: int = Field(30, ge=1, description="squad: most tokens of an answer")
+    longest_answer: Tokens = Field(30, description="squad: most tokens of an answer")
     metrics: tuple[names.Metric, ...] | None = Field(
         None, description="what is measured; null: what is usual for the kind of task"
     )
@@ -482,22 +480,22 @@ def section_rules(data: Mapping[str, Any]) -> list[str]:
 class TrainingSpec(Data):
     """How the prompt is trained."""
 
-    epochs: float | None = Field(None, gt=0, description="passes over the data; or `steps`")
-    steps: int | None = Field(None, ge=1, description="optimizer steps; or `epochs`")
-    batch_size: int = Field(16, ge=1, description="examples per forward pass, all processes")
-    accumulation: int = Field(1, ge=1, description="forward passes per optimizer step")
-    learning_rate: float = Field(1e-3, gt=0)
-    head_learning_rate: float | None = Field(
-        None, gt=0, description="of the head; null: the same rate"
-    )
-    delta_learning_rate: float | None = Field(
-        None, gt=0, description="of the backbone's own weights that move; null: the same rate"
+    epochs: float | None = Field(None, gt=0, le=1e6, description="passes over the data; or `steps`")
+    steps: Some | None = Field(None, description="optimizer steps; or `epochs`")
+    batch_size: Rows = Field(16, description="examples per forward pass, all processes")
+    accumulation: Rows = Field(1, description="forward passes per optimizer step")
+    learning_rate: Rate = 1e-3
+    head_learning_rate: Rate | None = Field(None, description="of the head; null: the same rate")
+    delta_learning_rate: Rate | None = Field(
+        None, description="of the backbone's own weights that move; null: the same rate"
     )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: float = Field(0.0, ge=0, description="steps, or below 1 the share of all steps")
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
+    warmup: float = Field(0.0, ge=0, le=1e9, description="steps, or below 1 the share of all steps")
+    weight_decay: float = Field(0.0, ge=0, le=1e3)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    clip: float | None = Field(
+        1.0, gt=0, le=1e9, description="largest gradient norm; null: no clipping"
+    )
     loss: Literal["token_mean", "sequence_sum"] = Field(
         "token_mean",
         description="mean over target tokens, or the paper's sum over each sequence, mean over"
@@ -511,7 +509,7 @@ class TrainingSpec(Data):
         description="of a loss on masked words of unlabelled inputs beside that on label words"
         " (PET's)",
     )
-    mlm_batch_size: int = Field(12, ge=1, description="unlabelled inputs in each step for it")
+    mlm_batch_size: Rows = Field(12, description="unlabelled inputs in each step for it")
     gradient_checkpointing: bool = Field(
         False,
         description="compute each layer twice instead of keeping what it computes: less memory",
@@ -519,29 +517,23 @@ class TrainingSpec(Data):
     source_cache: float = Field(
         1.0,
         ge=0,
+        le=1e6,
         description="an infix on a frozen backbone: most gigabytes for keys and values of sources,"
         " kept over all epochs; 0: none are kept",
     )
-    evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations")
+    evaluate_every: Some | None = Field(None, description="steps between evaluations")
     best_by: Annotated[str, NameIn(names.METRICS, "loss")] | None = Field(
         "loss",
         description="which evaluation keeps the best prompt: by the loss, or by a metric of what"
         " the task asks for; null: keep the last",
     )
-    patience: int | None = Field(
-        None, ge=1, description="stop after so many evaluations without a better one"
+    patience: Some | None = Field(
+        None, description="stop after so many evaluations without a better one"
     )
-    checkpoint_every: int | None = Field(
-        None, ge=1, description="steps between checkpoints; null: by time, at most 1 % of it"
+    checkpoint_every: Some | None = Field(
+        None, description="steps between checkpoints; null: by time, at most 1 % of it"
     )
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
-
-    @field_validator("betas")
-    @classmethod
-    def _betas_below_one(cls, betas: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError("both must be at least 0 and below 1")
-        return betas
 
     @model_validator(mode="after")
     def _rules(self) -> TrainingSpec:
@@ -553,15 +545,15 @@ class TrainingSpec(Data):
 class DecodingSpec(Data):
     """How answers are decoded (names as in transformers' GenerationConfig)."""
 
-    max_new_tokens: int = Field(64, ge=1)
-    num_beams: int = Field(1, ge=1)
+    max_new_tokens: Tokens = 64
+    num_beams: int = Field(1, ge=1, le=1024)
     do_sample: bool = False
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    repetition_penalty: float = Field(1.0, gt=0)
-    length_penalty: float = 1.0
-    no_repeat_ngram_size: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0, le=10**7)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100)
+    length_penalty: float = Field(1.0, ge=-20, le=20)
+    no_repeat_ngram_size: int = Field(0, ge=0, le=10**6)
     stop: tuple[str, ...] = Field((), description="stop words: the answer ends before the first")
 
     @model_validator(mode="after")
@@ -583,11 +575,9 @@ class DecodingSpec(Data):
 class EvaluationSpec(Data):
     """What is measured after training, and how."""
 
-    batch_size: int = Field(
-        32, ge=1, description="rows measured together, during training and after it"
-    )
+    batch_size: Rows = Field(32, description="rows measured together, during training and after it")
     backbone_alone: bool = Field(True, description="measure the backbone without the prompt too")
-    samples: int = Field(3, ge=0, description="outputs shown at the end")
+    samples: Many = Field(3, description="outputs shown at the end")
 
 
 class Recipe(Data):
@@ -605,7 +595,7 @@ class Recipe(Data):
     training: TrainingSpec = TrainingSpec(steps=1000)
     decoding: DecodingSpec = DecodingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: Seed = 0
 
     @field_validator("backbone", mode="before", json_schema_input_type=BackboneSpec | str)
     @classmethod
