@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +66,37 @@ def test_recipe_error_counts_its_problems() -> None:
 )
 def test_did_you_mean(name: str, known: list[str], hint: str) -> None:
     assert did_you_mean(name, known) == hint
+
+
+def _messages(file: Path) -> Iterator[str]:
+    """The texts of a module that are neither documentation nor what `argument` is given."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    apart = {
+        id(text)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "argument"
+        for text in ast.walk(node)
+    }
+    apart |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in apart:
+            yield node.value
+
+
+def test_what_python_calls_speaks_of_no_flag_of_the_command_line() -> None:
+    """Outside of the command line a flag is named through `argument` alone."""
+    package = Path(errors.__file__).parent
+    shown = {"manifest.py": ["--text"]}  # a model card shows a command
+    for file in sorted(package.rglob("*.py")):
+        if {"cli", "bundled"} & set(file.relative_to(package).parts):
+            continue
+        flags = [flag for text in _messages(file) for flag in re.findall(r"--[a-z][a-z-]*", text)]
+        assert flags == shown.get(file.name, []), file
+
+
+def test_an_argument_is_named_as_it_was_given() -> None:
+    assert errors.argument("--other-backbone") == "`other_backbone`"
+    assert errors.argument("--resume", "`resume=True`") == "`resume=True`"
+    with errors.named_as_flags():
+        assert errors.argument("--resume", "`resume=True`") == "--resume"
+    assert errors.argument("--out") == "`out`"

@@ -83,7 +83,7 @@ def test_occupied_folders_are_refused(tmp_path: Path) -> None:
     for place in (folder, folder / "file"):
         with pytest.raises(UserError, match="is there already and is not empty"):
             files.refuse_occupied(place)
-        with pytest.raises(UserError, match="--out"), files.new_folder(place):
+        with pytest.raises(UserError, match="name another folder"), files.new_folder(place):
             pass
     assert [file.name for file in folder.iterdir()] == ["file"]
 

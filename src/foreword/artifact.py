@@ -25,7 +25,7 @@ from foreword import files
 from foreword.backbone import Backbone, load_backbone
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.quantization import Quantization
-from foreword.errors import ArtifactError, BackboneError, RunError
+from foreword.errors import ArtifactError, BackboneError, RunError, argument
 from foreword.manifest import (
     CARD,
     DELTA,
@@ -207,13 +207,15 @@ def load_model(
         except BackboneError as error:
             if str(error).startswith("backbone.quantization"):
                 raise BackboneError(
-                    f"{folder}: {error}; --quantization none loads the backbone unquantised"
+                    f"{folder}: {error}; {argument('--quantization none', '`quantization={}`')} "
+                    "loads the backbone unquantised"
                 ) from error
             if str(error).startswith("backbone."):
                 raise BackboneError(f"{folder}: {error}") from error
             raise BackboneError(
-                f"{folder}: {error}. If it lies elsewhere, name it with --backbone; an artifact "
-                "does not download by itself (--download lets it)"
+                f"{folder}: {error}. If it lies elsewhere, name it with "
+                f"{argument('--backbone')}; an artifact does not download by itself "
+                f"({argument('--download', '`download=True`')} lets it)"
             ) from error
     backbone = backbone.with_bos(manifest.tokens.bos)
     if not other_backbone:
@@ -259,8 +261,8 @@ def _check_backbone(folder: Path, manifest: Manifest, backbone: Backbone) -> Non
             raise ArtifactError(
                 f"{folder}: was trained on '{manifest.backbone.name}' whose {what} have sha256 "
                 f"{trained[:12]}…, but those of '{backbone.name}' have {found[:12]}…. Name the "
-                "right backbone with --backbone, or take this one all the same with "
-                "--other-backbone"
+                f"right backbone with {argument('--backbone')}, or take this one all the same with "
+                f"{argument('--other-backbone', '`other_backbone=True`')}"
             )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from foreword import names
-from foreword.errors import UserError
+from foreword.errors import UserError, argument
 from foreword.methods import MethodOptions as MethodOptions
 from foreword.methods import method as method
 
@@ -80,9 +80,9 @@ def load_plugin(file: Path | str) -> None:
     Raises:
         UserError: there is no such file, it is no Python, or running it failed.
     """
-    path = Path(file)
+    path, given = Path(file), f"{argument('--plugin', 'plugin')} {file}"
     if not path.is_file():
-        raise UserError(f"--plugin {file}: no such file; give the path of a Python file")
+        raise UserError(f"{given}: no such file; give the path of a Python file")
     path = path.resolve()
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     name = f"foreword_plugin_{path.stem}_{digest}"
@@ -90,7 +90,7 @@ def load_plugin(file: Path | str) -> None:
         return
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"--plugin {file}: is no Python file; its name must end in .py")
+        raise UserError(f"{given}: is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -101,5 +101,5 @@ def load_plugin(file: Path | str) -> None:
     except Exception as error:
         del sys.modules[name]
         raise UserError(
-            f"--plugin {file}: running it failed with {type(error).__name__}: {error}"
+            f"{given}: running it failed with {type(error).__name__}: {error}"
         ) from error

@@ -143,7 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise UserError(
                 f"{folder}: another process is writing into it now; wait for it, or name another "
-                "folder with --out"
+                "folder"
             ) from error
         except OSError:
             pass  # a file system without locks
@@ -155,7 +155,7 @@ def locked(folder: Path) -> Iterator[None]:
 def refuse_occupied(folder: Path) -> None:
     """Raise UserError if there is something at `folder` that a new one would replace."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already and is not empty; name another with --out")
+        raise UserError(f"{folder}: is there already and is not empty; name another folder")
 
 
 def sha256(file: Path) -> str:

@@ -18,6 +18,7 @@ from foreword.errors import ArtifactError
 from foreword.methods import METHODS, MethodChoice
 from foreword.recipe import DecodingSpec, HeadSpec, InputSpec, VerbalizerSpec, written_input
 from foreword.recipe.problems import explain
+from foreword.run_files import holds_run, how_to_go_on, is_finished
 
 FORMAT = "1.0"
 MANIFEST, TENSORS, CARD = "foreword.json", "prompt.safetensors", "README.md"
@@ -122,6 +123,11 @@ def read_manifest(folder: Path | str) -> Manifest:
     except FileNotFoundError as error:
         if not Path(folder).exists():
             raise ArtifactError(f"{folder}: is no artifact, there is no such folder") from error
+        if holds_run(Path(folder)) and not is_finished(Path(folder)):
+            raise ArtifactError(
+                f"{folder}: holds a run that has not ended, and so no artifact yet; "
+                f"{how_to_go_on(Path(folder))} goes on with the run"
+            ) from error
         raise ArtifactError(f"{folder}: is no artifact, it has no {MANIFEST}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{file}: cannot be read as JSON: {error}") from error

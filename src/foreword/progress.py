@@ -13,8 +13,8 @@ from foreword.characters import printable
 class Progress(Protocol):
     """What long work tells about itself."""
 
-    def begin(self, title: str, total: int) -> None:
-        """A stage of `total` units starts; the one before it is over."""
+    def begin(self, title: str, total: int, done: int = 0) -> None:
+        """A stage of `total` units starts, `done` of them before now; the one before it is over."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """`count` units are done; `note` says how it goes (a loss, a score)."""
@@ -29,7 +29,7 @@ class Progress(Protocol):
 class Silent:
     """No output at all."""
 
-    def begin(self, title: str, total: int) -> None:
+    def begin(self, title: str, total: int, done: int = 0) -> None:
         """Nothing."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -48,11 +48,13 @@ class PlainLog:
     def __init__(self, every: float = 10.0) -> None:
         self.every = every
         self.title, self.total, self.done, self.note = "", 0, 0, ""
-        self.started = self.last = 0.0
+        self.before, self.started = 0, 0.0
+        self.last = 0.0
 
-    def begin(self, title: str, total: int) -> None:
+    def begin(self, title: str, total: int, done: int = 0) -> None:
         """Start a stage."""
-        self.title, self.total, self.done, self.note = title, total, 0, ""
+        self.title, self.total, self.done, self.note = title, total, done, ""
+        self.before = done
         self.started = self.last = time.monotonic()
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -64,7 +66,7 @@ class PlainLog:
             return
         self.last = now
         spent = now - self.started
-        left = spent / self.done * (self.total - self.done)
+        left = spent / max(1, self.done - self.before) * (self.total - self.done)
         self.say(
             f"{self.title} {self.done}/{self.total} {self.note} "
             f"[{_clock(spent)} spent, {_clock(left)} left]".replace("  ", " ")
@@ -107,9 +109,9 @@ class Bar:
         self.task: TaskID | None = None
         self.progress.start()
 
-    def begin(self, title: str, total: int) -> None:
+    def begin(self, title: str, total: int, done: int = 0) -> None:
         """Start a stage under the ones before."""
-        self.task = self.progress.add_task(printable(title), total=total, note="")
+        self.task = self.progress.add_task(printable(title), total=total, completed=done, note="")
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Move the bar."""

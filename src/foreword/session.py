@@ -13,7 +13,7 @@ from foreword.artifact import load_model
 from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.quantization import Quantization
-from foreword.errors import DataError, UserError
+from foreword.errors import DataError, UserError, argument
 from foreword.evaluation import Report, decode, evaluate, fit_inputs, tell
 from foreword.manifest import Manifest, artifact_folder, read_manifest
 from foreword.names import ASKED
@@ -258,8 +258,8 @@ def _trusted(
     """A backbone with code of its own: the user names it, never the artifact."""
     if name is None:
         raise UserError(
-            "trust_remote_code: name the backbone whose code you trust (--backbone); code of one "
-            "that only the artifact names is never run"
+            f"{argument('--trust-remote-code')}: name the backbone whose code you trust with "
+            f"{argument('--backbone')}; code of one that only the artifact names is never run"
         )
     manifest = read_manifest(folder)
     return load_backbone(

@@ -100,7 +100,7 @@ def coded(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_code_that_is_not_trusted_is_refused_with_the_flags_name(coded: Path) -> None:
-    said = r"comes with code of its own.*--trust-remote-code \(in Python trust_remote_code=True\)"
+    said = r"comes with code of its own.*`trust_remote_code=True`; for an artifact"
     with pytest.raises(BackboneError, match=said):
         load_backbone(str(coded))
 

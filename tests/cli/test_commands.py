@@ -99,7 +99,9 @@ def test_train_writes_results_to_stdout_and_progress_to_stderr(foreword: Command
     for part in ("2 test records", "BLEU", "prefix-tuning", "artifact  runs/quickstart/artifact"):
         assert part in done.out
     assert not re.search(r"train \d+/\d+", done.out)
-    assert re.search(r"^train 2/2 loss \d+\.\d+ \[0:\d\d spent, 0:00 left\]$", done.err, re.M)
+    assert re.search(
+        r"^train 2/2 loss \d+\.\d+, dev loss \d+\.\d+ \[0:\d\d spent, 0:00 left\]$", done.err, re.M
+    )
     assert re.search(r"^measure the prompt 2/2 ", done.err, re.M)
     assert "\x1b" not in done.out + done.err
     again = foreword("train", QUICKSTART, "--device", "cpu", "--json", *small())

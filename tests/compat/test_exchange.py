@@ -143,7 +143,7 @@ def test_a_run_folder_is_exported_and_our_names_stay_here(mini, tmp_path) -> Non
     card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
     assert "foreword/mini" in card
     assert mini.sha256 in card
-    with pytest.raises(ArtifactError, match="names no base model; name it with --backbone"):
+    with pytest.raises(ArtifactError, match="names no base model; name it with `backbone`"):
         foreword.import_peft(tmp_path / "adapter", tmp_path / "back")
     back = foreword.import_peft(tmp_path / "adapter", tmp_path / "back", backbone="foreword/mini")
     assert back.backbone.sha256 == mini.sha256
@@ -205,7 +205,7 @@ def test_where_a_prompt_started_is_recorded(mini, tmp_path) -> None:
 
 def test_an_adapter_of_another_backbone(adapter, tiny_backbone, tmp_path) -> None:
     for family in ("gpt2", "llama"):
-        with pytest.raises(ArtifactError, match=r"num_layers is 6, but backbone .* --backbone"):
+        with pytest.raises(ArtifactError, match=r"num_layers is 6, but backbone .* `backbone`"):
             foreword.import_peft(adapter, tmp_path / "it", backbone=tiny_backbone(family))
     assert list(tmp_path.iterdir()) == []
 

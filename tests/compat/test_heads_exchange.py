@@ -303,12 +303,12 @@ REFUSED = {
         "SEQ_CLS",
         "prefix",
         {"labels": ("a", "b")},
-        "3 outputs, but --labels has 2",
+        "3 outputs, but `labels` has 2",
     ),
     "same labels": ("bert", "SEQ_CLS", "prefix", {"labels": ("a", "b", "a")}, "not all different"),
     "no labels": ("bert", "SEQ_CLS", "prefix", {}, "config of .* names 2 labels"),
-    "a span's": ("bert", "QUESTION_ANS", "prefix", {"labels": ("a",)}, "leave --labels out"),
-    "a text's": ("t5", "SEQ_2_SEQ_LM", "prompt", {"labels": ("a",)}, "leave --labels out"),
+    "a span's": ("bert", "QUESTION_ANS", "prefix", {"labels": ("a",)}, "leave `labels` out"),
+    "a text's": ("t5", "SEQ_2_SEQ_LM", "prompt", {"labels": ("a",)}, "leave `labels` out"),
 }
 
 

@@ -494,7 +494,7 @@ TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
         lambda t: t.update({f"{Q}.lora_A.default.weight": t.pop(f"{Q}.lora_A.weight")}),
         "expected .* alone",
     ),
-    "other name": (lambda t: moved(t, Q, f"{Q}s"), "q_projs is no linear layer of .*--backbone"),
+    "other name": (lambda t: moved(t, Q, f"{Q}s"), "q_projs is no linear layer of .*`backbone`"),
     "output": (lambda t: moved(t, Q, "base_model.model.lm_head"), "lm_head is the output layer"),
     "no layer": (lambda t: moved(t, Q, "base_model.model.model.norm"), "norm is no linear layer"),
     "narrow": (

@@ -324,7 +324,7 @@ def test_base_models_that_go_astray(name: str, copy: Any, monkeypatch: Any) -> N
     folder = copy(0)
     monkeypatch.chdir(folder)
     set_config(folder, base_model_name_or_path=name)
-    assert "base_model_name_or_path" in (said := verdict(folder, None)) or "--backbone" in said
+    assert "base_model_name_or_path" in (said := verdict(folder, None)) or "`backbone`" in said
 
 
 class Payload:

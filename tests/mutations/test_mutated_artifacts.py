@@ -204,7 +204,7 @@ def test_a_backbone_of_other_weights(folder: Path, mini: Backbone) -> None:
     for part in ("backbone", "tokens"):
         other = {**manifest, part: {**manifest[part], "sha256": "0" * 64}}
         file.write_text(json.dumps(other), encoding="utf-8")
-        with pytest.raises(ArtifactError, match="--other-backbone"):
+        with pytest.raises(ArtifactError, match="`other_backbone=True`"):
             load(folder, backbone=mini)
         load(folder, backbone=mini, other_backbone=True)
 

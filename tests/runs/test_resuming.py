@@ -44,9 +44,11 @@ class Told:
     def __init__(self, at: int | None = None) -> None:
         self.at, self.done, self.title = at, 0, ""
         self.lines: list[str] = []
+        self.begun: dict[str, tuple[int, int]] = {}
 
-    def begin(self, title: str, total: int) -> None:
+    def begin(self, title: str, total: int, done: int = 0) -> None:
         self.title = title
+        self.begun[title] = (done, total)
         if self.at is not None and title != "train":
             raise Killed
 
@@ -112,6 +114,7 @@ def test_killed_anywhere_it_ends_the_same(whole: Run, mini: Backbone, tmp_path: 
     assert contents(run) == contents(whole)
     assert run.metrics["training"]["resumed_at"] == [0, 2, 6]
     assert f"goes on from {out / 'checkpoints' / 'step-000006'}" in told.lines
+    assert told.begun["train"] == (6, STEPS)
     assert {p.name for p in out.iterdir()} == {p.name for p in whole.folder.iterdir()}
     assert "checkpoints" not in {p.name for p in out.iterdir()}
 
@@ -284,7 +287,9 @@ def test_without_out_the_newest_unfinished(
 
 
 def test_what_is_in_the_way(mini: Backbone, half: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds an unfinished run; go on with it by --resume"):
+    with pytest.raises(
+        UserError, match=r"holds an unfinished run; go on with the run by `resume=True`"
+    ):
         start(mini, half)
     foreign = tmp_path / "foreign"
     foreign.mkdir()

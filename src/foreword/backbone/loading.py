@@ -32,7 +32,7 @@ from foreword.backbone.model import Backbone
 from foreword.backbone.quantization import Quantization
 from foreword.backbone.silence import quiet
 from foreword.backbone.tokens import BosRule, Tokens
-from foreword.errors import BackboneError, did_you_mean
+from foreword.errors import BackboneError, argument, did_you_mean
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 _FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
@@ -117,8 +117,9 @@ def load_backbone(
         if not trust_remote_code and "trust_remote_code" in str(error):
             raise BackboneError(
                 f"backbone '{name}': comes with code of its own, which is not run unless you trust "
-                "it: read it, then give --trust-remote-code (in Python trust_remote_code=True); "
-                "for an artifact name the backbone with --backbone as well"
+                "it: read it, then give "
+                f"{argument('--trust-remote-code', '`trust_remote_code=True`')}; for an artifact "
+                f"name the backbone with {argument('--backbone')} as well"
             ) from error
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if not isinstance(error, _FAILURES):

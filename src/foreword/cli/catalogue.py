@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -63,14 +63,11 @@ def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, li
     from foreword.cli.tables import figure, print_table, title_of
 
     if found:
-        table = Table(box=box.SIMPLE_HEAD)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for column in ("artifact", "method", "tokens", "backbone", "scores", "kB"):
-            table.add_column(
-                column,
-                justify="right" if column in ("tokens", "kB") else "left",
-                overflow="fold",
-                min_width=24 if column == "artifact" else None,
-            )
+            number = column in ("tokens", "kB")  # never broken, whatever else is
+            justify: Literal["left", "right"] = "right" if number else "left"
+            table.add_column(column, justify=justify, overflow="fold", no_wrap=number)
         for entry in found:
             scores = ", ".join(
                 f"{title_of(name).split(' (')[0]} {figure(name, value)}"

@@ -96,4 +96,5 @@ class _Console(Console):
 def print_table(table: Any) -> None:
     """To standard output, as wide as it needs where that is no terminal."""
     with standard_output():
-        _Console(None if Console().is_terminal else 100).print(table)
+        wide = None if Console().is_terminal else _Console(10_000).measure(table).maximum
+        _Console(wide).print(table)

@@ -69,14 +69,17 @@ def train(
     overrides = [f"{key}={json.dumps(v)}" for key, v in flags.items() if v is not None]
     checked = load_recipe(recipe, [*overrides, *(set_ or [])], say=complain)
 
+    if dry_run and resume:
+        raise UserError("--dry-run: trains nothing, so --resume has nothing to go on with")
+    if not dry_run:
+        _check_folder(out, resume)
+
     from foreword.progress import progress_for_terminal
     from foreword.runs import Stopped
     from foreword.runs import train as run_recipe
 
     progress = progress_for_terminal()
     if dry_run:
-        if resume:
-            raise UserError("--dry-run: trains nothing, so --resume has nothing to go on with")
         _dry_run(checked, on, as_json)
         return
     try:
@@ -96,6 +99,16 @@ def train(
         progress.end()
     if run.metrics:
         _print_json(run) if as_json else _print_run(run)
+
+
+def _check_folder(out: Path | None, resume: bool) -> None:
+    """Refuse a folder that cannot be a run's before anything slow is imported."""
+    from foreword.run_files import RUNS, refuse_for_new_run, refuse_unwritable
+
+    if out is None or resume:
+        refuse_unwritable(out or RUNS)
+    else:
+        refuse_for_new_run(out)
 
 
 def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foreword.backbone import Backbone, reads_spans_off_it, stored_pooler
 from foreword.compat.adapter import HEADS, WEIGHTS, Adapter, PromptAdapter, PTuningAdapter
-from foreword.errors import ArtifactError
+from foreword.errors import ArtifactError, argument
 from foreword.readout import Head
 from foreword.recipe import HeadSpec
 
@@ -88,7 +88,7 @@ def read_head(
         if labels:
             raise ArtifactError(
                 f"{adapter.folder}: {adapter.config.task_type} writes texts and has no labels; "
-                "leave --labels out"
+                f"leave {argument('--labels')} out"
             )
         return None
     if backbone.geometry.kind == "encoder-decoder":
@@ -185,7 +185,8 @@ def _pooler(adapter: Adapter, backbone: Backbone) -> Layer:
         raise ArtifactError(
             f"{adapter.folder}: its head reads the pooler of '{backbone.name}', but that "
             "checkpoint holds none: transformers made one up at random where it was trained, and "
-            "PEFT did not save it. Name the backbone with the pooler it was trained on (--backbone)"
+            f"PEFT did not save it. With {argument('--backbone')} name the "
+            "backbone whose pooler it was trained on"
         )
     weight, bias = found
     for a, b in (pair for name, pair in adapter.updates.items() if is_pooler(name)):
@@ -194,7 +195,7 @@ def _pooler(adapter: Adapter, backbone: Backbone) -> Layer:
             raise ArtifactError(
                 f"{adapter.folder / WEIGHTS}: its update of the pooler is {found_shape}, but the "
                 f"pooler of '{backbone.name}' {list(weight.shape)}; name the right one with "
-                "--backbone"
+                f"{argument('--backbone')}"
             )
         update = (adapter.alpha / adapter.rank) * (b.double() @ a.double())
         weight = (weight.double() + update.to(weight.device)).to(weight.dtype)
@@ -215,7 +216,7 @@ def _check_shapes(
             raise ArtifactError(
                 f"{adapter.folder / WEIGHTS}: its head has {_shapes(adapter)}, but the states of "
                 f"'{backbone.name}' are {backbone.hidden_width} wide; name the right one with "
-                "--backbone"
+                f"{argument('--backbone')}"
             )
         width = weight.shape[0]
     if answer == "span" and width != 2:
@@ -235,21 +236,23 @@ def _labels(
     if answer == "span":
         if given:
             raise ArtifactError(
-                f"{adapter.folder}: QUESTION_ANS tells a span and has no labels; leave --labels out"
+                f"{adapter.folder}: QUESTION_ANS tells a span and has no labels; leave "
+                f"{argument('--labels')} out"
             )
         return ()
     stated = getattr(backbone.model.config, "id2label", None) or {}
     labels = tuple(given or (str(stated[i]) for i in sorted(stated)))
     if len(labels) != count:
-        where = "--labels has" if given else f"the config of '{backbone.name}' names"
+        where = f"{argument('--labels')} has" if given else f"the config of '{backbone.name}' names"
         raise ArtifactError(
             f"{adapter.folder}: its head has {count} outputs, but {where} {len(labels)} labels "
-            f"({', '.join(labels)[:200]}); give all of them in their order with --labels"
+            f"({', '.join(labels)[:200]}); give all of them in their order with "
+            f"{argument('--labels')}"
         )
     if len(set(labels)) < count:
         raise ArtifactError(
             f"{adapter.folder}: the labels {', '.join(labels)[:200]} are not all different; give "
-            "them with --labels"
+            f"them with {argument('--labels')}"
         )
     return labels
 

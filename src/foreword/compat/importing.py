@@ -25,7 +25,7 @@ from foreword.compat.adapter import (
 )
 from foreword.compat.heads import AdapterHead, is_pooler, read_head
 from foreword.compat.low_rank import updated
-from foreword.errors import ArtifactError, BackboneError, TemplateError, UserError
+from foreword.errors import ArtifactError, BackboneError, TemplateError, UserError, argument
 from foreword.manifest import Manifest, TaskId
 from foreword.methods import MethodChoice, PrefixTuning, PromptTuning, PTuning, axes
 from foreword.names import DEFAULT_METRICS
@@ -102,7 +102,8 @@ def import_peft(
 
 def _refuse_slots(task: TextTask) -> None:
     """The virtual tokens stand where PEFT put them, and its heads read no mask."""
-    for option, template in (("--input", task.input), ("--second", task.second)):
+    texts = {argument("--input"): task.input, argument("--second"): task.second}
+    for option, template in texts.items():
         if not isinstance(template, Template):
             continue  # there is none, or messages, which have no such slots
         for piece in template.pieces:
@@ -113,8 +114,9 @@ def _refuse_slots(task: TextTask) -> None:
             else:
                 continue
             raise TemplateError(
-                f"{option}: {excerpt(template.source)} has the slot {shown(piece).strip()}, but "
-                f"PEFT stores no template, and {why}; leave the slot out"
+                f"{option}: {excerpt(template.source)} has the slot "
+                f"{shown(piece).strip()}, but PEFT stores no template, and {why}; leave "
+                "the slot out"
             )
 
 
@@ -124,7 +126,7 @@ def _check_kind(adapter: Adapter, backbone: Backbone) -> None:
     if expected is not None and kind != expected:
         raise ArtifactError(
             f"{adapter.folder}: was trained on {_a(expected)} (task type {task_type}), but "
-            f"'{backbone.name}' is {_a(kind)}; name the right one with --backbone"
+            f"'{backbone.name}' is {_a(kind)}; name the right one with {argument('--backbone')}"
         )
     if not isinstance(adapter.config, VirtualTokens):
         return
@@ -254,7 +256,7 @@ def _load(adapter: Adapter, given: str | None, device: str, dtype: str, download
             local_files_only=not download,
         )
     except BackboneError as error:
-        hint = "" if given else "; if it lies elsewhere, name it with --backbone"
+        hint = "" if given else f"; if it lies elsewhere, name it with {argument('--backbone')}"
         raise BackboneError(f"{adapter.folder}: {error}{hint}") from error
 
 
@@ -263,10 +265,11 @@ def _base_model(adapter: Adapter) -> str:
     name = adapter.config.base_model_name_or_path
     where = f"{adapter.folder / CONFIG}: base_model_name_or_path"
     if not name:
-        raise ArtifactError(f"{where}: names no base model; name it with --backbone")
+        raise ArtifactError(f"{where}: names no base model; name it with {argument('--backbone')}")
     if ".." in PurePath(name.replace("\\", "/")).parts or not name.isprintable():
         raise ArtifactError(
-            f"{where}: {name[:100]!r} is no plain name or path; name the backbone with --backbone"
+            f"{where}: {name[:100]!r} is no plain name or path; name the backbone with "
+            f"{argument('--backbone')}"
         )
     return name
 
@@ -363,7 +366,7 @@ def _check_sizes(adapter: Adapter, config: VirtualTokens, backbone: Backbone) ->
         if found not in (None, want):
             raise ArtifactError(
                 f"{adapter.folder / CONFIG}: {name} is {found}, but backbone '{backbone.name}' "
-                f"has {want}; name the right one with --backbone"
+                f"has {want}; name the right one with {argument('--backbone')}"
             )
 
 
@@ -372,7 +375,8 @@ def _with_rows(adapter: Adapter, backbone: Backbone, model: TunedModel) -> Tuned
     if list(adapter.rows.shape) != want_shape:
         raise ArtifactError(
             f"{adapter.folder / WEIGHTS}: {TENSOR} has shape {list(adapter.rows.shape)}, but "
-            f"backbone '{backbone.name}' needs {want_shape}; name the right one with --backbone"
+            f"backbone '{backbone.name}' needs {want_shape}; name the right one with "
+            f"{argument('--backbone')}"
         )
     rows, geometry = adapter.rows, backbone.geometry
     if isinstance(adapter.config, PrefixAdapter) and geometry.kind == "encoder-decoder":

@@ -14,7 +14,7 @@ from foreword.backbone import LINEAR, Backbone
 from foreword.compat.adapter import BASE, FACTORS, MERGE, UNTIED, WEIGHTS, Adapter, LowRankAdapter
 from foreword.compat.heads import is_pooler
 from foreword.compat.peft_types import PeftType, TaskType
-from foreword.errors import ArtifactError, UserError
+from foreword.errors import ArtifactError, UserError, argument
 from foreword.manifest import DELTA, Manifest
 from foreword.methods import LoRA
 from foreword.methods.axes import LowRank
@@ -168,7 +168,7 @@ def _layer(
     else:
         raise ArtifactError(
             f"{where} is no linear layer of '{backbone.name}' ({model.config.model_type}); name "
-            "the right backbone with --backbone"
+            f"the right backbone with {argument('--backbone')}"
         )
     if layer is model.get_output_embeddings():
         raise ArtifactError(f"{where} is the output layer, which LoRA here leaves alone; {UNTIED}")
@@ -183,6 +183,6 @@ def _layer(
         raise ArtifactError(
             f"{where} has an update of {b.shape[0]} outputs and {a.shape[1]} inputs, but in "
             f"'{backbone.name}' the layer has {shape[0]} and {shape[1]}; name the right backbone "
-            "with --backbone"
+            f"with {argument('--backbone')}"
         )
     return here

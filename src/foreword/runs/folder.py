@@ -17,19 +17,21 @@ from foreword.errors import RunError, UserError
 from foreword.evaluation import Report
 from foreword.evaluation.rows import in_full, right
 from foreword.recipe import Recipe
+from foreword.run_files import (
+    ANSWERS,
+    ARTIFACT,
+    CONFUSION,
+    CURVE,
+    METRICS,
+    RECIPE,
+    RUNS,
+    is_finished,
+    refuse_for_new_run,
+)
 from foreword.runs import resuming
 from foreword.scoring.confusion import confusion_matrix
 from foreword.tasks import Example
 from foreword.training.hardware import Hardware
-
-RECIPE, METRICS, ANSWERS, ARTIFACT, CURVE, CONFUSION = (
-    "recipe.yaml",
-    "metrics.json",
-    "answers.jsonl",
-    "artifact",
-    "curve.png",
-    "confusion.png",
-)
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,6 @@ def choose_folder(
     if answer[1] is not None:
         raise UserError(answer[1])
     return Path(answer[0])
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run folder has everything: the figures are written last."""
-    return (folder / METRICS).exists()
 
 
 @contextmanager
@@ -184,17 +181,12 @@ def _choose(recipe: Recipe, out: Path | None, resume: bool) -> Path:
         return folder
     if out is None:
         return _free(recipe.name)
-    if resuming.holds_run(out) and not is_finished(out):
-        raise UserError(
-            f"{out}: is there already and is not empty: it holds an unfinished run; go on with it "
-            "by --resume, or name another with --out"
-        )
-    files.refuse_occupied(out)
+    refuse_for_new_run(out)
     return out
 
 
 def _free(name: str) -> Path:
-    base = out = Path("runs") / name
+    base = out = RUNS / name
     number = 1
     while out.exists() and (not out.is_dir() or any(out.iterdir())):
         number += 1

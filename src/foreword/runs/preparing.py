@@ -48,8 +48,14 @@ class Prepared:
             f"{recipe.name}: {recipe.method.name} on {recipe.backbone.name} "
             f"({geometry.main.layers} layers, width {geometry.width}), {recipe.method.length} "
             f"virtual tokens, {trained} trained; {len(data.pairs)} training pairs{cut}, "
-            f"{len(data.dev)} dev and {len(data.test)} {data.test_split} records"
+            f"{_measured(data)} records"
         )
+
+
+def _measured(data: RunData) -> str:
+    """How many records are watched and measured; both may be the same ones."""
+    test = f"{len(data.test)} {data.test_split}"
+    return test if data.test_split == "dev" else f"{len(data.dev)} dev and {test}"
 
 
 def prepare(

@@ -12,20 +12,15 @@ from typing import Any
 import torch
 
 from foreword.backbone import Backbone
-from foreword.errors import RecipeError, UserError
+from foreword.errors import RecipeError, UserError, argument
 from foreword.manifest import versions
 from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.reading import parse_yaml
+from foreword.run_files import RUNS, holds_run, how_to_go_on, is_finished
 from foreword.training.checkpoints import Saved
 from foreword.training.hardware import Hardware
 
-RUNS = Path("runs")
 _SHOWN = 3
-
-
-def holds_run(folder: Path) -> bool:
-    """Whether a run was started in a folder."""
-    return (folder / "recipe.yaml").is_file()
 
 
 def newest_unfinished(name: str) -> Path:
@@ -36,12 +31,13 @@ def newest_unfinished(name: str) -> Path:
     """
     pattern = re.compile(rf"{re.escape(name)}(-\d+)?")
     places = [p for p in RUNS.glob(f"{name}*") if pattern.fullmatch(p.name) and holds_run(p)]
-    unfinished = [p for p in places if not (p / "metrics.json").exists()]
+    unfinished = [p for p in places if not is_finished(p)]
     if not unfinished:
         others = f"; {len(places)} there are finished" if places else ""
         raise UserError(
-            f"--resume: no unfinished run of '{name}' below {RUNS}/{others}. Name its folder with "
-            "--out, or leave --resume off to start a new run"
+            f"{argument('--resume', '`resume=True`')}: no unfinished run of '{name}' below "
+            f"{RUNS}/{others}. Name its folder with {argument('--out')}, or leave "
+            f"{argument('--resume')} off to start a new run"
         )
     return max(unfinished, key=lambda p: (p / "recipe.yaml").stat().st_mtime_ns)
 
@@ -73,7 +69,7 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
             "\n".join(
                 [
                     f"{folder}: was started with another recipe, so it cannot go on with this one "
-                    f"(`foreword train {file} --out {folder} --resume` goes on with its own):",
+                    f"({how_to_go_on(folder)} goes on with its own):",
                     *shown,
                     *more,
                 ]

@@ -36,6 +36,7 @@ from foreword.recipe import (
     load_recipe,
     parse_recipe,
 )
+from foreword.run_files import ARTIFACT, CURVE, METRICS, holds_run, is_finished
 from foreword.runs import resuming
 from foreword.runs.curve import draw_curve
 from foreword.runs.data import (
@@ -43,13 +44,9 @@ from foreword.runs.data import (
     data_hashes,
 )
 from foreword.runs.folder import (
-    ARTIFACT,
-    CURVE,
-    METRICS,
     Run,
     choose_folder,
     claimed,
-    is_finished,
     read_run,
     remove_artifact,
     write_answers,
@@ -57,7 +54,6 @@ from foreword.runs.folder import (
 from foreword.runs.given import as_the_recipe_says
 from foreword.runs.pet import Procedure, soft_pairs
 from foreword.runs.preparing import prepare
-from foreword.runs.resuming import holds_run
 from foreword.runs.stages import Stages
 from foreword.training import History
 from foreword.training.checkpoints import FOLDER, LOG, Checkpoints, newest

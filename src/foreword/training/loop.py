@@ -82,7 +82,7 @@ def train(
     model.backbone.check_trainable(recomputing=spec.gradient_checkpointing)
     loop = _Loop(model, pairs, spec, seed, hardware, checkpoints, stop or Stop())
     progress = progress or Silent()
-    progress.begin("train", loop.total - loop.step)
+    progress.begin("train", loop.total, loop.step)
     steps = loop.batches.steps(loop.step)
     known = reading_once(model, pairs, spec, loop.total, hardware)
     with known, model.backbone.recomputing(spec.gradient_checkpointing):
