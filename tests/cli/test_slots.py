@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,21 @@ def test_a_dry_run_shows_rows_and_writes_nothing(foreword: Command, told: Path) 
         "nothing was trained or written",
     ):
         assert part in done.out
+    assert re.search(r"^training: \d+ steps of \d+ rows, .* tokens in all$", done.out, re.M)
     assert not Path("runs").exists()
     again = foreword("train", told / "recipe.yaml", "--dry-run", "--device", "cpu", "--json")
     printed = json.loads(again.out)
     assert printed["examples"][0]["rows"][0]["says"] == ["yes"]
     assert printed["label_words"]["no"] == {"bad": ["Ġbad"]}
+    assert printed["training"]["tokens"] > printed["training"]["predicted"] > 0
+    assert printed["training"]["steps"] == 2
+
+
+def test_a_dry_run_says_which_settings_hardly_work(foreword: Command, told: Path) -> None:
+    late = ("--set", "training.evaluate_every=9000")
+    done = foreword("train", told / "recipe.yaml", "--dry-run", "--device", "cpu", *late)
+    assert done.status == 0
+    assert "training.evaluate_every: 9,000, but the training has 2 steps" in done.out
 
 
 def test_a_dry_run_of_pet(foreword: Command, told: Path) -> None:

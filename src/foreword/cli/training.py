@@ -124,6 +124,8 @@ def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
         emit_json(found.as_json())
         return
     say(found.plan)
+    if found.amount is not None:
+        say(str(found.amount))
     for line in found.notes:
         say(line)
     _print_words(found.words)

@@ -12,6 +12,7 @@ from foreword.manifest import TaskId, said_of_trained
 from foreword.progress import Progress
 from foreword.readout import Head
 from foreword.recipe import Recipe, types_rule, written_input
+from foreword.runs.cautions import cautions
 from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
 from foreword.text import TextTask
 from foreword.tuned import TunedModel, compose
@@ -27,7 +28,7 @@ class Prepared:
         stated: the task as an artifact states it; `task` does it.
         model: the method's, at its random start, on `backbone`.
         how: decoding.
-        notes: what there is to say of label words.
+        notes: what there is to say of label words, and of settings that hardly work.
     """
 
     examples: RunExamples
@@ -72,7 +73,7 @@ def prepare(
         recipe: what is run.
         device: where the backbone is loaded to.
         backbone: the recipe's, if it is loaded already.
-        progress: told what is odd about label words.
+        progress: told the notes.
         trust_remote_code: run code that comes with the backbone.
 
     Raises:
@@ -103,11 +104,12 @@ def prepare(
         assert isinstance(readout, Head)
         task.head.start(readout, backbone)
     notes = task.split_words(backbone) if isinstance(task, Cloze) else []
-    for line in notes:
-        progress.say(f"note: {line}")
     model = compose(backbone, recipe.method, readout, inside=soft_slots(task) > 0)
     how = Decoding(**recipe.decoding.model_dump())
     data = read_data(recipe, examples, task, model, how)
+    notes += cautions(recipe, len(data.pairs))
+    for line in notes:
+        progress.say(f"note: {line}")
     return Prepared(examples, stated, task, backbone, model, how, data, notes)
 
 

@@ -18,6 +18,7 @@ from foreword.runs.preparing import Prepared, prepare
 from foreword.runs.run import recipe_device, train
 from foreword.tasks import Chat, Example
 from foreword.text import TextTask
+from foreword.training.amount import Amount
 from foreword.tuned import TunedModel
 from foreword.understanding import Cloze, HeadTask, MissingWord, Question, Tagging, text_of
 from foreword.understanding.base import Window
@@ -118,9 +119,11 @@ class Preview:
         in_front: virtual tokens that stand in no text.
         most: the longest input in tokens; None: any.
         words: of each label the words, each with its tokens.
-        notes: what there is to say of data and label words.
+        notes: what there is to say of data, label words and settings.
         examples: the first ones.
         patterns: PET's; the examples are then the classifier's.
+        amount: of the training; None where nothing is trained, and for PET, whose classifier learns
+            from rows that are not known yet.
     """
 
     plan: str
@@ -130,11 +133,13 @@ class Preview:
     notes: list[str]
     examples: list[Shown]
     patterns: list[ShownPattern] = field(default_factory=list)
+    amount: Amount | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain data."""
         return {
             "plan": self.plan,
+            **({"training": self.amount.as_json()} if self.amount is not None else {}),
             "virtual_tokens_in_front": self.in_front,
             "most_tokens": self.most,
             **({"label_words": self.words} if self.words else {}),
@@ -184,6 +189,7 @@ def preview(
     examples, labelled = ready.data.train[:count], True
     if not examples:
         examples, labelled = ready.data.test[:count], False
+    counted = model.trained_parameters and not isinstance(recipe.method, PET)
     return Preview(
         ready.plan(recipe),
         model.placement.outside,
@@ -192,6 +198,7 @@ def preview(
         [*ready.examples.counted, *ready.notes],
         [_shown(task, model, ready.how, example, labelled) for example in examples],
         _patterns(recipe, ready, examples, progress) if isinstance(recipe.method, PET) else [],
+        Amount.of(recipe.training, ready.data.pairs) if counted and ready.data.pairs else None,
     )
 
 

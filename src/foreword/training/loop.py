@@ -24,6 +24,7 @@ from foreword.names import METRICS
 from foreword.progress import Progress, Silent
 from foreword.recipe import TrainingSpec
 from foreword.training import randomness
+from foreword.training.amount import Estimate, total_steps, warmup_steps
 from foreword.training.batching import LengthBatches
 from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware
@@ -84,12 +85,16 @@ def train(
     progress = progress or Silent()
     progress.begin("train", loop.total, loop.step)
     steps = loop.batches.steps(loop.step)
+    estimate = Estimate(loop.total - loop.step)
     known = reading_once(model, pairs, spec, loop.total, hardware)
     with known, model.backbone.recomputing(spec.gradient_checkpointing):
         loop.evaluate(held_out, on_evaluation)
         while not loop.done:
-            entry = loop.one(next(steps))
+            with estimate.step():
+                entry = loop.one(next(steps))
             on_step(entry)
+            if estimate.line is not None:
+                progress.say(estimate.line)
             progress.advance(1, _note(entry, loop.history))
             loop.evaluate(held_out, on_evaluation)
             loop.pause()
@@ -123,7 +128,7 @@ class _Loop:
         self.batches = LengthBatches(
             [p.length for p in pairs], spec.batch_size, spec.accumulation, seed
         )
-        self.total = spec.steps or max(1, round((spec.epochs or 1) * self.batches.steps_per_epoch))
+        self.total = total_steps(spec, len(pairs))
         self.optimizer = torch.optim.AdamW(
             _groups(model, spec),
             lr=spec.learning_rate,
@@ -136,7 +141,7 @@ class _Loop:
         self.scheduler = get_scheduler(
             "constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
             self.optimizer,
-            num_warmup_steps=_warmup(spec, self.total),
+            num_warmup_steps=warmup_steps(spec, self.total),
             num_training_steps=self.total,
         )
         self.wrapped, self.stepper = hardware.accelerator.prepare(model, self.optimizer)
@@ -334,7 +339,3 @@ def _shares(step: list[list[int]], hardware: Hardware) -> Iterator[tuple[bool, _
     for i, batch in enumerate(step):
         rows = batch[hardware.rank :: hardware.processes]
         yield i == len(step) - 1, _Share(rows or batch[:1], 1.0 if rows else 0.0)
-
-
-def _warmup(spec: TrainingSpec, total: int) -> int:
-    return round(spec.warmup * total) if spec.warmup < 1 else round(spec.warmup)
