@@ -2,8 +2,10 @@
 
 Source: the tokenizer's own beginning token (or none, or always one), then the text, or two texts as
 the tokenizer joins them; what an encoder reads is closed as the tokenizer does it. Target: the
-text, then the end token, which is trained. Virtual tokens stand before all of it. Padding is known
-by the mask alone, so any id that the model has can fill it.
+text, then the end token, which is trained; a decoder's text goes on after the source, so
+SentencePiece's mark of a beginning is not set again. A blank that begins a text is that mark, not a
+second blank. Virtual tokens stand before all of it. Padding is known by the mask alone, so any id
+that the model has can fill it.
 """
 
 from __future__ import annotations
@@ -78,6 +80,10 @@ class Tokens:
             if text and both[: len(before)] == before and len(both) > len(before):
                 return both[len(before) :]
         return self.plain(text)
+
+    def _after(self, text: str) -> list[int]:
+        """Tokens of a text that follows other text."""
+        return self.continued(text) if _mark(self.tokenizer).set else self.plain(text)
 
     def _between(self, parts: Sequence[str | int]) -> list[int]:
         ids: list[int] = []
@@ -180,15 +186,19 @@ class Tokens:
         return found
 
     def target(self, text: str) -> list[int]:
-        """Tokens of an answer, ended by the end token."""
-        return [*self.plain(text), self._known(self.eos_id)]
+        """Tokens of an answer, ended by the end token: a decoder's goes on after the source, an
+        encoder-decoder's is a text of its own."""
+        ids = self.plain(text) if self.encodes else self._after(text)
+        return [*ids, self._known(self.eos_id)]
 
     def plain(self, text: str) -> list[int]:
-        """Tokens of a text without any special token.
+        """Tokens of a text that nothing stands before, without any special token.
 
         Raises:
             DataError: one of them has no row in the model's embedding table.
         """
+        if text[:1] == " " and _mark(self.tokenizer).doubled:
+            text = text[1:]  # the tokenizer sets this blank itself
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         self._known(*ids)
         return ids
@@ -255,7 +265,7 @@ class Tokens:
                 "answer follows, so the assistant's turn cannot be told apart; give task.input as "
                 "one text"
             )
-        ids = self.plain(whole[len(begun) :])
+        ids = self._after(whole[len(begun) :])
         ends = [i for i, token in enumerate(ids) if token == self.eos_id]
         return ids[: ends[-1] + 1] if ends else [*ids, self._known(self.eos_id)]
 
@@ -307,6 +317,28 @@ class Tokens:
         digest.update(repr(sorted(self.tokenizer.special_tokens_map.items())).encode())
         digest.update(repr(self.tokenizer.chat_template).encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """SentencePiece's mark of a beginning, which reads as a blank.
+
+    Attributes:
+        set: whether the tokenizer sets it before every text.
+        doubled: whether it does so before a blank, too.
+    """
+
+    set: bool
+    doubled: bool
+
+
+@lru_cache(maxsize=64)
+def _mark(tokenizer: PreTrainedTokenizerBase) -> _Mark:
+    def pieces(text: str) -> str:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return "".join(map(str, tokenizer.convert_ids_to_tokens(ids)))
+
+    return _Mark(set=pieces("a").startswith("▁"), doubled=pieces(" a").startswith("▁▁"))
 
 
 def _first_tokens(
