@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from foreword import files
@@ -47,6 +47,7 @@ from foreword.methods.axes import Table
 from foreword.placement import Infix, Prefix
 from foreword.readout import Readout
 from foreword.recipe import DecodingSpec
+from foreword.stored import read_checked, read_parts
 from foreword.tuned import TunedModel, compose
 from foreword.understanding import HeadTask, soft_slots, task_of
 
@@ -185,11 +186,7 @@ def load_model(
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    tensors = read_tensors(folder / TENSORS, manifest)
-    head, delta = (
-        {} if sha256 is None else read_checked(folder / name, sha256)
-        for name, sha256 in ((HEAD, manifest.head_sha256), (DELTA, manifest.delta_sha256))
-    )
+    parts = read_parts(folder, manifest)
     attention, trained_on = manifest.backbone.attention, manifest.backbone.quantization
     if backbone is None:
         try:
@@ -246,9 +243,9 @@ def load_model(
         )
     method = manifest.method.model_copy(update=as_stored)
     model = compose(backbone, method, readout, inside=soft > 0)
-    model.delta.load(delta)
-    _fill(model.readout, head)
-    rows = model.injection.rows(tensors, manifest.method.length)
+    model.delta.load(parts[DELTA])
+    _fill(model.readout, parts[HEAD])
+    rows = model.injection.rows(parts[TENSORS], manifest.method.length)
     return manifest, model.with_rows(rows.to(backbone.device))
 
 
@@ -283,15 +280,6 @@ def _fill(readout: Readout, tensors: dict[str, Tensor]) -> None:
             parameter.copy_(tensors[name])
 
 
-def read_tensors(file: Path, manifest: Manifest) -> dict[str, Tensor]:
-    """The folded prompt of an artifact, its bytes checked against the manifest.
-
-    Raises:
-        ArtifactError: it is damaged, or stored in a type that holds no prompt.
-    """
-    return read_checked(file, manifest.prompt_sha256)
-
-
 def read_prior(folder: Path, manifest: Manifest) -> dict[str, float]:
     """How probable each label was before anything was read, where an artifact takes that off.
 
@@ -303,27 +291,3 @@ def read_prior(folder: Path, manifest: Manifest) -> dict[str, float]:
     logs = read_checked(folder / HEAD, manifest.head_sha256).get("prior")
     shares = [] if logs is None else logs.flatten().exp().tolist()
     return dict(zip(manifest.task.labels, shares, strict=False))
-
-
-def read_checked(file: Path, sha256: str) -> dict[str, Tensor]:
-    """Tensors of a file whose bytes have a known hash.
-
-    Raises:
-        ArtifactError: it is damaged, or stored in a type that holds no prompt.
-    """
-    try:
-        found = files.sha256(file)
-        if found != sha256:
-            raise ArtifactError(
-                f"{file}: is damaged: its sha256 is {found[:12]}…, {MANIFEST} says {sha256[:12]}…"
-            )
-        tensors = load_file(file)
-    except (OSError, SafetensorError, ValueError, KeyError, OverflowError) as error:
-        raise ArtifactError(f"{file}: cannot be read: {str(error)[:300]}") from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.element_size() < 2:
-            raise ArtifactError(
-                f"{file}: {name} is stored as {tensor.dtype}; expected float16, bfloat16, float32 "
-                "or float64"
-            )
-    return tensors

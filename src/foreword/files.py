@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from foreword import opening
 from foreword.errors import RunError, UserError
 
 
@@ -159,6 +160,6 @@ def refuse_occupied(folder: Path) -> None:
 
 
 def sha256(file: Path) -> str:
-    """Hash of a file's bytes, in hex."""
-    with file.open("rb") as handle:
+    """Hash of a regular file's bytes, in hex; OSError if it is none."""
+    with opening.open_regular(file) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

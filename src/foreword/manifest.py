@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import stat
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -12,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from foreword import names
+from foreword import names, opening
 from foreword.bounds import Column, Seed, Tokens
 from foreword.errors import ArtifactError
 from foreword.methods import METHODS, MethodChoice
@@ -115,11 +117,12 @@ def read_manifest(folder: Path | str) -> Manifest:
     """Read `foreword.json` alone.
 
     Raises:
-        ArtifactError: it is missing, damaged, or of a later major version.
+        ArtifactError: it is missing, damaged, no regular file of its folder, or of a later major
+            version.
     """
     file = Path(folder) / MANIFEST
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json.loads(opening.read_text(file, within=file.parent))
     except FileNotFoundError as error:
         if not Path(folder).exists():
             raise ArtifactError(f"{folder}: is no artifact, there is no such folder") from error
@@ -130,7 +133,8 @@ def read_manifest(folder: Path | str) -> Manifest:
             ) from error
         raise ArtifactError(f"{folder}: is no artifact, it has no {MANIFEST}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{file}: cannot be read as JSON: {error}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ArtifactError(f"{file}: cannot be read as JSON: {reason}") from error
     if not isinstance(raw, dict):
         raise ArtifactError(f"{file}: expected an object, found {type(raw).__name__}")
     stated = raw.get("format")
@@ -169,8 +173,9 @@ def quantised_as(quantization: Mapping[str, Any] | None) -> str:
 
 
 def size_in_bytes(folder: Path | str) -> int:
-    """What an artifact's files take."""
-    return sum(file.stat().st_size for file in Path(folder).iterdir() if file.is_file())
+    """What the regular files of an artifact take."""
+    found = (file.lstat() for file in Path(folder).iterdir())
+    return sum(one.st_size for one in found if stat.S_ISREG(one.st_mode))
 
 
 def card(manifest: Manifest) -> str:
@@ -222,7 +227,17 @@ def percent(share: float) -> str:
 
 
 def artifact_folder(folder: Path | str) -> Path:
-    """A run folder stands for the artifact inside it."""
+    """A run folder stands for the artifact inside it.
+
+    Raises:
+        ArtifactError: that is a link out of the run folder.
+    """
     folder = Path(folder)
     inside = folder / "artifact"
-    return inside if not (folder / MANIFEST).exists() and inside.is_dir() else folder
+    if os.path.lexists(folder / MANIFEST) or not inside.is_dir():
+        return folder
+    try:
+        opening.check_inside(inside, folder)
+    except OSError as error:
+        raise ArtifactError(f"{inside}: {error.strerror}") from error
+    return inside

@@ -25,10 +25,11 @@ def ls(
 
     found: list[dict[str, Any]] = []
     for file in sorted(folder.glob(f"**/{MANIFEST}")):
-        entry: dict[str, Any] = {"artifact": str(file.parent), "bytes": size_in_bytes(file.parent)}
+        entry: dict[str, Any] = {"artifact": str(file.parent), "bytes": 0}
         try:
+            entry["bytes"] = size_in_bytes(file.parent)
             manifest = read_manifest(file.parent)
-        except ArtifactError as error:
+        except (ArtifactError, OSError) as error:
             found.append({**entry, "error": str(error)})
             continue
         scores = manifest.metrics.get("all", {})

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foreword import files
+from foreword import files, opening
 from foreword.compat.peft_types import PeftType
 from foreword.errors import ArtifactError, did_you_mean
 from foreword.methods.axes import Data
@@ -305,21 +305,18 @@ def _file(folder: Path, name: str) -> Path:
     file = folder / name
     if not file.exists():
         raise ArtifactError(f"{folder}: is no PEFT adapter, it has no {name}")
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(
-            f"{file}: is a link out of its folder, which is not followed; copy the folder with its "
-            "files (cp -rL)"
-        )
-    if not file.is_file():
-        raise ArtifactError(f"{file}: is no regular file")
+    try:
+        opening.check_regular(file, within=folder)
+    except OSError as error:
+        raise ArtifactError(f"{file}: {error.strerror}") from error
     return file
 
 
 def _read_config(file: Path) -> AdapterConfig:
-    if file.stat().st_size > LARGEST_CONFIG:
-        raise ArtifactError(f"{file}: has more than {LARGEST_CONFIG} bytes")
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json.loads(opening.read_text(file, within=file.parent, most=LARGEST_CONFIG))
+    except opening.Refused as error:
+        raise ArtifactError(f"{file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{file}: cannot be read as JSON: {str(error)[:200]}") from error
     if not isinstance(raw, dict):

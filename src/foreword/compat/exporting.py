@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foreword import files
-from foreword.artifact import read_tensors
 from foreword.backbone import Geometry, SiteGeometry
 from foreword.compat.adapter import CONFIG, TENSOR, WEIGHTS
 from foreword.compat.configs import (
@@ -28,6 +27,7 @@ from foreword.injection.base import expect_shapes
 from foreword.manifest import CARD, TENSORS, Manifest, artifact_folder, read_manifest
 from foreword.methods import PTuning, axes
 from foreword.methods.axes import Site
+from foreword.stored import read_parts
 
 
 def export_peft(artifact: Path | str, folder: Path | str) -> PromptLearningConfig | LoraConfig:
@@ -137,7 +137,7 @@ def _refuse_what_peft_has_not(source: Path, manifest: Manifest) -> None:
 def _prompt(source: Path, manifest: Manifest) -> tuple[Tensor, PromptLearningConfig]:
     """The virtual tokens `[P, width]`, and the configuration that goes with them."""
     method = manifest.method
-    tensors = read_tensors(source / TENSORS, manifest)
+    tensors = read_parts(source, manifest)[TENSORS]
     encodes = manifest.backbone.kind == "encoder-decoder"
     common: dict[str, Any] = {
         **_common(manifest),

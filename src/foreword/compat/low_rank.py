@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from foreword.artifact import read_checked
 from foreword.backbone import LINEAR, Backbone
 from foreword.compat.adapter import BASE, FACTORS, MERGE, UNTIED, WEIGHTS, Adapter, LowRankAdapter
 from foreword.compat.heads import is_pooler
@@ -19,6 +18,7 @@ from foreword.manifest import DELTA, Manifest
 from foreword.methods import LoRA
 from foreword.methods.axes import LowRank
 from foreword.readout import Head
+from foreword.stored import read_parts
 from foreword.tuned import TunedModel, compose
 
 
@@ -63,9 +63,7 @@ def low_rank(
     """
     moves = manifest.method.moves
     assert isinstance(moves, LowRank), "only LoRA has low-rank updates"
-    if manifest.delta_sha256 is None:
-        raise ArtifactError(f"{source}: is {manifest.method.name}, but has no {DELTA}")
-    tensors = read_checked(source / DELTA, manifest.delta_sha256)
+    tensors = read_parts(source, manifest)[DELTA]
     layers = {
         name.removesuffix(".lora_A.weight").removesuffix(".lora_B.weight") for name in tensors
     }

@@ -12,11 +12,15 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from foreword import opening
 from foreword.errors import RecipeError, argument
 from foreword.methods import METHODS
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules, training_rules
 from foreword.recipe.writing import EXPONENT
+
+YAML_BYTES = 2**19
+"""Most bytes of a YAML text, and of what its aliases repeat."""
 
 
 def _unsaid(line: str) -> None:
@@ -40,8 +44,21 @@ def load_recipe(
         RecipeError: everything that is wrong with it.
     """
     file = Path(file)
+    return parse_recipe(read_yaml(file), overrides, where=str(file), folder=file.parent, say=say)
+
+
+def read_yaml(file: Path, *, within: Path | None = None) -> Any:
+    """Plain data from a YAML file of at most `YAML_BYTES`.
+
+    Args:
+        file: a regular file.
+        within: the folder that a link must not lead out of.
+
+    Raises:
+        RecipeError: it cannot be read, or is not valid YAML.
+    """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = opening.read_text(file, within=within, most=YAML_BYTES)
     except FileNotFoundError as error:
         raise RecipeError(str(file), ["no such file; give the path of a YAML recipe"]) from error
     except UnicodeError as error:
@@ -51,10 +68,9 @@ def load_recipe(
     except OSError as error:
         raise RecipeError(str(file), [f"cannot be read: {error.strerror}"]) from error
     try:
-        raw = parse_yaml(text)
+        return parse_yaml(text)
     except ValueError as error:
         raise RecipeError(str(file), [f"is not valid YAML: {error}"]) from error
-    return parse_recipe(raw, overrides, where=str(file), folder=file.parent, say=say)
 
 
 def parse_recipe(
@@ -127,8 +143,10 @@ class _Loader(yaml.SafeLoader):
     """YAML without duplicate keys, and with 1e-3 as the number that it is.
 
     An alias may stand for a text or a number alone: a few lines of nested ones would otherwise say
-    more than a memory holds.
+    more than a memory holds. What aliases repeat is counted, for the same reason.
     """
+
+    repeated = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -138,7 +156,21 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(
                 None, None, "an alias (*name) may stand for a text or a number alone", mark
             )
+        if aliased and node is not None:
+            self.repeated += len(node.value)
+            if self.repeated > YAML_BYTES:
+                raise yaml.composer.ComposerError(
+                    None, None, f"aliases (*name) repeat more than {YAML_BYTES:,} characters", mark
+                )
         return node
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """A number; 1:30 is the text that it is in YAML 1.2, and not 90."""
+        value = str(self.construct_scalar(node))
+        if ":" in value:
+            return value
+        make = self.construct_yaml_int if node.tag.endswith(":int") else self.construct_yaml_float
+        return make(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -160,11 +192,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
 _Loader.add_implicit_resolver(*EXPONENT)
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain data from YAML; ValueError with the line and column where it is wrong."""
+    """Plain data from YAML; ValueError with the line and column where it is wrong.
+
+    This is the only reader of YAML: it runs nothing, and no short text takes long.
+    """
+    if len(text) > YAML_BYTES:
+        raise ValueError(f"it has more than {YAML_BYTES:,} characters")
     try:
         return yaml.load(text, Loader=_Loader)
     except RecursionError as error:
@@ -175,7 +214,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{where}{error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         # What PyYAML's own constructors let through for values such as `!!int ""` or 2020-99-99.
         raise ValueError(f"a value does not fit its type ({error})") from error
 

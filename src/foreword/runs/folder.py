@@ -12,11 +12,12 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from foreword import files
+from foreword import files, opening
 from foreword.errors import RunError, UserError
 from foreword.evaluation import Report
 from foreword.evaluation.rows import in_full, right
 from foreword.recipe import Recipe
+from foreword.recipe.reading import YAML_BYTES
 from foreword.run_files import (
     ANSWERS,
     ARTIFACT,
@@ -32,6 +33,9 @@ from foreword.runs import resuming
 from foreword.scoring.confusion import confusion_matrix
 from foreword.tasks import Example
 from foreword.training.hardware import Hardware
+
+METRICS_BYTES, ANSWERS_BYTES = 2**28, 2**30
+"""Most bytes that are read of `metrics.json`, and of `answers.jsonl`."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,12 @@ def claimed(folder: Path, recipe: Recipe, hardware: Hardware, *, resume: bool) -
         hardware.wait()
         yield
         return
+    text = recipe.to_yaml()
+    if len(text) > YAML_BYTES:
+        raise UserError(
+            f"{recipe.name}: the recipe with its defaults has {len(text):,} characters, of which "
+            f"{YAML_BYTES:,} are read when a run goes on; give labels and texts in data files"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -110,7 +120,7 @@ def claimed(folder: Path, recipe: Recipe, hardware: Hardware, *, resume: bool) -
             files.refuse_occupied(folder)
         new = not (folder / RECIPE).exists()
         if new:
-            files.write_text(folder / RECIPE, recipe.to_yaml())
+            files.write_text(folder / RECIPE, text)
         hardware.wait()
         try:
             yield
@@ -128,8 +138,8 @@ def read_run(folder: Path, recipe: Recipe) -> Run:
         RunError: its files cannot be read.
     """
     try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        lines = (folder / ANSWERS).read_text(encoding="utf-8").split("\n")
+        metrics = json.loads(opening.read_text(folder / METRICS, within=folder, most=METRICS_BYTES))
+        lines = opening.read_text(folder / ANSWERS, within=folder, most=ANSWERS_BYTES).split("\n")
         samples = _samples([json.loads(line) for line in lines if line], recipe)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{folder}: is finished, but cannot be read: {error}") from error

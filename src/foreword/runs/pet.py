@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from foreword import files
+from foreword import files, opening
 from foreword.artifact import load_model
 from foreword.backbone import Backbone
 from foreword.errors import RecipeError, RunError, UserError
@@ -245,6 +245,7 @@ class Procedure:
         again = f"delete {file.parent}, and this model is trained again"
         sizes = {"unlabelled": len(self.unlabelled), "dev": len(self.dev)}
         try:
+            opening.check_regular(file, within=file.parent)
             kept = load_file(file)
         except (SafetensorError, OSError) as error:
             raise RunError(f"{file}: cannot be read: {error}; {again}") from error

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from foreword import opening
 from foreword.backbone import Backbone
 from foreword.errors import RecipeError, UserError, argument
 from foreword.manifest import versions
 from foreword.recipe import Recipe, parse_recipe
-from foreword.recipe.reading import parse_yaml
+from foreword.recipe.reading import read_yaml
 from foreword.run_files import RUNS, holds_run, how_to_go_on, is_finished
 from foreword.training.checkpoints import Saved
 from foreword.training.hardware import Hardware
@@ -53,9 +54,10 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
         if folder.exists() and (not folder.is_dir() or not _only_strays(folder)):
             raise UserError(f"{folder}: is there already, and holds no run to resume")
         return
+    _refuse_odd_files(folder)
     try:
-        stored = parse_recipe(parse_yaml(file.read_text("utf-8")), where=str(file))
-    except (OSError, ValueError, RecipeError) as error:
+        stored = parse_recipe(read_yaml(file, within=folder), where=str(file))
+    except RecipeError as error:
         raise UserError(f"{file}: cannot be read, so the run cannot go on: {error}") from error
     before, now = (_flat(r.model_dump(mode="json")) for r in (stored, recipe))
     names = [key for key in {**now, **before} if before.get(key) != now.get(key)]
@@ -75,6 +77,18 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
                 ]
             )
         )
+
+
+def _refuse_odd_files(folder: Path) -> None:
+    """A run writes into its folder again, so nothing in it may lead elsewhere.
+
+    Raises:
+        UserError: it holds a link out of it, a FIFO, a device or a socket, or cannot be read.
+    """
+    try:
+        opening.check_folder(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: {error.strerror}") from error
 
 
 def about(

@@ -7,18 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from foreword import opening
 from foreword.errors import DataError
+
+LINE_BYTES = 2**28
+"""Most bytes of one line: a whole data set may stand in one, but no file of gigabytes does."""
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
     """A text file's lines with their numbers, from 1; a byte order mark is left out.
 
     Raises:
-        DataError: it cannot be read, or a line is not UTF-8 text.
+        DataError: it cannot be read, is no regular file, or a line is not UTF-8 text.
     """
     try:
-        with file.open("rb") as handle:
-            for number, raw in enumerate(handle, start=1):
+        with opening.open_regular(file) as handle:
+            lines = iter(lambda: handle.readline(LINE_BYTES + 1), b"")
+            for number, raw in enumerate(lines, start=1):
+                if len(raw) > LINE_BYTES:
+                    raise DataError(f"{file}, line {number}: has more than {LINE_BYTES:,} bytes")
                 try:
                     line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from foreword import opening
 from foreword.errors import DataError, did_you_mean
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
@@ -41,11 +42,15 @@ def folder_files(path: Path, ending: str) -> list[Path]:
     """The file itself, or the files below a folder whose names end so, in a fixed order.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or something below the folder is no regular file, or a link out
+            of it.
     """
     if not path.is_dir():
         return [path]
-    files = sorted(path.rglob(f"*{ending}"))
+    try:
+        files = [file for file in opening.walk(path) if file.name.endswith(ending)]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if not files:
         raise DataError(f"{path}: no files *{ending} in this folder")
     return files
@@ -68,9 +73,8 @@ def source_sha256(path: str | Path) -> str:
         if not file.is_dir():
             return _file_sha256(file)
         inside = hashlib.sha256()
-        for one in sorted(file.rglob("*")):
-            if one.is_file():
-                inside.update(f"{one.relative_to(file)}\0{_file_sha256(one)}\n".encode())
+        for one in opening.walk(file):
+            inside.update(f"{one.relative_to(file)}\0{_file_sha256(one)}\n".encode())
         return inside.hexdigest()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
@@ -114,5 +118,5 @@ def _load(name: str, repository: str, config: str | None, split: str, revision: 
 
 
 def _file_sha256(file: Path) -> str:
-    with file.open("rb") as handle:
+    with opening.open_regular(file) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from foreword import opening
 from foreword.errors import DataError
 from foreword.tasks.lines import json_row, short, text_lines
 
@@ -73,12 +74,21 @@ def parquet(file: Path) -> Iterator[Named]:
 
     disable_progress_bars()
     try:
+        _check(file)
         rows = Dataset(arrow_parquet.read_table(file))
         yield from ((f"{file}, row {i + 1}", row) for i, row in enumerate(rows))
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file") from error
     except (ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{file}: not a Parquet file that can be read: {error}") from error
+
+
+def _check(file: Path) -> None:
+    """Raise OSError unless Arrow may open this: a regular file, or a folder of such alone."""
+    if file.is_dir():
+        opening.check_folder(file)
+    else:
+        opening.check_regular(file)
 
 
 def _header(where: str, cells: list[str], columns: tuple[str, ...]) -> list[str]:

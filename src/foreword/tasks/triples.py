@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from foreword import opening
 from foreword.errors import DataError
 from foreword.tasks.lines import show
 
@@ -46,7 +47,8 @@ def read_entries(file: Path) -> Iterator[Entry]:
         DataError: it is not XML, or an entry is not what it should be.
     """
     try:
-        root = ElementTree.parse(file).getroot()
+        with opening.open_regular(file) as handle:
+            root = ElementTree.parse(handle).getroot()
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file") from error
     except OSError as error:

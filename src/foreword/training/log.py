@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from foreword import files
+from foreword import files, opening
 from foreword.errors import RunError
 
 
@@ -28,7 +28,8 @@ class Log:
         if not writes:
             return
         try:
-            self.handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            # What a link leads to would be cut, so none is followed.
+            self.handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             if mark is not None:
                 self.size = mark["bytes"]
                 self.digest.update(os.pread(self.handle, self.size, 0))
@@ -69,7 +70,7 @@ class Log:
 
 def read_log(file: Path, mark: dict[str, Any]) -> list[dict[str, Any]]:
     """The entries up to a mark; ValueError if they are not those that were written."""
-    with file.open("rb") as handle:
+    with opening.open_regular(file, within=file.parent) as handle:
         head = handle.read(mark["bytes"])
     if hashlib.sha256(head).hexdigest() != mark["sha256"]:
         raise ValueError(f"{file.name} is not what was written up to this checkpoint")

@@ -28,11 +28,13 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from foreword import files
+from foreword import files, opening
 from foreword.errors import RunError
 
 FORMAT = "1.0"
 STATE, CONTENT, LATEST = "state.safetensors", "checkpoint.json", "latest"
+CONTENT_BYTES = 2**28
+"""Most bytes of `checkpoint.json`: plain data, and no tensors."""
 _NAME = re.compile(r"step-(\d{6,})(?:-(\d+))?")
 
 
@@ -144,7 +146,7 @@ class Storage:
 
     def _pointed(self) -> str | None:
         try:
-            return (self.folder / LATEST).read_text(encoding="utf-8").strip()
+            return opening.read_text(self.folder / LATEST, within=self.folder).strip()
         except (OSError, ValueError):
             return None
 
@@ -164,14 +166,15 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         ValueError: it is damaged, or of a later major format; the message says how.
     """
     try:
-        content = json.loads((folder / CONTENT).read_text(encoding="utf-8"))
+        content = json.loads(opening.read_text(folder / CONTENT, within=folder, most=CONTENT_BYTES))
         if not isinstance(content, dict):
             raise ValueError(f"{CONTENT} is no object")
         if content.pop("sha256", None) != _hash(content):
             raise ValueError(f"{CONTENT} is not what was written")
         if content["format"].split(".")[0] != FORMAT.split(".")[0]:
             raise ValueError(f"format {content['format']} is not known, this foreword reads 1.x")
-        state = (folder / STATE).read_bytes()
+        with opening.open_regular(folder / STATE, within=folder) as stored:
+            state = stored.read()
         if hashlib.sha256(state).hexdigest() != content["state_sha256"]:
             raise ValueError(f"{STATE} is not what was written")
         return Checkpoint(folder, content["step"], safetensors.load(state), content)
