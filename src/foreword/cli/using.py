@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foreword.cli import options as o
-from foreword.cli.output import emit, emit_json
+from foreword.cli.destination import Destination, destination
+from foreword.cli.output import emit_json
 from foreword.errors import DataError, UserError
 from foreword.names import tables
 from foreword.tasks.readers import json_row
@@ -55,6 +56,7 @@ def generate(
     seed: o.SeedOption = None,
 ) -> None:
     """Answer texts or JSONL rows with a trained prompt; JSONL comes out, one row for each input."""
+    to = destination(out)
     rows = _inputs(text or [], input)[:limit]
     chosen: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
@@ -90,7 +92,7 @@ def generate(
         )
         for row, answer in zip(rows, answers, strict=True)
     ]
-    _write("\n".join(lines) + "\n", out)
+    _write("\n".join(lines) + "\n", to)
 
 
 @o.with_flags
@@ -110,6 +112,7 @@ def predict(
     limit: o.LimitOption = None,
 ) -> None:
     """Tell labels, tags, spans or missing words, with probabilities; JSONL comes out."""
+    to = destination(out)
     rows = _inputs(text or [], input)[:limit]
     prompt = _load(artifact, on)
     from foreword.evaluation.rows import in_full
@@ -132,7 +135,7 @@ def predict(
         )
         for row, answered in zip(rows, told, strict=True)
     ]
-    _write("\n".join(lines) + "\n", out)
+    _write("\n".join(lines) + "\n", to)
 
 
 @o.with_flags
@@ -161,7 +164,9 @@ def evaluate(
     from foreword.progress import progress_for_terminal
     from foreword.tasks import read_examples
 
+    to = destination(out)
     task = read_manifest(artifact_folder(artifact)).task
+    picture = _picture(to, task.answer)
     columns = task.columns() | {"group": task.group if group is None else group or None}
     if references is not None:
         columns["references"] = references
@@ -186,10 +191,11 @@ def evaluate(
             {"input": source, "output": answer}
             for source, answer in zip(report.sources, report.answers, strict=True)
         ]
-        _draw_confusion(examples, report.answers, task.labels, out)
-        _write(
-            json.dumps({**figures, "answers": answers}, indent=2, ensure_ascii=False) + "\n", out
-        )
+        if picture is not None:
+            _confusion(examples, report.answers, task.labels).draw(picture, out.stem)
+        _write(json.dumps({**figures, "answers": answers}, indent=2, ensure_ascii=False) + "\n", to)
+        if to.is_standard_output:
+            return
     if as_json:
         emit_json(figures)
         return
@@ -209,12 +215,19 @@ def _confusion(
     return confusion_matrix([example.label or "" for example in examples], answers, labels)
 
 
-def _draw_confusion(
-    examples: Sequence[Example], answers: Sequence[Any], labels: Sequence[str], out: Path
-) -> None:
-    """Beside the figures, where they are of labels."""
-    if examples and all(example.label is not None for example in examples):
-        _confusion(examples, answers, labels).draw(out.with_suffix(".png"), out.stem)
+def _picture(to: Destination, answer: str) -> Path | None:
+    """The picture beside a file of figures, where they are of labels.
+
+    Raises:
+        UserError: something that is no regular file is there.
+    """
+    if to.out is None or to.streams or answer != "label":
+        return None
+    name = to.out.with_suffix(".png")
+    beside = destination(name if name != to.out else to.out.with_name(f"{to.out.name}.png"))
+    if beside.file is None:
+        raise UserError(f"{beside.out}: the picture beside {to.out} goes there, which is no file")
+    return beside.file
 
 
 def _load(artifact: Path, on: o.ArtifactFlags) -> LoadedPrompt:
@@ -288,10 +301,5 @@ def _format_of(data: Path, trained_on: str) -> str:
     return known[suffix]
 
 
-def _write(text: str, out: Path | None) -> None:
-    if out is None:
-        emit(text)
-        return
-    from foreword.files import write_text
-
-    write_text(out, text)
+def _write(text: str, to: Destination) -> None:
+    to.write(text)
