@@ -9,6 +9,7 @@ from typing import Any
 
 from foreword import opening
 from foreword.errors import DataError
+from foreword.json_text import parse_json
 
 LINE_BYTES = 2**28
 """Most bytes of one line: a whole data set may stand in one, but no file of gigabytes does."""
@@ -77,7 +78,7 @@ def json_file(file: Path) -> Any:
 
 def _parse(where: str, text: str) -> Any:
     try:
-        value = json.loads(text, object_pairs_hook=_no_twice)
+        value = parse_json(text, object_pairs_hook=_no_twice)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError:
         raise
@@ -85,7 +86,7 @@ def _parse(where: str, text: str) -> Any:
         raise DataError(
             f"{where}: holds half of a surrogate pair ({error.object[error.start]!r})"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{where}: not valid JSON ({error})") from error
     return value
 
