@@ -48,13 +48,14 @@ class KeysValues(Injection):
 
     def prompt(self, rows: Tensor) -> Prompt:
         """Keys and values of every site, from `[P, width]`."""
+        return Prompt(self._sites(rows))
+
+    def _sites(self, rows: Tensor) -> dict[Site, PromptKeyValues]:
         shares = torch.split(rows, [part.width for part in self.parts], dim=1)
-        return Prompt(
-            {
-                part.site: self._site(part.site, share)
-                for part, share in zip(self.parts, shares, strict=True)
-            }
-        )
+        return {
+            part.site: self._site(part.site, share)
+            for part, share in zip(self.parts, shares, strict=True)
+        }
 
     def _site(self, site: Site, rows: Tensor) -> PromptKeyValues:
         g, layers = self.geometry.sites[site], self.layers[site]
@@ -72,7 +73,7 @@ class KeysValues(Injection):
         """`<site>.keys` `[layers, P, kv_heads, key_dim]`, `<site>.values`
         `[layers, P, kv_heads, value_dim]`, and `<site>.layers`."""
         found: dict[str, Tensor] = {}
-        for site, tokens in self.prompt(rows).sites.items():
+        for site, tokens in self._sites(rows).items():
             found |= {
                 f"{site}.keys": tokens.keys.contiguous(),
                 f"{site}.values": tokens.values.contiguous(),
