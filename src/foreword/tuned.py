@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class TunedModel(nn.Module):
     """
 
     sources: Sources | None = None
+    _made: tuple[tuple[Any, ...], Prompt | None] | None = None
 
     def __init__(
         self,
@@ -64,8 +66,17 @@ class TunedModel(nn.Module):
         return Call(layout, self.prompt())
 
     def prompt(self) -> Prompt | None:
-        """What the backbone takes; the reparameterization runs once for the whole batch."""
-        return self.injection.prompt(self.reparam())
+        """What the backbone takes, for one call; the reparameterization runs once for the whole
+        batch, and once for all calls while nothing of it is trained."""
+        rows = self.reparam()
+        if rows.requires_grad:
+            return self.injection.prompt(rows)
+        made = rows.data_ptr(), rows._version, rows.device, rows.dtype
+        if self._made is None or self._made[0] != made:
+            with torch.no_grad():
+                self._made = made, self.injection.prompt(rows)
+        prompt = self._made[1]
+        return None if prompt is None else Prompt(prompt.sites, prompt.embeddings)
 
     def arrange(
         self,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import FAMILIES, assert_close, make_backbone, random_ids, random_rows, tiny_model
-from foreword.backbone import Backbone, Call
+from foreword.backbone import Backbone, Call, Prompt
 from foreword.injection import KeysValues
 from foreword.layout import Layout
 
@@ -45,14 +45,14 @@ def test_checkpointing_does_recompute(monkeypatch) -> None:
     from foreword.backbone import PromptKeyValues
 
     calls = []
-    before = PromptKeyValues.before
+    front = PromptKeyValues.front
 
-    def counted(self, layer, key, value):
+    def counted(self, layer):
         calls.append(layer)
-        return before(self, layer, key, value)
+        return front(self, layer)
 
     backbone = make_backbone("llama", torch.float64)
-    monkeypatch.setattr(PromptKeyValues, "before", counted)
+    monkeypatch.setattr(PromptKeyValues, "front", counted)
     gradients(backbone, False)
     once = len(calls)
     calls.clear()
@@ -118,17 +118,32 @@ def test_reading_gives_those_logits_alone(tiny_backbone, family, side) -> None:
 
 
 def test_nothing_is_left_on_the_model(tiny_backbone) -> None:
-    backbone = tiny_backbone("gpt2")
-    head = backbone.model.get_output_embeddings()
+    """Nor on the thread: the model answers as one that nobody wraps, and its modules have the same
+    few hooks after any number of calls."""
+    backbone, plain = make_backbone("gpt2"), tiny_model("gpt2")
     layout = Layout.of(random_ids([4]), random_ids([2]))
-    with torch.no_grad():
-        backbone.logits(Call(layout), layout.reading_positions())
-    assert not head._forward_pre_hooks
-    with pytest.raises(IndexError):
-        backbone.logits(Call(layout), torch.tensor([10**6]))
-    assert not head._forward_pre_hooks
-    with torch.no_grad():
-        assert backbone.logits(Call(layout)).shape[:2] == (1, 6)
+    virtual = Layout.of([[8192, 3, 8193]], [[5]])
+    prompt = Prompt(embeddings=torch.randn(2, backbone.geometry.width))
+
+    def hooks() -> int:
+        modules = backbone.model.modules()
+        return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in modules)
+
+    counts = []
+    for _ in range(3):
+        with torch.no_grad():
+            backbone.logits(Call(layout), layout.reading_positions())
+            backbone.logits(Call(virtual, prompt), virtual.reading_positions())
+        with pytest.raises(IndexError):
+            backbone.logits(Call(layout), torch.tensor([10**6]))
+        with pytest.raises(IndexError):
+            backbone.logits(Call(layout, prompt), torch.tensor([10**6]))
+        counts.append(hooks())
+        with torch.no_grad():
+            found = backbone.model(input_ids=layout.input_ids).logits
+            assert torch.equal(found, plain(input_ids=layout.input_ids).logits)
+            assert backbone.logits(Call(layout)).shape[:2] == (1, 6)
+    assert counts == [3, 3, 3]
 
 
 TOKEN_LISTS = st.lists(

@@ -175,7 +175,7 @@ def test_one_beam_is_greedy_and_three_find_a_likelier_answer(mini) -> None:
     def nats(source: list[int], new: list[int]) -> float:
         layout = Layout.of([source], [new])
         with torch.no_grad():
-            return Generation().loss(mini, layout, None).sum().item()
+            return Generation().loss(mini, Call(layout)).sum().item()
 
     gains = [
         nats(source, first) - nats(source, second)
@@ -238,7 +238,7 @@ def test_the_end_token_ends(tiny_backbone) -> None:
     tokenizer = copy.deepcopy(backbone.tokens.tokenizer)
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(full[0][3])
     ended = replace(backbone, tokens=Tokens(tokenizer))
-    found = ended.generate(left(SOURCES, None), None, Decoding(max_new_tokens=NEW))
+    found = generate(ended, Call(left(SOURCES, None)), Decoding(max_new_tokens=NEW))
     end = full[0][3]
     expected = [row[: row.index(end)] if end in row else row for row in full]
     assert found == expected

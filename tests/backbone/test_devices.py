@@ -220,7 +220,7 @@ def test_what_goes_to_another_device() -> None:
     """Each layer takes its part of a prompt to where it computes."""
     tokens = PromptKeyValues(torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 8))
     own = torch.randn(2, 4, 5, 8, device="meta")
-    for joined in tokens.before(0, own, own):
+    for joined in tokens.front(0).before(own, own):
         assert joined.device.type == "meta"
         assert joined.shape == (2, 4, 8, 8)
     model = small_model("gpt2")

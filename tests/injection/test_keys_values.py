@@ -92,8 +92,8 @@ def test_a_real_text_on_the_bundled_backbone(mini) -> None:
     rows = injection.real_rows(mini, front)
     with torch.no_grad():
         layout = Layout.of([text], virtual=len(front))
-        found = mini.logits(layout, injection.prompt(rows))[0]
-        expected = mini.logits(Layout.of([front + text]), None)[0, len(front) :]
+        found = mini.logits(Call(layout, injection.prompt(rows)))[0]
+        expected = mini.logits(Call(Layout.of([front + text])))[0, len(front) :]
     assert_close(found, expected)
 
 

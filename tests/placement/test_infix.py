@@ -175,7 +175,7 @@ def test_decoding_is_the_argmax_of_a_pass_over_everything(family, what) -> None:
     model = tuned(backbone_of(family), METHODS[what])
     how, end = Decoding(max_new_tokens=NEW), model.backbone.tokens.eos_id
 
-    def generate(sources: list[list[int]], how: Decoding = how) -> list[list[int]]:
+    def written(sources: list[list[int]]) -> list[list[int]]:
         layout = model.arrange(sources, side="left")
         return generate(model.backbone, Call(layout, model.prompt()), how)
 
@@ -189,8 +189,8 @@ def test_decoding_is_the_argmax_of_a_pass_over_everything(family, what) -> None:
                 break
             new.append(token)
         expected.append(new)
-    assert generate(SOURCES) == expected
-    assert generate(SOURCES[1:2]) == expected[1:2]
+    assert written(SOURCES) == expected
+    assert written(SOURCES[1:2]) == expected[1:2]
 
 
 @pytest.mark.parametrize("what", METHODS)

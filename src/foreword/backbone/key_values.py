@@ -293,7 +293,11 @@ class RowKeyValues(KeyValues):
 
     def taken(self, rows: Tensor) -> KeyValues:
         """Those of some rows, by their numbers `[N]`."""
-        return RowKeyValues(self.members, self.of[rows.to(self.of.device)])
+        of = self.of[rows.to(self.of.device)]
+        used = sorted({number for number in of.tolist() if number >= 0})
+        new = torch.full((len(self.members) + 1,), -1)
+        new[used] = torch.arange(len(used))  # -1 stays -1: it reads the last place
+        return RowKeyValues([self.members[number] for number in used], new[of.cpu()])
 
     def repeated(self, times: int) -> KeyValues:
         """Those of every row so many times."""

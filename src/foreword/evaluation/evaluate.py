@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from foreword.backbone import Call, Decoding, columns_of, generate, write
+from foreword.backbone import Decoding
 from foreword.errors import UserError
 from foreword.evaluation.heads import asked, tell
 from foreword.evaluation.metrics import METRICS
-from foreword.readout import Generation
+from foreword.evaluation.writing import Writing, decode_rows
 from foreword.tasks import Example
 from foreword.text import Fitted, TextTask
 from foreword.tuned import TunedModel
@@ -65,7 +63,6 @@ def fit_inputs(
     return task.fit(model.backbone.tokens, examples, model.room, reserve=how.max_new_tokens)
 
 
-@torch.no_grad()
 def decode(
     model: TunedModel,
     sources: Sequence[list[int]],
@@ -75,48 +72,22 @@ def decode(
     seed: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """Answers to inputs given as tokens, in their order.
+    """Answers of one model to inputs given as tokens, in their order; see `decode_rows`.
 
     Args:
         model: writes.
         sources: the inputs.
         how: decoding.
-        batch_size: rows that are written together, of similar lengths; a row that is at an end
-            makes room for the next one.
+        batch_size: rows that are written together.
         seed: of the first input's draws, where answers are drawn; the next ones have the next
-            numbers, so an answer does not depend on the batch.
+            numbers.
         advance: called with the number of rows that are done.
     """
-    readout = model.readout
-    assert isinstance(readout, Generation), "a head writes nothing"
-    order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-    prompt = model.prompt()  # virtual tokens are the same for all batches
-
-    def arrange(rows: list[int]) -> Call:
-        return Call(model.arrange([sources[order[row]] for row in rows], side="left"), prompt)
-
-    if not order:
-        return []
-    if how.num_beams > 1:
-        new: list[list[int]] = []
-        for start in range(0, len(order), batch_size):
-            rows = list(range(start, min(start + batch_size, len(order))))
-            new += generate(model.backbone, arrange(rows), how)
-            advance(len(rows))
-    else:
-        new = write(
-            model.backbone,
-            lambda rows: [(arrange(rows), rows)],
-            [how] * len(order),
-            [None if seed is None else seed + i for i in order],
-            rows=batch_size,
-            columns=columns_of(arrange([0]), how),
-            advance=advance,
-        )
-    answers = [""] * len(sources)
-    for row, ids in zip(order, new, strict=True):
-        answers[row] = readout.text(model.backbone.tokens, ids, how.stop)
-    return answers
+    rows = [
+        Writing(model, source, how, None if seed is None else seed + number)
+        for number, source in enumerate(sources)
+    ]
+    return decode_rows(rows, batch_size=batch_size, advance=advance)
 
 
 def evaluate(

@@ -67,7 +67,7 @@ class KeysValues(Injection):
         )
         # Whatever measures, decodes or folds has no gradient to give to the virtual tokens.
         trained = torch.is_grad_enabled() and rows.requires_grad
-        return PromptKeyValues(keys, values, layers, self.dropout if trained else 0.0)
+        return PromptKeyValues(keys, values, layers, dropout=self.dropout if trained else 0.0)
 
     def tensors(self, rows: Tensor) -> dict[str, Tensor]:
         """`<site>.keys` `[layers, P, kv_heads, key_dim]`, `<site>.values`

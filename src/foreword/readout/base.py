@@ -69,6 +69,9 @@ def read_together(backbone: Backbone, parts: Sequence[tuple[Told, Call]]) -> lis
     """
     found: list[list[Tensor]] = [[] for _ in parts]
     groups: dict[tuple[object, ...], list[int]] = {}
+    if len(parts) == 1:
+        ((readout, call),) = parts
+        return [readout.read(backbone, call)]
     for number, (readout, call) in enumerate(parts):
         if readout.one_pass:
             kind = readout.reads, way(backbone.geometry, call)

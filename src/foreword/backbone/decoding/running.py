@@ -72,9 +72,10 @@ class Running:
         """Rows of which a part stands before the virtual tokens."""
         assert call.layout.before is not None
         front, backbone = call.front(), self.backbone
-        past = backbone.past(call)
-        filled = cache.fill(backbone.model, front, rows=call.rows, past=past)
-        logits = backbone.next_logits(call, cache=filled)
+        prompt = call.prompt or Prompt()
+        prompt.past = backbone.past(call)
+        filled = cache.fill(backbone.model, front, rows=call.rows, past=prompt.past)
+        logits = backbone.next_logits(Call(call.layout, prompt), past_key_values=filled)
         columns = _columns(mask, self.slots.columns)
         at = torch.arange(first, first + call.rows)
         for number, layer in enumerate(filled.layers):

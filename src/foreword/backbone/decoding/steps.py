@@ -20,6 +20,7 @@ from foreword.backbone.decoding.cohort import Cohort
 from foreword.backbone.decoding.options import Decoding
 from foreword.backbone.decoding.running import Running
 from foreword.backbone.model import Backbone
+from foreword.backbone.seeding import seed_all
 
 TOGETHER = 4
 """New rows wait until a share of this many of the places is free: reading several at once costs
@@ -149,12 +150,12 @@ class StepDecoder:
         self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
 
 
-def columns_of(call: Call, how: Decoding) -> int:
-    """The positions that the longest row of a call may need."""
+def columns_of(call: Call, answer: int) -> int:
+    """The positions that the longest row of a call may need, with an answer of so many tokens."""
     layout, front = call.layout, call.front()
     before = 0 if layout.before is None else layout.before.input_ids.shape[1]
     virtual = 0 if front is None else front.length
-    return before + virtual + layout.input_ids.shape[1] + how.max_new_tokens
+    return before + virtual + layout.input_ids.shape[1] + answer
 
 
 def generate(
@@ -170,6 +171,8 @@ def generate(
         seed: of the first row's draws; the next rows have the next numbers.
     """
     if how.num_beams > 1:
+        if how.do_sample and seed is not None:
+            seed_all(seed)
         return search(backbone, call, how)
     many = call.rows
     return write(
@@ -178,7 +181,7 @@ def generate(
         [how] * many,
         [None if seed is None else seed + row for row in range(many)],
         rows=many,
-        columns=columns_of(call, how),
+        columns=columns_of(call, how.max_new_tokens),
     )
 
 
