@@ -177,9 +177,10 @@ class PromptBank:
             how = _decoding(loaded, row, where, decoding)
             task, model = self._bare_task, self._bare
             if loaded is not None:
+                model = loaded.model
                 if isinstance(loaded.task, HeadTask):
                     raise UserError(f"{where}: '{name}' writes no text; use `predict`")
-                task, model = loaded.task, loaded.model
+                task = loaded.task
             example = Example(fields_of(where, fields), where=where)
             fitted = fit_inputs(model, task, [example], how)
             own = _seed(row, where, None if seed is None else seed + i)

@@ -111,7 +111,7 @@ def test_a_model_of_code_of_its_own_is_a_language_model(coded: Path, mini) -> No
     assert type(found.model).__name__ == "CodedForCausalLM"
     layout = Layout.of(random_ids([5, 3]))
     with torch.no_grad():
-        assert torch.equal(found.logits(layout, None), mini.logits(layout, None))
+        assert torch.equal(found.logits(Call(layout)), mini.logits(Call(layout)))
 
 
 @pytest.mark.parametrize(

@@ -317,8 +317,8 @@ def gap_of_attention(family: str, attention: Attention, *methods: str) -> float:
             rows = random_rows(injection)
             layout = laid_out(one, injection, rules(one, injection)[0], (0, 1, 2), "right")
             with torch.no_grad():
-                expected = one.logits(layout, injection.prompt(rows))
-                found = other.logits(layout, injection_of(other, method).prompt(rows))
+                expected = one.logits(Call(layout, injection.prompt(rows)))
+                found = other.logits(Call(layout, injection_of(other, method).prompt(rows)))
             gaps.append(largest((found - expected)[layout.attention_mask]))
     return max(gaps)
 
