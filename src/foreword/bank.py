@@ -177,10 +177,9 @@ class PromptBank:
             how = _decoding(loaded, row, where, decoding)
             task, model = self._bare_task, self._bare
             if loaded is not None:
-                model = loaded.model
-                if isinstance(loaded.task, HeadTask):
+                if not isinstance(loaded.task, TextTask):
                     raise UserError(f"{where}: '{name}' writes no text; use `predict`")
-                task = loaded.task
+                task, model = loaded.task, loaded.model
             example = Example(fields_of(where, fields), where=where)
             fitted = fit_inputs(model, task, [example], how)
             own = _seed(row, where, None if seed is None else seed + i)

@@ -325,4 +325,3 @@ def join_rows(parts: Sequence[tuple[KeyValues | None, int]]) -> KeyValues:
         else:
             of.append(torch.full((rows,), -1))
     return RowKeyValues([member for _, member in members.values()], torch.cat(of))
-
