@@ -188,9 +188,9 @@ class PromptBank:
         texts = decode_rows(writing, batch_size=batch_size, advance=advance)
         answers = []
         for (_, loaded, _), text, truncated in zip(asked, texts, cut, strict=True):
-            task = self._bare_task if loaded is None else loaded.task
-            assert isinstance(task, TextTask)
-            answers.append(Answer(task.bare_answer(text), truncated))
+            own_task = self._bare_task if loaded is None else loaded.task
+            assert isinstance(own_task, TextTask)
+            answers.append(Answer(own_task.bare_answer(text), truncated))
         return answers
 
     def predict(

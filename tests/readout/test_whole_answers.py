@@ -386,15 +386,15 @@ def test_what_was_read_is_forgotten(models, monkeypatch: pytest.MonkeyPatch) -> 
     model, task = models["bert", "keys"]["label"], TASKS["label"]
     given = [Example({"text": f"an otter {i}"}, where="here") for i in range(6)]
     alive: list[weakref.ref[torch.Tensor]] = []
-    real = model.read
+    real = model.readout.answers
 
-    def read(layout: Layout) -> list[torch.Tensor]:
+    def answers(taken: torch.Tensor, call: Call) -> list[torch.Tensor]:
         assert sum(one() is not None for one in alive) <= 1  # the last one looked at
-        found = real(layout)
+        found = real(taken, call)
         alive.extend(map(weakref.ref, found))
         return found
 
-    monkeypatch.setattr(model, "read", read)
+    monkeypatch.setattr(model.readout, "answers", answers)
     tell(model, task, given, batch_size=2)
     assert len(alive) == 6
 
