@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foreword.backbone import load_backbone as load_backbone
-    from foreword.bank import prompts as prompts
     from foreword.compat import PeftType as PeftType
     from foreword.compat import PrefixEncoder as PrefixEncoder
     from foreword.compat import PrefixTuningConfig as PrefixTuningConfig
@@ -57,7 +56,6 @@ __all__ = [
     "load",
     "load_backbone",
     "load_recipe",
-    "prompts",
     "read_examples",
     "train",
 ]
@@ -80,7 +78,6 @@ _HOMES = {
     "load": "foreword.session",
     "load_backbone": "foreword.backbone",
     "load_recipe": "foreword.recipe",
-    "prompts": "foreword.bank",
     "read_examples": "foreword.tasks",
     "train": "foreword.runs",
 }

@@ -15,7 +15,7 @@ user gave them (`argument`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -87,6 +87,17 @@ def argument(flag: str, python: str | None = None) -> str:
     if _as_flags[0]:
         return flag
     return python if python is not None else f"`{flag.lstrip('-').replace('-', '_')}`"
+
+
+def refuse_single(name: str, given: object) -> None:
+    """Raise UserError where one text or mapping stands in the place of a list.
+
+    Python would take a text for a list of its characters, and a mapping for a list of its keys.
+    """
+    if isinstance(given, str | bytes | Mapping):
+        kind = "mapping" if isinstance(given, Mapping) else "text"
+        shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
+        raise UserError(f"{name}: expected a list, found one {kind}; write [{shown}]")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

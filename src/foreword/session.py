@@ -13,7 +13,8 @@ from foreword.artifact import load_model
 from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.quantization import Quantization
-from foreword.errors import DataError, UserError, argument
+from foreword.characters import half_character
+from foreword.errors import DataError, UserError, argument, refuse_single
 from foreword.evaluation import Report, decode, evaluate, fit_inputs, tell
 from foreword.manifest import Manifest, artifact_folder, read_manifest
 from foreword.names import ASKED
@@ -32,8 +33,9 @@ from foreword.understanding import (
     text_of,
 )
 
-Input = str | Mapping[str, Any]
-"""What an artifact is asked: the fields of its template, or a text for its only field."""
+Input = str | Mapping[str, Any] | Example
+"""What an artifact is asked: the fields of its template, a text for its only field, or an example
+whose references or label are not looked at."""
 
 
 @dataclass(frozen=True)
@@ -77,25 +79,26 @@ class LoadedPrompt:
         """Answer each input.
 
         Args:
-            inputs: texts or fields; a batch may mix lengths.
+            inputs: a list of texts, fields or examples; a batch may mix lengths.
             batch_size: rows decoded together; it never changes a greedy answer beyond ties.
-            seed: of the first input's draws, for sampling; the next ones have the next numbers.
+            seed: for sampling.
             advance: called with the number of rows after each batch.
             decoding: overrides of the artifact's decoding, named as in a recipe.
 
         Raises:
-            UserError: an input lacks a field or is too long, or this artifact tells labels.
+            UserError: an input lacks a field or is too long, or this artifact tells labels, or
+                `inputs` is one text instead of a list of texts.
         """
         if isinstance(self.task, HeadTask):
             raise UserError(
                 f"this artifact tells {ASKED[self.task.answer]} and writes no text; use `predict`"
             )
         how = self.decoding(**decoding)
-        examples = [self.example(given, f"input {i + 1}") for i, given in enumerate(inputs)]
+        examples = self._examples(inputs)
         fitted = fit_inputs(self.model, self.task, examples, how)
-        texts = decode(
-            self.model, fitted.sources, how, batch_size=batch_size, seed=seed, advance=advance
-        )
+        if seed is not None:
+            seed_all(seed)
+        texts = decode(self.model, fitted.sources, how, batch_size=batch_size, advance=advance)
         cut = set(fitted.truncated)
         return [Answer(self.task.bare_answer(text), i in cut) for i, text in enumerate(texts)]
 
@@ -109,8 +112,8 @@ class LoadedPrompt:
         """Tell the label of each input, the tags of its words, or the span that answers it.
 
         Args:
-            inputs: texts or fields; `words` (a list, or a text split at blanks) are tagged, a
-                `question` is answered from its `context`.
+            inputs: a list of texts, fields or examples; `words` (a list, or a text split at blanks)
+                are tagged, a `question` is answered from its `context`.
             batch_size: rows read together; it changes no answer beyond rounding.
             advance: called with the number of inputs after each batch.
 
@@ -119,7 +122,7 @@ class LoadedPrompt:
         """
         if not isinstance(self.task, HeadTask):
             raise UserError("this artifact writes texts and has no head; use `generate`")
-        examples = [self.example(given, f"input {i + 1}") for i, given in enumerate(inputs)]
+        examples = self._examples(inputs)
         told, _ = tell(self.model, self.task, examples, batch_size=batch_size, advance=advance)
         return told
 
@@ -134,6 +137,8 @@ class LoadedPrompt:
         **decoding: Any,
     ) -> Report:
         """Decode examples and measure the answers, by the task's metrics if none are named."""
+        if metrics is not None:
+            refuse_single("metrics", metrics)
         if seed is not None:
             seed_all(seed)
         return evaluate(
@@ -146,8 +151,23 @@ class LoadedPrompt:
             advance=advance,
         )
 
+    def _examples(self, inputs: Sequence[Input]) -> list[Example]:
+        refuse_single("inputs", inputs)
+        return [self.example(given, f"input {i + 1}") for i, given in enumerate(inputs)]
+
     def example(self, given: Input, where: str = "") -> Example:
-        """An input as an example: a plain text stands for the template's only slot."""
+        """An input as an example: a plain text stands for the template's only slot.
+
+        Raises:
+            DataError: it is neither text nor fields, or lacks what the artifact is asked with.
+        """
+        if isinstance(given, Example):
+            return given
+        if not isinstance(given, str | Mapping):
+            raise DataError(
+                f"{where}: expected a text, or named values, found {type(given).__name__}"
+            )
+        _refuse_halves(where, given)
         if isinstance(self.task, Tagging):
             words = given if isinstance(given, str) else given.get("words")
             words = words.split() if isinstance(words, str) else words
@@ -155,6 +175,10 @@ class LoadedPrompt:
                 raise DataError(f"{where}: give a text, or `words` as a list of texts")
             return Example({"text": " ".join(words)}, where=where, words=tuple(words))
         if not isinstance(given, str):
+            task = text_of(self.task)
+            for name in () if task is None else task.slots:
+                if name in given and given[name] is None:
+                    raise DataError(f"{where}, field '{name}': is null; expected a text")
             return Example(fields_of(where, given), where=where)
         if isinstance(self.task, Question):
             raise DataError(f"{where}: give `question` and `context` by name, as JSON")
@@ -173,21 +197,27 @@ class LoadedPrompt:
         Raises:
             UserError: a name or a value that there is not.
         """
-        return decoding_of(self.manifest.decoding, **overrides)
+        given = {**self.manifest.decoding.model_dump(), **overrides}
+        try:
+            spec = DecodingSpec.model_validate(given)
+        except ValidationError as error:
+            lines = explain(error, DecodingSpec, root="decoding")
+            raise UserError("\n".join(f"decoding.{line}" for line in lines)) from error
+        return Decoding(**spec.model_dump())
 
 
-def decoding_of(stated: DecodingSpec, **overrides: Any) -> Decoding:
-    """Settings of decoding with overrides.
-
-    Raises:
-        UserError: a name or a value that there is not.
-    """
-    try:
-        spec = DecodingSpec.model_validate({**stated.model_dump(), **overrides})
-    except ValidationError as error:
-        lines = explain(error, DecodingSpec, root="decoding")
-        raise UserError("\n".join(f"decoding.{line}" for line in lines)) from error
-    return Decoding(**spec.model_dump())
+def _refuse_halves(where: str, given: str | Mapping[str, Any]) -> None:
+    """Raise DataError where a text holds what is no character, which no tokenizer takes."""
+    texts = {"": given} if isinstance(given, str) else given
+    for name, value in texts.items():
+        for text in (name, value, *(value if isinstance(value, list) else ())):
+            half = half_character(text) if isinstance(text, str) else None
+            if half is not None:
+                place = f", field '{name}'" if name else ""
+                raise DataError(
+                    f"{where}{place}: is no text that can be read: it holds half a character "
+                    f"({half!r}), which was not UTF-8 where it comes from"
+                )
 
 
 def load(

@@ -215,11 +215,17 @@ def test_generate_from_jsonl(foreword: Command, run: Run, monkeypatch: pytest.Mo
     [
         (b"", "standard input: holds no input"),
         (b"\n \n", "standard input: holds no input"),
-        (b"\xff\n", "standard input: cannot be read as UTF-8 text"),
+        (
+            b"\xff\n",
+            "standard input, line 1: not UTF-8 text (byte 1 of the line); save the file as",
+        ),
         (b'{"record": "x"}\n\n{"record": \n', "standard input, line 3, column"),
         (b'{"record": "x"}\n[1]\n', "standard input, line 2: expected an object"),
-        (b'{"recrd": "x"}\n', "input 1: template '{record} ->': the data has no field 'record'"),
-        (b'{"record": [1]}\n', "input 1, field 'record': expected a text"),
+        (
+            b'{"recrd": "x"}\n',
+            "standard input, line 1: template '{record} ->': the data has no field 'record'",
+        ),
+        (b'{"record": [1]}\n', "standard input, line 1, field 'record': expected a text"),
         (rb'{"record": "\ud800"}' + b"\n", "line 1: holds half of a surrogate pair"),
     ],
 )
@@ -235,7 +241,7 @@ def test_generate_refuses_bad_input(
     ("options", "said"),
     [
         ([], "give inputs with --text"),
-        (["--input", "none.txt"], "none.txt: cannot be read"),
+        (["--input", "none.txt"], "none.txt: no such file"),
         (["--text", "x", "--temperature", 0], "decoding.temperature: must be more than 0, found 0"),
         (["--text", "x", "--top-p", 0], "decoding.top_p: must be more than 0"),
         (["--text", "x", "--stop", ""], "decoding.stop: a stop word must not be empty"),
@@ -244,7 +250,7 @@ def test_generate_refuses_bad_input(
             ["--text", "x", "--max-new-tokens", 100_000],
             "decoding.max_new_tokens: 100000 new tokens leave no room for an input",
         ),
-        (["--text", "x " * 1000], "input 1: the input has"),
+        (["--text", "x " * 1000], "--text 1: the input has"),
     ],
 )
 def test_generate_refuses_wrong_options(

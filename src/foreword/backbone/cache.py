@@ -10,11 +10,12 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from foreword.backbone.key_values import KeyValues, Past
+from foreword.backbone.prompt import PromptKeyValues
+from foreword.backbone.sources import Past
 
 
 def fill(
-    model: PreTrainedModel, tokens: KeyValues | None, *, rows: int, past: Past = ()
+    model: PreTrainedModel, tokens: PromptKeyValues | None, *, rows: int, past: Past = ()
 ) -> DynamicCache:
     """A cache for B rows whose first P positions are the prompt's, after what rows have read.
 
@@ -34,14 +35,9 @@ def fill(
     whole = not model.config.is_encoder_decoder  # the config of a T5 counts its encoder's layers
     cache = DynamicCache(config=model.config if whole else None)
     cache.layers = [_Following() if type(one) is DynamicLayer else one for one in cache.layers]
-    for layer in range(len(tokens.layers)):
+    for layer in range(tokens.keys.shape[0]):
         cache.update(*_expand(tokens, layer, rows, model), layer)
     return cache
-
-
-def new(model: PreTrainedModel) -> DynamicCache:
-    """An empty cache for a decoder."""
-    return DynamicCache(config=model.config)
 
 
 def empty(decoder: Cache | None = None) -> EncoderDecoderCache:
@@ -55,12 +51,12 @@ def empty(decoder: Cache | None = None) -> EncoderDecoderCache:
 
 
 def read_only(
-    model: PreTrainedModel, tokens: KeyValues | None, *, rows: int, past: Past = ()
+    model: PreTrainedModel, tokens: PromptKeyValues | None, *, rows: int, past: Past = ()
 ) -> Cache:
     """The same for one forward pass: what the model writes is returned and not kept, so that a
     layer may be computed again for its gradients."""
     cache = DynamicCache()
-    layers = len(past) if tokens is None else len(tokens.layers)
+    layers = len(past) if tokens is None else tokens.keys.shape[0]
     cache.layers = [_Prefix(*_front(tokens, layer, rows, model, past)) for layer in range(layers)]
     return cache
 
@@ -72,7 +68,7 @@ def is_read_only(cache: Cache) -> bool:
 
 
 def _front(
-    tokens: KeyValues | None, layer: int, rows: int, model: PreTrainedModel, past: Past
+    tokens: PromptKeyValues | None, layer: int, rows: int, model: PreTrainedModel, past: Past
 ) -> tuple[Tensor, Tensor]:
     """A layer's keys and values of all that rows have behind them."""
     if not past:
@@ -89,11 +85,10 @@ def _front(
 
 
 def _expand(
-    tokens: KeyValues, layer: int, rows: int, model: PreTrainedModel
+    tokens: PromptKeyValues, layer: int, rows: int, model: PreTrainedModel
 ) -> tuple[Tensor, Tensor]:
-    front = tokens.front(layer)
-    assert front is not None, "in a cache virtual tokens share the softmax of the text"
-    return front.of_rows(rows, model.dtype)
+    key, value = (side.contiguous() for side in tokens.rows(layer, rows, dtype=model.dtype))
+    return key, value
 
 
 class _Following(DynamicLayer):  # type: ignore[misc]

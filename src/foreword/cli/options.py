@@ -12,8 +12,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from foreword.errors import did_you_mean
+from foreword.errors import DataError, did_you_mean
 from foreword.names import FORMATS
+from foreword.tasks.inputs import TEXT
+from foreword.tasks.lines import check_encoding
 
 
 class Device(StrEnum):
@@ -51,6 +53,48 @@ FormatOption = Annotated[
 ]
 
 
+def _input_format(name: str) -> str:
+    return name if name == TEXT else _format(name)
+
+
+def _encoding(name: str) -> str:
+    try:
+        check_encoding(name)
+    except DataError as error:
+        raise typer.BadParameter(str(error).removeprefix("encoding: ")) from error
+    return name
+
+
+InputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="FILE|-",
+        help="Rows with named fields (JSONL, CSV, TSV, Parquet, …) or a text a line; - is standard"
+        " input, answered line by line as it arrives.",
+    ),
+]
+InputFormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        parser=_input_format,
+        metavar="|".join((TEXT, *FORMATS)),
+        help="Of --input. Default: by its name or first line.",
+    ),
+]
+EncodingOption = Annotated[
+    str,
+    typer.Option(
+        "--encoding",
+        parser=_encoding,
+        metavar="NAME",
+        help="Of a text file that is read, such as gb18030.",
+    ),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Let --out replace a file that is there.")
+]
 ArtifactArgument = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or a run folder.")
 ]
@@ -64,10 +108,7 @@ SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", help="Write there: a file, a device or FIFO, - for standard output."),
-]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Write there.")]
 DownloadOption = Annotated[
     bool, typer.Option("--download", help="Let the backbone be downloaded from the hub.")
 ]

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foreword.characters import to_json
 from foreword.cli import options as o
-from foreword.cli.destination import Destination, destination
+from foreword.cli.answering import Answering, Asked, answer
 from foreword.cli.output import emit_json
 from foreword.errors import DataError, UserError
+from foreword.files import refuse_existing
 from foreword.names import tables
-from foreword.tasks.readers import json_row
+from foreword.tasks.lines import UTF8
 
 if TYPE_CHECKING:
     from foreword.scoring.confusion import ConfusionMatrix
     from foreword.session import LoadedPrompt
     from foreword.tasks import Example
+
+BATCH = 32
+"""Rows answered together, where --batch-size is not given."""
+Advance = Callable[[int], None]
 
 
 @o.with_flags
@@ -29,11 +33,11 @@ def generate(
     text: Annotated[
         list[str] | None, typer.Option("--text", help="An input text; may be repeated.")
     ] = None,
-    input: Annotated[
-        str | None,
-        typer.Option("--input", metavar="FILE|-", help="Text lines or JSONL with named fields."),
-    ] = None,
+    input: o.InputOption = None,
+    format: o.InputFormatOption = None,
+    encoding: o.EncodingOption = UTF8,
     out: o.OutOption = None,
+    overwrite: o.OverwriteOption = False,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer, in tokens.")
     ] = None,
@@ -55,9 +59,7 @@ def generate(
     limit: o.LimitOption = None,
     seed: o.SeedOption = None,
 ) -> None:
-    """Answer texts or JSONL rows with a trained prompt; JSONL comes out, one row for each input."""
-    to = destination(out)
-    rows = _inputs(text or [], input)[:limit]
+    """Answer texts or the rows of a file with a trained prompt; JSONL comes out, a row for each."""
     chosen: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
@@ -66,33 +68,25 @@ def generate(
         "top_p": top_p,
         "stop": tuple(stop) if stop else None,
     }
-    prompt = _load(artifact, on)
-    from foreword.progress import progress_for_terminal
+    given = {key: value for key, value in chosen.items() if value is not None}
+    asked = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
 
-    progress = progress_for_terminal()
-    try:
-        progress.begin("generate", len(rows))
-        answers = prompt.answer(
-            rows,
-            batch_size=batch_size or 32,
-            seed=seed,
-            advance=progress.advance,
-            **{key: value for key, value in chosen.items() if value is not None},
+    def answers(
+        prompt: LoadedPrompt, examples: list[Example], first: bool, advance: Advance
+    ) -> list[dict[str, Any]]:
+        written = prompt.answer(
+            examples,
+            batch_size=asked.batch_size,
+            seed=seed if first else None,
+            advance=advance,
+            **given,
         )
-    finally:
-        progress.end()
-    lines = [
-        json.dumps(
-            {
-                **(row if isinstance(row, dict) else {"input": row}),
-                "output": answer.text,
-                **({"truncated": True} if answer.truncated else {}),
-            },
-            ensure_ascii=False,
-        )
-        for row, answer in zip(rows, answers, strict=True)
-    ]
-    _write("\n".join(lines) + "\n", to)
+        return [
+            {"output": one.text, **({"truncated": True} if one.truncated else {})}
+            for one in written
+        ]
+
+    _answer(artifact, on, asked, "generate", out, overwrite, answers)
 
 
 @o.with_flags
@@ -101,41 +95,28 @@ def predict(
     text: Annotated[
         list[str] | None, typer.Option("--text", help="An input text; may be repeated.")
     ] = None,
-    input: Annotated[
-        str | None,
-        typer.Option("--input", metavar="FILE|-", help="Text lines or JSONL with named fields."),
-    ] = None,
+    input: o.InputOption = None,
+    format: o.InputFormatOption = None,
+    encoding: o.EncodingOption = UTF8,
     out: o.OutOption = None,
+    overwrite: o.OverwriteOption = False,
     *,
     on: o.ArtifactFlags,
     batch_size: o.BatchSizeOption = None,
     limit: o.LimitOption = None,
 ) -> None:
     """Tell labels, tags, spans or missing words, with probabilities; JSONL comes out."""
-    to = destination(out)
-    rows = _inputs(text or [], input)[:limit]
-    prompt = _load(artifact, on)
-    from foreword.evaluation.rows import in_full
-    from foreword.progress import progress_for_terminal
+    asked = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
 
-    progress = progress_for_terminal()
-    try:
-        progress.begin("predict", len(rows))
-        told = prompt.predict(rows, batch_size=batch_size or 32, advance=progress.advance)
-    finally:
-        progress.end()
-    lines = [
-        json.dumps(
-            {
-                **(row if isinstance(row, dict) else {"input": row}),
-                "output": answered.answer,
-                **in_full(answered),
-            },
-            ensure_ascii=False,
-        )
-        for row, answered in zip(rows, told, strict=True)
-    ]
-    _write("\n".join(lines) + "\n", to)
+    def answers(
+        prompt: LoadedPrompt, examples: list[Example], _: bool, advance: Advance
+    ) -> list[dict[str, Any]]:
+        from foreword.evaluation.rows import in_full
+
+        told = prompt.predict(examples, batch_size=asked.batch_size, advance=advance)
+        return [{"output": one.answer, **in_full(one)} for one in told]
+
+    _answer(artifact, on, asked, "predict", out, overwrite, answers)
 
 
 @o.with_flags
@@ -143,6 +124,7 @@ def evaluate(
     artifact: o.ArtifactArgument,
     data: Annotated[Path, typer.Option("--data", help="Examples with references.")],
     format: o.FormatOption = None,
+    encoding: o.EncodingOption = UTF8,
     references: Annotated[
         str | None, typer.Option("--references", help="Column with the references.")
     ] = None,
@@ -152,6 +134,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write figures and answers there, as JSON.")
     ] = None,
+    overwrite: o.OverwriteOption = False,
     *,
     on: o.ArtifactFlags,
     batch_size: o.BatchSizeOption = None,
@@ -164,19 +147,22 @@ def evaluate(
     from foreword.progress import progress_for_terminal
     from foreword.tasks import read_examples
 
-    to = destination(out)
     task = read_manifest(artifact_folder(artifact)).task
-    picture = _picture(to, task.answer)
+    if out is not None:
+        for file in (out, out.with_suffix(".png")) if task.answer == "label" else (out,):
+            refuse_existing(file, overwrite=overwrite)
     columns = task.columns() | {"group": task.group if group is None else group or None}
     if references is not None:
         columns["references"] = references
-    examples = read_examples(data, format or _format_of(data, task.format), **columns)[:limit]
+    examples = read_examples(
+        data, format or _format_of(data, task.format), encoding=encoding, **columns
+    )[:limit]
     prompt = _load(artifact, on)
     progress = progress_for_terminal()
     try:
         progress.begin("evaluate", len(examples))
         report = prompt.evaluate(
-            examples, batch_size=batch_size or 32, seed=seed, advance=progress.advance
+            examples, batch_size=batch_size or BATCH, seed=seed, advance=progress.advance
         )
     finally:
         progress.end()
@@ -191,11 +177,8 @@ def evaluate(
             {"input": source, "output": answer}
             for source, answer in zip(report.sources, report.answers, strict=True)
         ]
-        if picture is not None:
-            _confusion(examples, report.answers, task.labels).draw(picture, out.stem)
-        _write(json.dumps({**figures, "answers": answers}, indent=2, ensure_ascii=False) + "\n", to)
-        if to.is_standard_output:
-            return
+        _draw_confusion(examples, report.answers, task.labels, out)
+        _write(to_json({**figures, "answers": answers}, indent=2) + "\n", out)
     if as_json:
         emit_json(figures)
         return
@@ -207,6 +190,31 @@ def evaluate(
         print_table(_confusion(examples, report.answers, task.labels).table("taken for"))
 
 
+def _answer(
+    artifact: Path,
+    on: o.ArtifactFlags,
+    asked: Asked,
+    title: str,
+    out: Path | None,
+    overwrite: bool,
+    answers: Answering,
+) -> None:
+    from foreword.manifest import artifact_folder, read_manifest
+
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+    rows = answer(
+        asked,
+        load=lambda: _load(artifact, on),
+        task=lambda: read_manifest(artifact_folder(artifact)).task,
+        title=title,
+        out=out,
+        answers=answers,
+    )
+    if out is not None:
+        _write(rows, out)
+
+
 def _confusion(
     examples: Sequence[Example], answers: Sequence[str], labels: Sequence[str]
 ) -> ConfusionMatrix:
@@ -215,19 +223,12 @@ def _confusion(
     return confusion_matrix([example.label or "" for example in examples], answers, labels)
 
 
-def _picture(to: Destination, answer: str) -> Path | None:
-    """The picture beside a file of figures, where they are of labels.
-
-    Raises:
-        UserError: something that is no regular file is there.
-    """
-    if to.out is None or to.streams or answer != "label":
-        return None
-    name = to.out.with_suffix(".png")
-    beside = destination(name if name != to.out else to.out.with_name(f"{to.out.name}.png"))
-    if beside.file is None:
-        raise UserError(f"{beside.out}: the picture beside {to.out} goes there, which is no file")
-    return beside.file
+def _draw_confusion(
+    examples: Sequence[Example], answers: Sequence[Any], labels: Sequence[str], out: Path
+) -> None:
+    """Beside the figures, where they are of labels."""
+    if examples and all(example.label is not None for example in examples):
+        _confusion(examples, answers, labels).draw(out.with_suffix(".png"), out.stem)
 
 
 def _load(artifact: Path, on: o.ArtifactFlags) -> LoadedPrompt:
@@ -267,28 +268,6 @@ def _said(field: str, text: str | None) -> Any:
     return getattr(section, field)
 
 
-def _inputs(texts: list[str], source: str | None) -> list[Any]:
-    if not texts and source is None:
-        raise UserError("give inputs with --text, or a file (or - for standard input) with --input")
-    if source is None:
-        return list(texts)
-    name = "standard input" if source == "-" else source
-    try:
-        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        content = raw.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{name}: cannot be read as UTF-8 text: {error}") from error
-    lines = [
-        (f"{name}, line {number}", line)
-        for number, line in enumerate(content.replace("\r\n", "\n").split("\n"), start=1)
-        if line.strip()
-    ]
-    if not lines:
-        raise DataError(f"{name}: holds no input")
-    jsonl = source.endswith((".jsonl", ".json")) or lines[0][1].lstrip().startswith("{")
-    return [*texts, *(json_row(where, line) if jsonl else line for where, line in lines)]
-
-
 def _format_of(data: Path, trained_on: str) -> str:
     if str(data).startswith("foreword/"):
         return "jsonl"
@@ -301,5 +280,7 @@ def _format_of(data: Path, trained_on: str) -> str:
     return known[suffix]
 
 
-def _write(text: str, to: Destination) -> None:
-    to.write(text)
+def _write(text: str, out: Path) -> None:
+    from foreword.files import write_text
+
+    write_text(out, text)

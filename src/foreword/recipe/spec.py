@@ -18,10 +18,11 @@ from pydantic import (
 from foreword import names
 from foreword.bounds import GPU, Beta, Column, Many, Rate, Rows, Seed, Some, Temperature, Tokens
 from foreword.choices import Data, NameIn
-from foreword.errors import TemplateError, did_you_mean
+from foreword.errors import DataError, TemplateError, did_you_mean
 from foreword.methods import METHODS, PET, MethodChoice, MethodOptions
 from foreword.methods.axes import LabelWords
 from foreword.recipe.writing import write_yaml
+from foreword.tasks.lines import check_encoding
 from foreword.tasks.template import Template
 
 VERSION = 1
@@ -145,6 +146,11 @@ class DataSpec(Data):
     references: str = Field("references", description="column with the answer, or a list of them")
     label: str | None = Field(None, description="column with the class, where rows are classified")
     group: str | None = Field(None, description="column by which results are also reported apart")
+    encoding: str = Field(
+        "utf-8",
+        description="encoding of text files, such as gb18030, big5 or utf-16; data of foreword/ and"
+        " of the hub have their own",
+    )
     words: Column = Field(1, description="conll: column with the words, from 1")
     tags: Column | None = Field(None, description="conll: column with the tags; default: last")
     only: Only | None = Field(None, description="xsum: which documents each split has")
@@ -153,6 +159,15 @@ class DataSpec(Data):
     @classmethod
     def _a_path(cls, path: str | None) -> str | None:
         return path if path is None else _path(path)
+
+    @field_validator("encoding")
+    @classmethod
+    def _an_encoding(cls, name: str) -> str:
+        try:
+            check_encoding(name)
+        except DataError as error:
+            raise ValueError(str(error).removeprefix("encoding: ")) from error
+        return name
 
     @field_validator("hold_out")
     @classmethod
@@ -182,7 +197,12 @@ class DataSpec(Data):
         """What `foreword.tasks.read_data` is told of a split, beside its path and format."""
         subset = getattr(self.only, split) if self.only is not None else Subset()
         columns = {name: getattr(self, name) for name in names.COLUMNS}
-        return {**columns, "sections": subset.sections, "ids": subset.ids}
+        return {
+            **columns,
+            "sections": subset.sections,
+            "ids": subset.ids,
+            "encoding": self.encoding,
+        }
 
 
 def _leaves_room(template: Any) -> bool:

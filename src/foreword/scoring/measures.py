@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from foreword.errors import UserError, did_you_mean
+from foreword.errors import UserError, did_you_mean, refuse_single
 from foreword.scoring.captions import cider, rouge_l
 from foreword.scoring.characters import chrf, ter
 from foreword.scoring.corpus import Corpus
@@ -78,6 +78,10 @@ def score(
     Raises:
         UserError: an unknown name, no segments, a segment without a reference, unequal numbers.
     """
+    for what, given in {"outputs": outputs, "references": references, "metrics": metrics}.items():
+        refuse_single(what, given)
+    for number, texts in enumerate(references):
+        refuse_single(f"references[{number}]", texts)
     for name in metrics:
         if name not in MEASURES:
             raise UserError(f"metrics: '{name}' is not known{did_you_mean(name, MEASURES)}")

@@ -47,7 +47,7 @@ def _sentences(file: Path, asked: Request) -> Iterator[Sentence]:
     separator: str | None = None
     width = 0
     sentence: Sentence = []
-    for number, raw in text_lines(file):
+    for number, raw in text_lines(file, asked.encoding):
         line = raw.rstrip("\r\n")
         if not line.strip() or line.startswith("-DOCSTART-"):
             if sentence:

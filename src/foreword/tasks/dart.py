@@ -27,7 +27,8 @@ from foreword.tasks.triples import Entry, Triple, linearise_triples, read_entrie
 def read(asked: Request) -> Iterator[Row]:
     """The sets of triples of a JSON or (by the ending .xml) an XML file."""
     file = data_file(asked.path)
-    entries = read_entries(file) if file.suffix.lower() == ".xml" else _json_entries(file)
+    entries_of = read_entries if file.suffix.lower() == ".xml" else _json_entries
+    entries = entries_of(file, asked.encoding)
     for entry in entries:
         yield Row(
             entry.where,
@@ -40,8 +41,8 @@ def read(asked: Request) -> Iterator[Row]:
         )
 
 
-def _json_entries(file: Path) -> Iterator[Entry]:
-    content = json_file(file)
+def _json_entries(file: Path, encoding: str) -> Iterator[Entry]:
+    content = json_file(file, encoding)
     if not isinstance(content, list):
         raise DataError(f"{file}: expected a list of sets of triples, found {show(content)}")
     for number, item in enumerate(content, start=1):

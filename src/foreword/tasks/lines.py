@@ -2,45 +2,117 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from foreword import opening
-from foreword.errors import DataError
-from foreword.json_text import parse_json
+from foreword.errors import DataError, did_you_mean
+
+UTF8 = "utf-8"
+_COMMON = ("utf-8", "utf-16", "gb18030", "gbk", "big5", "shift_jis", "euc_kr", "latin-1", "cp1252")
+_NO_ENCODINGS_OF_FILES = frozenset(
+    {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
+)
+"""Text encodings of Python's that are for other things than files."""
 
 LINE_BYTES = 2**28
 """Most bytes of one line: a whole data set may stand in one, but no file of gigabytes does."""
 
 
-def text_lines(file: Path) -> Iterator[tuple[int, str]]:
+def text_lines(file: Path, encoding: str = UTF8) -> Iterator[tuple[int, str]]:
     """A text file's lines with their numbers, from 1; a byte order mark is left out.
 
     Raises:
-        DataError: it cannot be read, is no regular file, or a line is not UTF-8 text.
+        DataError: it cannot be read, is no regular file, or a line is no text in this encoding.
     """
     try:
         with opening.open_regular(file) as handle:
             lines = iter(lambda: handle.readline(LINE_BYTES + 1), b"")
-            for number, raw in enumerate(lines, start=1):
-                if len(raw) > LINE_BYTES:
-                    raise DataError(f"{file}, line {number}: has more than {LINE_BYTES:,} bytes")
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{file}, line {number}: not UTF-8 text (byte {error.start + 1} of the "
-                        "line); save the file as UTF-8"
-                    ) from error
-                if "\0" in line:
-                    raise DataError(f"{file}, line {number}: holds a NUL character")
-                yield number, line
+            yield from decoded(str(file), lines, encoding)
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def decoded(name: str, lines: Iterable[bytes], encoding: str = UTF8) -> Iterator[tuple[int, str]]:
+    """Lines of bytes as text with their numbers, from 1; a byte order mark is left out.
+
+    Each line is decoded as it comes, so that a line can be answered before the next one is there.
+
+    Args:
+        name: what is read, for messages.
+        lines: what stands before and with each byte of the line feed; in UTF-16 that is no line.
+        encoding: as `check_encoding` takes it.
+
+    Raises:
+        DataError: a line is no text in this encoding.
+    """
+    decoder = codecs.getincrementaldecoder(check_encoding(encoding))()
+    number, text = 1, ""
+
+    def whole(raw: bytes, final: bool = False) -> str:
+        try:
+            more = decoder.decode(raw, final)
+        except UnicodeError as error:
+            raise DataError(_no_text(name, number, error, encoding, raw)) from error
+        if number == 1 and not text:
+            more = more.removeprefix("\ufeff")
+        if "\0" in more:
+            raise DataError(f"{name}, line {number}: holds a NUL character{_perhaps_utf16(raw)}")
+        return more
+
+    for raw in lines:
+        if len(raw) + len(text) > LINE_BYTES:
+            raise DataError(f"{name}, line {number}: has more than {LINE_BYTES:,} bytes")
+        *complete, text = (text + whole(raw)).split("\n")
+        for line in complete:
+            yield number, f"{line}\n"
+            number += 1
+    text += whole(b"", final=True)
+    if text:
+        yield number, text
+
+
+def check_encoding(name: str) -> str:
+    """An encoding of text by its name (`utf-8`, `gb18030`, `utf-16`), as Python knows it.
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    try:
+        found = codecs.lookup(name).name
+        "a".encode(found).decode(found)
+    except (LookupError, UnicodeError, ValueError, TypeError):
+        found = ""
+    if not found or found in _NO_ENCODINGS_OF_FILES:
+        raise DataError(
+            f"encoding: expected the name of a text encoding, such as utf-8, gb18030, utf-16 or "
+            f"latin-1, found {show(name)}{did_you_mean(str(name), _COMMON) if found == '' else ''}"
+        )
+    return found
+
+
+def _no_text(name: str, number: int, error: UnicodeError, encoding: str, raw: bytes) -> str:
+    byte = ""
+    if isinstance(error, UnicodeDecodeError) and error.object == raw:
+        byte = f" (byte {error.start + 1} of the line)"
+    named = "UTF-8" if check_encoding(encoding) == UTF8 else encoding
+    mend = "give the encoding that it was saved in as `encoding`"
+    if named == "UTF-8":
+        mend = (
+            "save the file as UTF-8, or give its encoding as `encoding` (gb18030, big5, utf-16, "
+            f"latin-1, …){_perhaps_utf16(raw) if number == 1 else ''}"
+        )
+    return f"{name}, line {number}: not {named} text{byte}; {mend}"
+
+
+def _perhaps_utf16(raw: bytes) -> str:
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "; it looks like utf-16" if marked or b"\0" in raw else ""
 
 
 def json_row(where: str, line: str) -> dict[str, Any]:
@@ -61,13 +133,13 @@ def json_row(where: str, line: str) -> dict[str, Any]:
     return row
 
 
-def json_file(file: Path) -> Any:
+def json_file(file: Path, encoding: str = UTF8) -> Any:
     """A whole file of JSON.
 
     Raises:
         DataError: it is not JSON, or holds half a character.
     """
-    text = "".join(line for _, line in text_lines(file))
+    text = "".join(line for _, line in text_lines(file, encoding))
     try:
         return _parse(str(file), text)
     except json.JSONDecodeError as error:
@@ -78,7 +150,7 @@ def json_file(file: Path) -> Any:
 
 def _parse(where: str, text: str) -> Any:
     try:
-        value = parse_json(text, object_pairs_hook=_no_twice)
+        value = json.loads(text, object_pairs_hook=_no_twice)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError:
         raise
@@ -86,7 +158,7 @@ def _parse(where: str, text: str) -> Any:
         raise DataError(
             f"{where}: holds half of a surrogate pair ({error.object[error.start]!r})"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error})") from error
     return value
 

@@ -13,9 +13,9 @@ from foreword.tasks import conll, dart, squad, webnlg, xsum
 from foreword.tasks.e2e import parse_meaning
 from foreword.tasks.example import Example, Field, Unusable
 from foreword.tasks.fields import fields_of, missing
-from foreword.tasks.lines import json_row, show, text_lines
+from foreword.tasks.lines import UTF8, check_encoding, json_row, show, text_lines
 from foreword.tasks.rows import Reader, Request, Row
-from foreword.tasks.sources import HUB, data_file, hub_rows
+from foreword.tasks.sources import HUB, data_file, hub_rows, is_bundled
 from foreword.tasks.tables import Named, jsonl, parquet, table
 
 __all__ = [
@@ -66,6 +66,7 @@ def read_data(
     tags: int | None = None,
     sections: tuple[str, ...] = (),
     ids: str | Path | None = None,
+    encoding: str = UTF8,
     need_references: bool = True,
     merge: bool = True,
 ) -> Reading:
@@ -86,6 +87,7 @@ def read_data(
         tags: conll's column of tags, from 1; without it the last.
         sections: xsum's sections to keep; () for all.
         ids: xsum's file of the ids to keep.
+        encoding: of text files, by any name that Python knows; `foreword/` data is UTF-8.
         need_references: False to read inputs alone; labels, tags and spans need not be there then.
         merge: make rows that ask for the same text one example with all their references, as
             metrics want it; False keeps the file's rows and their order, as training wants it.
@@ -98,14 +100,16 @@ def read_data(
     if references == _REFERENCES:
         references = _OWN_REFERENCES.get(format, references)
     file = None if ids is None else Path(ids)
-    asked = Request(str(path), need_references, words, tags, sections, file)
+    own = UTF8 if is_bundled(path) else check_encoding(encoding)
+    asked = Request(str(path), need_references, words, tags, sections, file, own)
     names = None if inputs is None else tuple(dict.fromkeys(inputs))
     examples = []
-    for row in _reader(format)(asked):
+    for row in reader(format)(asked):
         example = _example(row, references, label, group, names, need_references)
         if label is not None and _holds_nothing(example, row, names, group):
             asked.empty.append(row.where)
         else:
+            _refuse_null(row, names)
             examples.append(example)
     if not examples:
         left = f" but {len(asked.empty)} empty rows" if asked.empty else ""
@@ -117,7 +121,8 @@ def read_data(
     )
 
 
-def _reader(format: str) -> Reader:
+def reader(format: str) -> Reader:
+    """What reads a format; UserError where there is none of this name."""
     known = FORMATS.get(format)
     if known is None:
         raise UserError(f"format: {format!r} is not known{did_you_mean(format, FORMATS)}")
@@ -193,6 +198,13 @@ def _example(
     )
 
 
+def _refuse_null(row: Row, inputs: tuple[str, ...] | None) -> None:
+    """Raise DataError where a field that the templates name is there and holds nothing."""
+    for name in inputs or () if row.fields is None else ():
+        if name in row.columns and row.columns[name] is None:
+            raise DataError(f"{row.where}, field '{name}': is null; expected a text")
+
+
 def _holds_nothing(
     example: Example, row: Row, inputs: tuple[str, ...] | None, group: str | None
 ) -> bool:
@@ -250,22 +262,23 @@ def _answers(where: str, name: str, value: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _tabular(rows: Callable[[Path], Iterator[Named]]) -> Reader:
+def _tabular(rows: Callable[[Path, str], Iterator[Named]]) -> Reader:
     def read(asked: Request) -> Iterator[Row]:
         path = asked.path
-        named = hub_rows(path) if path.startswith(HUB) else rows(data_file(path))
+        named = hub_rows(path) if path.startswith(HUB) else rows(data_file(path), asked.encoding)
         return (Row(where, columns) for where, columns in named)
 
     return read
 
 
 def _e2e(asked: Request) -> Iterator[Row]:
-    for where, columns in table(",", ("mr", "ref"))(data_file(asked.path)):
+    columns = ("mr", "ref") if asked.answers else ("mr",)
+    for where, cells in table(",", columns)(data_file(asked.path), asked.encoding):
         try:
-            record = parse_meaning(columns["mr"])
+            record = parse_meaning(cells["mr"])
         except ValueError as error:
             raise DataError(f"{where}, field 'mr': {error}") from error
-        yield Row(where, columns, fields={"record": record})
+        yield Row(where, cells, fields={"record": record})
 
 
 READERS: dict[str, Reader] = {

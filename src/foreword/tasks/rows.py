@@ -41,6 +41,7 @@ class Request:
         tags: conll's column of tags, from 1; None: the last.
         sections: xsum's sections of which one must be the document's; () for any.
         ids: xsum's file of the ids to keep, one a line; None for all.
+        encoding: of text files.
         empty: filled with where rows that hold nothing to read were left out.
         notes: filled with what else was left out or changed, a sentence each.
     """
@@ -51,6 +52,7 @@ class Request:
     tags: int | None = None
     sections: tuple[str, ...] = ()
     ids: Path | None = None
+    encoding: str = "utf-8"
     empty: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -21,6 +21,11 @@ _HUB_NAME = re.compile(
 )
 
 
+def is_bundled(path: str | Path) -> bool:
+    """Whether this names data that comes with the package."""
+    return str(path).startswith("foreword/")
+
+
 def data_file(path: str | Path) -> Path:
     """Where a data file lies; bundled names resolve into the package.
 
@@ -30,7 +35,7 @@ def data_file(path: str | Path) -> Path:
     name = str(path)
     if name.startswith(HUB):
         raise DataError(f"'{name}': of the hub, tables and xsum are read; give a file's name")
-    if not name.startswith("foreword/"):
+    if not is_bundled(path):
         return Path(path)
     known = {f"foreword/{file.parent.name}/{file.stem}": file for file in BUNDLED.glob("*/*.jsonl")}
     if name not in known:

@@ -23,7 +23,7 @@ from foreword.tasks.sources import data_file
 def read(asked: Request) -> Iterator[Row]:
     """The questions of a file."""
     file = data_file(asked.path)
-    for where, article in _each(str(file), json_file(file), "data"):
+    for where, article in _each(str(file), json_file(file, asked.encoding), "data"):
         title = article.get("title", "")
         for here, paragraph in _each(where, article, "paragraphs"):
             context = _text(here, paragraph, "context")

@@ -8,28 +8,35 @@ nothing, "007" becomes 7), and neither knows the line of a mistake. Parquet goes
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from foreword import opening
 from foreword.errors import DataError
-from foreword.tasks.lines import json_row, short, text_lines
+from foreword.tasks.lines import UTF8, check_encoding, json_row, short, text_lines
 
 csv.field_size_limit(2**31 - 1)
+Line = tuple[int, str]
+"""A line's number, from 1, and its text."""
 Named = tuple[str, dict[str, Any]]
 """Where a row stands, and its columns."""
 
 
-def jsonl(file: Path) -> Iterator[Named]:
+def jsonl(file: Path, encoding: str = UTF8) -> Iterator[Named]:
     """One object a line; empty lines are passed over."""
-    for number, line in text_lines(file):
+    return jsonl_rows(str(file), text_lines(file, encoding))
+
+
+def jsonl_rows(name: str, lines: Iterable[Line]) -> Iterator[Named]:
+    """The same of lines that are read already; `name` is what messages call their source."""
+    for number, line in lines:
         if line.strip():
-            where = f"{file}, line {number}"
+            where = f"{name}, line {number}"
             yield where, json_row(where, line)
 
 
-def table(delimiter: str, columns: tuple[str, ...] = ()) -> Callable[[Path], Iterator[Named]]:
+def table(delimiter: str, columns: tuple[str, ...] = ()) -> Callable[..., Iterator[Named]]:
     """A reader of cells under a header. Tabs stand between cells without quotes, as in GLUE.
 
     Args:
@@ -37,37 +44,46 @@ def table(delimiter: str, columns: tuple[str, ...] = ()) -> Callable[[Path], Ite
         columns: names that the header must have.
     """
 
-    def read(file: Path) -> Iterator[Named]:
-        plain = delimiter == "\t"
-        reader = csv.reader(
-            (line for _, line in text_lines(file)),
-            delimiter=delimiter,
-            quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-            strict=not plain,
-        )
-        header: list[str] = []
-        start = 1
-        try:
-            for cells in reader:
-                line, start = start, reader.line_num + 1
-                where = f"{file}, line {line}"
-                if not header:
-                    header = _header(where, cells, columns)
-                elif cells:
-                    if len(cells) != len(header):
-                        raise DataError(
-                            f"{where}: expected {len(header)} fields "
-                            f"({_listed(header)}), found {len(cells)}"
-                        )
-                    yield where, dict(zip(header, cells, strict=True))
-        except csv.Error as error:
-            raise DataError(f"{file}, line {start}: not valid CSV ({error})") from error
+    def read(file: Path, encoding: str = UTF8) -> Iterator[Named]:
+        return table_rows(str(file), text_lines(file, encoding), delimiter, columns)
 
     return read
 
 
-def parquet(file: Path) -> Iterator[Named]:
-    """Rows of a Parquet file."""
+def table_rows(
+    name: str, lines: Iterable[Line], delimiter: str, columns: tuple[str, ...] = ()
+) -> Iterator[Named]:
+    """The same of lines that are read already; `name` is what messages call their source."""
+    plain = delimiter == "\t"
+    reader = csv.reader(
+        (line for _, line in lines),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+        strict=not plain,
+    )
+    header: list[str] = []
+    start = 1
+    try:
+        for cells in reader:
+            line, start = start, reader.line_num + 1
+            where = f"{name}, line {line}"
+            if not header:
+                header = _header(where, cells, columns)
+            elif cells:
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"{where}: expected {len(header)} fields "
+                        f"({_listed(header)}), found {len(cells)}"
+                    )
+                yield where, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{name}, line {start}: not valid CSV ({error})") from error
+
+
+def parquet(file: Path, encoding: str = UTF8) -> Iterator[Named]:
+    """Rows of a Parquet file, whose texts have one encoding alone."""
+    if check_encoding(encoding) != UTF8:
+        raise DataError(f"{file}: the texts of a Parquet file are UTF-8; leave `encoding` out")
     from datasets import Dataset, disable_progress_bars
     from pyarrow import ArrowException
     from pyarrow import parquet as arrow_parquet

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from foreword import opening
 from foreword.errors import DataError
-from foreword.tasks.lines import show
+from foreword.tasks.lines import UTF8, check_encoding, show, text_lines
 
 Triple = tuple[str, str, str]
 """Subject, property and object."""
@@ -40,15 +40,23 @@ def linearise_triples(triples: Sequence[Triple]) -> str:
     return " | ".join(" : ".join(triple) for triple in triples)
 
 
-def read_entries(file: Path) -> Iterator[Entry]:
+def read_entries(file: Path, encoding: str = UTF8) -> Iterator[Entry]:
     """The entries of one XML file: `modifiedtripleset` and the `lex` of each.
+
+    Args:
+        file: where.
+        encoding: instead of the one that the file states of itself, where it is not UTF-8.
 
     Raises:
         DataError: it is not XML, or an entry is not what it should be.
     """
     try:
-        with opening.open_regular(file) as handle:
-            root = ElementTree.parse(handle).getroot()
+        if check_encoding(encoding) == UTF8:
+            with opening.open_regular(file) as handle:
+                root = ElementTree.parse(handle).getroot()
+        else:
+            text = "".join(line for _, line in text_lines(file, encoding))
+            root = ElementTree.fromstring(text)
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file") from error
     except OSError as error:
@@ -60,7 +68,10 @@ def read_entries(file: Path) -> Iterator[Entry]:
             f"{file}, line {line}, column {column}: not valid XML ({reason})"
         ) from error
     except (ValueError, LookupError) as error:
-        raise DataError(f"{file}, line 1: not XML that can be read ({error})") from error
+        raise DataError(
+            f"{file}, line 1: not XML that can be read ({error}); an encoding that is stated there "
+            "and not known to the XML reader can be given as `encoding`"
+        ) from error
     for number, entry in enumerate(root.iter("entry"), start=1):
         where = f"{file}, entry {entry.get('eid') or number}"
         lines = [triple.text or "" for triple in entry.iterfind("modifiedtripleset/mtriple")]

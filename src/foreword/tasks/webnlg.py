@@ -43,7 +43,7 @@ def read(asked: Request) -> Iterator[Row]:
     """The entries of a file or of all XML files below a folder."""
     unmended = left = 0
     for file in folder_files(data_file(asked.path), ".xml"):
-        for entry in read_entries(file):
+        for entry in read_entries(file, asked.encoding):
             good = [text for comment, text in entry.texts if comment in ("good", "")]
             unmended += len(entry.texts) - len(good)
             if entry.texts and not good:

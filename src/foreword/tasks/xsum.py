@@ -36,11 +36,11 @@ _NUMBER = re.compile(r"-?\d+$")
 
 def read(asked: Request) -> Iterator[Row]:
     """The documents of a file that are asked for."""
-    ids = None if asked.ids is None else _ids(asked.ids)
+    ids = None if asked.ids is None else _ids(asked.ids, asked.encoding)
     wanted = {section.casefold() for section in asked.sections}
     seen: set[str] = set()
     total = kept = 0
-    for where, columns in _rows(asked.path):
+    for where, columns in _rows(asked.path, asked.encoding):
         total += 1
         if wanted:
             own = _own_sections(where, columns)
@@ -95,8 +95,8 @@ def _id(where: str, columns: dict[str, Any]) -> str:
     return str(given)
 
 
-def _ids(file: Path) -> set[str]:
-    ids = {line.strip() for _, line in text_lines(file)} - {""}
+def _ids(file: Path, encoding: str) -> set[str]:
+    ids = {line.strip() for _, line in text_lines(file, encoding)} - {""}
     if not ids:
         raise DataError(f"{file}: holds no ids; expected one a line")
     return ids
@@ -107,7 +107,7 @@ def _blank(columns: dict[str, Any], name: str) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _rows(path: str) -> Iterator[Named]:
+def _rows(path: str, encoding: str) -> Iterator[Named]:
     if path.startswith(HUB):
         return hub_rows(path)
     file = data_file(path)
@@ -117,4 +117,4 @@ def _rows(path: str) -> Iterator[Named]:
             f"{file}: expected a name that ends in .jsonl or .parquet, or "
             "hub:EdinburghNLP/xsum:SPLIT"
         )
-    return readers[file.suffix.lower()](file)
+    return readers[file.suffix.lower()](file, encoding)

@@ -1,0 +1,233 @@
+"""Inputs from texts, files and streams, in groups that are answered together."""
+
+from __future__ import annotations
+
+import select
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from foreword.characters import to_json
+from foreword.cli.output import emit
+from foreword.errors import DataError, UserError
+from foreword.tasks.inputs import Given, arriving_inputs, read_inputs
+from foreword.tasks.lines import LINE_BYTES
+
+if TYPE_CHECKING:
+    from foreword.manifest import TaskId
+    from foreword.session import LoadedPrompt
+    from foreword.tasks import Example
+
+STANDARD_INPUT = "standard input"
+_CHUNK = 2**16
+
+Answering = Callable[["LoadedPrompt", list["Example"], bool, Callable[[int], None]], list[Any]]
+"""From a loaded prompt and examples to what is told of each; True for the first group; to be told
+how many are done."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a verb is asked to answer.
+
+    Attributes:
+        texts: given as they are, the first to be answered.
+        source: a file's name, `-` for standard input; None where there is none.
+        format: of the source; told by its name or first line if not given.
+        encoding: of the source.
+        limit: how many are answered at most.
+        batch_size: how many are answered together.
+    """
+
+    texts: Sequence[str]
+    source: str | None
+    format: str | None
+    encoding: str
+    limit: int | None
+    batch_size: int
+
+
+def answer(
+    asked: Asked,
+    *,
+    load: Callable[[], LoadedPrompt],
+    task: Callable[[], TaskId],
+    title: str,
+    out: Path | None,
+    answers: Answering,
+) -> str:
+    """Answer all inputs, and print a row of JSON for each.
+
+    A stream is answered as its lines arrive: those that are there already together, up to
+    `batch_size`. A file is read to its end before anything is loaded.
+
+    Args:
+        asked: what is asked.
+        load: loads the prompt.
+        task: reads what the artifact says of its own data.
+        title: of the progress.
+        out: a file that gets the rows, when all are answered; None for standard output.
+        answers: what is told of a group.
+
+    Returns:
+        The rows, where `out` is a file; else nothing, since they were printed.
+    """
+    if not asked.texts and asked.source is None:
+        raise UserError("give inputs with --text, or a file (or - for standard input) with --input")
+    texts = (Given(f"--text {number}", text) for number, text in enumerate(asked.texts, 1))
+    source = asked.source
+    with _stream(source) as stream:
+        if stream is not None:
+            return _answer_stream(asked, texts, stream, load, out, answers)
+    read: Iterator[Given] = iter(())
+    if source is not None:
+        own = task()
+        read = read_inputs(
+            source,
+            asked.format,
+            encoding=asked.encoding,
+            trained_on=own.format,
+            words=own.words,
+        )
+    given = list(islice(chain(texts, read), asked.limit))
+    prompt = load()
+    from foreword.progress import progress_for_terminal
+
+    progress = progress_for_terminal()
+    try:
+        progress.begin(title, len(given))
+        rows = _rows(prompt, given, True, progress.advance, answers)
+    finally:
+        progress.end()
+    return _to(out, rows)
+
+
+def _answer_stream(
+    asked: Asked,
+    texts: Iterator[Given],
+    stream: Arriving,
+    load: Callable[[], LoadedPrompt],
+    out: Path | None,
+    answers: Answering,
+) -> str:
+    lines = arriving_inputs(stream.name, stream, asked.format, encoding=asked.encoding)
+    prompt = load()
+    given = islice(chain(texts, lines), asked.limit)
+    written = []
+    first = True
+    for group in _groups(given, stream.has_line, asked.batch_size):
+        written.append(_to(out, _rows(prompt, group, first, lambda _: None, answers)))
+        first = False
+    return "".join(written)
+
+
+def _rows(
+    prompt: LoadedPrompt,
+    given: list[Given],
+    first: bool,
+    advance: Callable[[int], None],
+    answers: Answering,
+) -> str:
+    examples = [prompt.example(one.value, one.where) for one in given]
+    told = answers(prompt, examples, first, advance)
+    return "".join(to_json(one.beside(its)) + "\n" for one, its in zip(given, told, strict=True))
+
+
+def _to(out: Path | None, rows: str) -> str:
+    if out is not None:
+        return rows
+    emit(rows)
+    return ""
+
+
+def _groups(given: Iterator[Given], more: Callable[[], bool], most: int) -> Iterator[list[Given]]:
+    group = []
+    for one in given:
+        group.append(one)
+        if len(group) == most or not more():
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+class Arriving:
+    """The lines of a stream, each as soon as it is there.
+
+    Args:
+        name: what messages call it.
+        handle: read in the parts that the system gives.
+    """
+
+    def __init__(self, name: str, handle: BinaryIO) -> None:
+        self.name, self.handle = name, handle
+        self._lines: list[bytes] = []
+        self._tail = bytearray()
+        self._ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._lines or not self._ended:
+            while not self._lines and not self._ended:
+                self._fill()
+            if self._lines:
+                yield self._lines.pop()
+        if self._tail:
+            yield bytes(self._tail)
+
+    def has_line(self) -> bool:
+        """Whether a line that is not empty can be had without waiting."""
+        while not any(line.strip() for line in self._lines):
+            if self._ended or not self._holds_more():
+                return bool(self._ended and self._tail.strip())
+            self._fill()
+        return True
+
+    def _holds_more(self) -> bool:
+        try:
+            place = self.handle.fileno()
+        except OSError:  # bytes in memory
+            return True
+        return bool(select.select([place], [], [], 0)[0])
+
+    def _fill(self) -> None:
+        try:
+            chunk = self.handle.read1(_CHUNK)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise DataError(f"{self.name}: cannot be read: {error.strerror}") from error
+        self._ended = not chunk
+        before, feed, after = chunk.rpartition(b"\n")
+        if feed:
+            whole = bytes(self._tail) + before
+            self._lines = [line + b"\n" for line in reversed(whole.split(b"\n"))] + self._lines
+            self._tail = bytearray(after)
+        else:
+            self._tail += after
+        if len(self._tail) > LINE_BYTES:
+            raise DataError(f"{self.name}: has a line of more than {LINE_BYTES:,} bytes")
+
+
+@contextmanager
+def _stream(source: str | None) -> Iterator[Arriving | None]:
+    """Standard input, a FIFO or a terminal; None where the source is something else."""
+    if source == "-":
+        if sys.stdin is None:
+            raise DataError(f"{STANDARD_INPUT}: is closed; give a file's name with --input")
+        yield Arriving(STANDARD_INPUT, sys.stdin.buffer)
+    elif source is not None and _arrives(Path(source)):
+        with Path(source).open("rb") as handle:
+            yield Arriving(source, handle)
+    else:
+        yield None
+
+
+def _arrives(file: Path) -> bool:
+    try:
+        mode = file.stat().st_mode
+    except (OSError, ValueError):
+        return False  # said by who reads it
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
