@@ -13,7 +13,9 @@ from foreword.artifact import load_model
 from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.quantization import Quantization
+from foreword.bounds import Rows, Seed
 from foreword.characters import half_character
+from foreword.choices import Data
 from foreword.errors import DataError, UserError, argument, refuse_single
 from foreword.evaluation import Report, decode, evaluate, fit_inputs, tell
 from foreword.manifest import Manifest, artifact_folder, read_manifest
@@ -36,6 +38,13 @@ from foreword.understanding import (
 Input = str | Mapping[str, Any] | Example
 """What an artifact is asked: the fields of its template, a text for its only field, or an example
 whose references or label are not looked at."""
+
+
+class _Call(Data):
+    """The numbers of a call."""
+
+    batch_size: Rows
+    seed: Seed | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,7 @@ class LoadedPrompt:
             raise UserError(
                 f"this artifact tells {ASKED[self.task.answer]} and writes no text; use `predict`"
             )
+        _check_call(batch_size, seed)
         how = self.decoding(**decoding)
         examples = self._examples(inputs)
         fitted = fit_inputs(self.model, self.task, examples, how)
@@ -122,6 +132,7 @@ class LoadedPrompt:
         """
         if not isinstance(self.task, HeadTask):
             raise UserError("this artifact writes texts and has no head; use `generate`")
+        _check_call(batch_size)
         examples = self._examples(inputs)
         told, _ = tell(self.model, self.task, examples, batch_size=batch_size, advance=advance)
         return told
@@ -139,6 +150,7 @@ class LoadedPrompt:
         """Decode examples and measure the answers, by the task's metrics if none are named."""
         if metrics is not None:
             refuse_single("metrics", metrics)
+        _check_call(batch_size, seed)
         if seed is not None:
             seed_all(seed)
         return evaluate(
@@ -204,6 +216,14 @@ class LoadedPrompt:
             lines = explain(error, DecodingSpec, root="decoding")
             raise UserError("\n".join(f"decoding.{line}" for line in lines)) from error
         return Decoding(**spec.model_dump())
+
+
+def _check_call(batch_size: int, seed: int | None = None) -> None:
+    """Raise UserError where the numbers of a call are out of bounds."""
+    try:
+        _Call(batch_size=batch_size, seed=seed)
+    except ValidationError as error:
+        raise UserError("\n".join(explain(error, _Call))) from error
 
 
 def _refuse_halves(where: str, given: str | Mapping[str, Any]) -> None:

@@ -37,7 +37,10 @@ def score(
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, help="Bootstrap samples for intervals; 0: none.")
+        int,
+        typer.Option(
+            "--samples", min=0, max=10**6, help="Bootstrap samples for intervals; 0: none."
+        ),
     ] = 1000,
     seed: o.SeedOption = None,
     as_json: o.JsonOption = False,
