@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import FAMILIES, arranged, assert_close, make_backbone, random_ids
-from foreword.backbone import Backbone, Decoding, hashing
+from foreword.backbone import Backbone, Call, Decoding, generate, hashing
 from foreword.errors import UserError
 from foreword.initial import init_tokens, initialise
 from foreword.layout import Layout
@@ -61,9 +61,9 @@ def test_folded_is_bit_equal(tiny_backbone, family, dtype, kind) -> None:
     decoded = model.placement.layout(random_ids([6, 2]), side="left")
     with torch.no_grad():
         assert torch.equal(model(scored), folded(scored))
-        full = [m.backbone.logits(scored, m.prompt()) for m in (model, folded)]
+        full = [m.backbone.logits(Call(scored, m.prompt())) for m in (model, folded)]
         assert torch.equal(*full)
-        tokens = [m.backbone.generate(decoded, m.prompt(), HOW) for m in (model, folded)]
+        tokens = [generate(m.backbone, Call(decoded, m.prompt()), HOW) for m in (model, folded)]
     assert tokens[0] == tokens[1]
 
 
@@ -105,7 +105,7 @@ def test_bare_is_the_backbone_itself(tiny_backbone, family, positions) -> None:
         expected = backbone.model(
             input_ids=layout.input_ids, attention_mask=layout.attention_mask.long()
         ).logits
-        found = backbone.logits(layout, bare.prompt())
+        found = backbone.logits(Call(layout, bare.prompt()))
     assert torch.equal(found[layout.attention_mask], expected[layout.attention_mask])
 
 
@@ -137,7 +137,7 @@ def test_loss_is_that_of_each_target_token(tiny_backbone) -> None:
     layout = model.placement.layout(sources, targets)
     with torch.no_grad():
         found = model(layout)
-        logits = model.backbone.logits(layout, model.prompt()).log_softmax(-1)
+        logits = model.backbone.logits(Call(layout, model.prompt())).log_softmax(-1)
     expected = [
         -logits[row, len(source) - 1 + i, token]
         for row, (source, target) in enumerate(zip(sources, targets, strict=True))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foreword.backbone import load_backbone as load_backbone
+    from foreword.bank import prompts as prompts
     from foreword.compat import PeftType as PeftType
     from foreword.compat import PrefixEncoder as PrefixEncoder
     from foreword.compat import PrefixTuningConfig as PrefixTuningConfig
@@ -56,6 +57,7 @@ __all__ = [
     "load",
     "load_backbone",
     "load_recipe",
+    "prompts",
     "read_examples",
     "train",
 ]
@@ -78,6 +80,7 @@ _HOMES = {
     "load": "foreword.session",
     "load_backbone": "foreword.backbone",
     "load_recipe": "foreword.recipe",
+    "prompts": "foreword.bank",
     "read_examples": "foreword.tasks",
     "train": "foreword.runs",
 }

@@ -33,3 +33,7 @@ Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 """What logits are divided by; those of half precision stay finite."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A seed of everything random."""
+Figure = Annotated[float, Field(ge=-1e15, le=1e15)]
+"""What a metric says."""
+Numbers = Annotated[int, Field(ge=0, le=10**15)]
+"""How many parameters, or bytes."""

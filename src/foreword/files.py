@@ -31,10 +31,21 @@ def write_bytes(file: Path, data: bytes) -> None:
     Raises:
         RunError: it cannot be written; the old file is as it was.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    _replace(file, data, file.with_name(f".{file.name}.{os.getpid()}.tmp"))
+
+
+def replace_text(file: Path, text: str) -> None:
+    """`write_text` for a file of the user's: any name that a file may have, and its old mode."""
+    _replace(file, text.encode(), file.with_name(f".foreword.{os.getpid()}.tmp"), as_before=True)
+
+
+def _replace(file: Path, data: bytes, temporary: Path, *, as_before: bool = False) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_synced(temporary, data)
+        if as_before:
+            with suppress(FileNotFoundError):
+                temporary.chmod(stat.S_IMODE(file.stat().st_mode))
         temporary.replace(file)
         sync_folder(file.parent)
     except OSError as error:
@@ -85,6 +96,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         RunError: it cannot be written.
     """
     refuse_occupied(folder)
+    folder = Path(os.path.realpath(folder))  # a link stays, and what it leads to is made
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -156,6 +168,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def refuse_occupied(folder: Path) -> None:
     """Raise UserError if there is something at `folder` that a new one would replace."""
+    if os.path.islink(os.path.realpath(folder)):  # noqa: PTH114
+        raise UserError(f"{folder}: is a link that leads to itself; name another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already and is not empty; name another folder")
 

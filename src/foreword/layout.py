@@ -172,6 +172,49 @@ class Layout:
         parts = {part.name: changed(getattr(self, part.name)) for part in fields(self)}
         return Layout(**{**parts, "labels": labels})
 
+    @staticmethod
+    def joined(layouts: Sequence[Layout], side: Side = "right") -> Layout:
+        """The rows of several layouts, one after the other; without labels.
+
+        All are padded on one side to the widest. What one of them lacks (segments, marks, a part
+        before) is idle in its rows.
+        """
+
+        def of(name: str) -> Any:
+            parts = [getattr(layout, name) for layout in layouts]
+            found = next((part for part in parts if part is not None), None)
+            if found is None:
+                return None
+            if isinstance(found, Layout):
+                every = [
+                    _idle(each) if part is None else part
+                    for part, each in zip(parts, layouts, strict=True)
+                ]
+                return Layout.joined(every, "left" if name == "before" else "right")
+            if not isinstance(found, Tensor):
+                return max(parts)
+            width = max(layout.input_ids.shape[1] for layout in layouts)
+            return torch.cat(
+                [
+                    found.new_zeros(layout.rows, width)
+                    if part is None
+                    else nn.functional.pad(part, _padding(side, width - part.shape[1]))
+                    for part, layout in zip(parts, layouts, strict=True)
+                ]
+            )
+
+        names = [part.name for part in fields(Layout) if part.name != "labels"]
+        return Layout(**{name: of(name) for name in names})
+
+    def with_ids_moved(self, first: int, by: int) -> Layout:
+        """The same layout with ids from `first` on larger by so many: those of virtual tokens,
+        where their rows stand further down in a table."""
+        if not by:
+            return self
+        source = None if self.source is None else self.source.with_ids_moved(first, by)
+        ids = self.input_ids
+        return replace(self, input_ids=torch.where(ids >= first, ids + by, ids), source=source)
+
     def followed_by(self, texts: Sequence[Sequence[int]]) -> Layout:
         """Every row once for each of several texts, which stands behind its last token.
 
@@ -235,6 +278,17 @@ class Layout:
     def target_rows(self) -> Tensor:
         """For each predicted token the row it belongs to: `[N]` int64."""
         return self.target_mask.nonzero()[:, 0]
+
+
+def _padding(side: Side, columns: int) -> tuple[int, int]:
+    return (columns, 0) if side == "left" else (0, columns)
+
+
+def _idle(like: Layout) -> Layout:
+    """One idle column for each row of a layout."""
+    ids = like.input_ids.new_zeros(like.rows, 1)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    return Layout(ids, mask, ids, mask, 0)
 
 
 def _marked(marks: Sequence[Sequence[int]], starts: Tensor, columns: int, width: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import stat
@@ -15,8 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from foreword import names, opening
-from foreword.bounds import Column, Seed, Tokens
+from foreword.bounds import Column, Figure, Numbers, Seed, Tokens
 from foreword.errors import ArtifactError
+from foreword.json_text import parse_json
 from foreword.methods import METHODS, MethodChoice
 from foreword.recipe import DecodingSpec, HeadSpec, InputSpec, VerbalizerSpec, written_input
 from foreword.recipe.problems import explain
@@ -25,10 +25,6 @@ from foreword.run_files import holds_run, how_to_go_on, is_finished
 FORMAT = "1.0"
 MANIFEST, TENSORS, CARD = "foreword.json", "prompt.safetensors", "README.md"
 HEAD, DELTA = "head.safetensors", "delta.safetensors"
-
-
-Figure = Annotated[float, Field(ge=-1e15, le=1e15)]
-"""What a metric says."""
 
 
 class _Part(BaseModel):
@@ -104,7 +100,7 @@ class Manifest(_Part):
     data: dict[str, dict[str, Any]] = {}
     recipe: dict[str, Any] = {}
     seed: Seed = 0
-    trained_parameters: Annotated[int, Field(ge=0, le=10**15)] | None = None
+    trained_parameters: Numbers | None = None
     trained_share: Annotated[float, Field(ge=0, le=1e9)] | None = None
     metrics: dict[str, dict[str, Figure | None]] = {}
     versions: dict[str, str] = {}
@@ -122,7 +118,7 @@ def read_manifest(folder: Path | str) -> Manifest:
     """
     file = Path(folder) / MANIFEST
     try:
-        raw = json.loads(opening.read_text(file, within=file.parent))
+        raw = parse_json(opening.read_text(file, within=file.parent))
     except FileNotFoundError as error:
         if not Path(folder).exists():
             raise ArtifactError(f"{folder}: is no artifact, there is no such folder") from error
@@ -132,7 +128,7 @@ def read_manifest(folder: Path | str) -> Manifest:
                 f"{how_to_go_on(Path(folder))} goes on with the run"
             ) from error
         raise ArtifactError(f"{folder}: is no artifact, it has no {MANIFEST}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ArtifactError(f"{file}: cannot be read as JSON: {reason}") from error
     if not isinstance(raw, dict):

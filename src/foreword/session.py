@@ -90,7 +90,7 @@ class LoadedPrompt:
         Args:
             inputs: a list of texts, fields or examples; a batch may mix lengths.
             batch_size: rows decoded together; it never changes a greedy answer beyond ties.
-            seed: for sampling.
+            seed: of the first input's draws, for sampling; the next ones have the next numbers.
             advance: called with the number of rows after each batch.
             decoding: overrides of the artifact's decoding, named as in a recipe.
 
@@ -106,9 +106,9 @@ class LoadedPrompt:
         how = self.decoding(**decoding)
         examples = self._examples(inputs)
         fitted = fit_inputs(self.model, self.task, examples, how)
-        if seed is not None:
-            seed_all(seed)
-        texts = decode(self.model, fitted.sources, how, batch_size=batch_size, advance=advance)
+        texts = decode(
+            self.model, fitted.sources, how, batch_size=batch_size, seed=seed, advance=advance
+        )
         cut = set(fitted.truncated)
         return [Answer(self.task.bare_answer(text), i in cut) for i, text in enumerate(texts)]
 
@@ -209,13 +209,21 @@ class LoadedPrompt:
         Raises:
             UserError: a name or a value that there is not.
         """
-        given = {**self.manifest.decoding.model_dump(), **overrides}
-        try:
-            spec = DecodingSpec.model_validate(given)
-        except ValidationError as error:
-            lines = explain(error, DecodingSpec, root="decoding")
-            raise UserError("\n".join(f"decoding.{line}" for line in lines)) from error
-        return Decoding(**spec.model_dump())
+        return decoding_of(self.manifest.decoding, **overrides)
+
+
+def decoding_of(stated: DecodingSpec, **overrides: Any) -> Decoding:
+    """Settings of decoding with overrides.
+
+    Raises:
+        UserError: a name or a value that there is not.
+    """
+    try:
+        spec = DecodingSpec.model_validate({**stated.model_dump(), **overrides})
+    except ValidationError as error:
+        lines = explain(error, DecodingSpec, root="decoding")
+        raise UserError("\n".join(f"decoding.{line}" for line in lines)) from error
+    return Decoding(**spec.model_dump())
 
 
 def _check_call(batch_size: int, seed: int | None = None) -> None:

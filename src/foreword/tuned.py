@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone import Backbone, Decoding, Prompt, Sources
+from foreword.backbone import Backbone, Call, Decoding, Prompt, Sources
 from foreword.deltas import Adapter, BitFit, Delta, Frozen, Full, LoRA, Top
 from foreword.errors import DataError, UserError, did_you_mean
 from foreword.injection import Embeddings, Injection, KeysValues, Text
@@ -32,6 +33,7 @@ class TunedModel(nn.Module):
     """
 
     sources: Sources | None = None
+    _made: tuple[tuple[Any, ...], Prompt | None] | None = None
 
     def __init__(
         self,
@@ -54,14 +56,27 @@ class TunedModel(nn.Module):
 
     def forward(self, layout: Layout) -> Tensor:
         """Negative log-likelihood in nats of all that a batch should answer: `[N]`."""
-        prompt = self.prompt()
-        if self.sources is not None and prompt is not None and layout.before is not None:
-            prompt.past = self.sources.recall(layout.before)
-        return self.readout.loss(self.backbone, layout, prompt)
+        call = self.call(layout)
+        if self.sources is not None and call.prompt is not None and layout.before is not None:
+            call.prompt.past = self.sources.recall(layout.before)
+        return self.readout.loss(self.backbone, call)
+
+    def call(self, layout: Layout) -> Call:
+        """Rows that were laid out, with this model's prompt."""
+        return Call(layout, self.prompt())
 
     def prompt(self) -> Prompt | None:
-        """What the backbone takes; the reparameterization runs once for the whole batch."""
-        return self.injection.prompt(self.reparam())
+        """What the backbone takes, for one call; the reparameterization runs once for the whole
+        batch, and once for all calls while nothing of it is trained."""
+        rows = self.reparam()
+        if rows.requires_grad:
+            return self.injection.prompt(rows)
+        made = rows.data_ptr(), rows._version, rows.device, rows.dtype
+        if self._made is None or self._made[0] != made:
+            with torch.no_grad():
+                self._made = made, self.injection.prompt(rows)
+        prompt = self._made[1]
+        return None if prompt is None else Prompt(prompt.sites, prompt.embeddings)
 
     def arrange(
         self,
@@ -109,13 +124,13 @@ class TunedModel(nn.Module):
     def answers(self, layout: Layout, how: Decoding) -> list[str]:
         """Decode every row of a left-padded layout."""
         assert isinstance(self.readout, Generation), "a head writes nothing"
-        return self.readout.answers(self.backbone, layout, self.prompt(), how)
+        return self.readout.answers(self.backbone, self.call(layout), how)
 
     @torch.no_grad()
     def read(self, layout: Layout) -> list[Tensor]:
         """What a head or label words say of every row (`Told.read`)."""
         assert isinstance(self.readout, Told), "a text is decoded"
-        return self.readout.read(self.backbone, layout, self.prompt())
+        return self.readout.read(self.backbone, self.call(layout))
 
     @torch.no_grad()
     def fold(self) -> TunedModel:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import FAMILIES, assert_close, make_backbone, random_ids, random_rows, tiny_model
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, Call, Prompt
 from foreword.injection import KeysValues
 from foreword.layout import Layout
 
@@ -21,7 +21,9 @@ def gradients(backbone: Backbone, checkpointing: bool) -> list[Tensor]:
         ids = random_ids([6, 4], seed=len(rows))
         layout = Layout.of(ids, [[1, 2], [3]], virtual=len(rows))
         with backbone.recomputing(checkpointing):
-            logits = backbone.logits(layout, injection.prompt(rows), layout.reading_positions())
+            logits = backbone.logits(
+                Call(layout, injection.prompt(rows)), layout.reading_positions()
+            )
         losses.append(logits.log_softmax(-1).square().mean())
     for loss in losses:
         loss.backward()
@@ -43,14 +45,14 @@ def test_checkpointing_does_recompute(monkeypatch) -> None:
     from foreword.backbone import PromptKeyValues
 
     calls = []
-    before = PromptKeyValues.before
+    front = PromptKeyValues.front
 
-    def counted(self, layer, key, value):
+    def counted(self, layer):
         calls.append(layer)
-        return before(self, layer, key, value)
+        return front(self, layer)
 
     backbone = make_backbone("llama", torch.float64)
-    monkeypatch.setattr(PromptKeyValues, "before", counted)
+    monkeypatch.setattr(PromptKeyValues, "front", counted)
     gradients(backbone, False)
     once = len(calls)
     calls.clear()
@@ -70,7 +72,7 @@ def test_without_prompt_it_is_plain_sdpa(tiny_backbone, family) -> None:
                 attention_mask=layout.attention_mask.long(),
                 position_ids=layout.position_ids,
             ).logits
-            found = backbone.logits(layout, None)
+            found = backbone.logits(Call(layout))
         if family == "gpt2":  # its activation is computed by another kernel
             assert_close(found, expected)
         else:
@@ -84,8 +86,8 @@ def test_no_mask_and_a_mask_agree(tiny_backbone, family) -> None:
     prompt = KeysValues(backbone.geometry).prompt(random_rows(backbone, 3))
     short, long = random_ids([5, 8])
     with torch.no_grad():
-        alone = backbone.logits(Layout.of([short], virtual=3), prompt)[0]
-        padded = backbone.logits(Layout.of([short, long], virtual=3), prompt)[0, :5]
+        alone = backbone.logits(Call(Layout.of([short], virtual=3), prompt))[0]
+        padded = backbone.logits(Call(Layout.of([short, long], virtual=3), prompt))[0, :5]
     assert_close(padded, alone)
 
 
@@ -95,8 +97,8 @@ def test_a_later_token_changes_no_earlier_logit(tiny_backbone, family) -> None:
     prompt = KeysValues(backbone.geometry).prompt(random_rows(backbone, 3))
     (ids,) = random_ids([6])
     with torch.no_grad():
-        one = backbone.logits(Layout.of([ids], virtual=3), prompt)
-        other = backbone.logits(Layout.of([[*ids[:-1], ids[-1] - 1]], virtual=3), prompt)
+        one = backbone.logits(Call(Layout.of([ids], virtual=3), prompt))
+        other = backbone.logits(Call(Layout.of([[*ids[:-1], ids[-1] - 1]], virtual=3), prompt))
     assert torch.equal(one[:, :-1], other[:, :-1])
     assert not torch.equal(one[:, -1], other[:, -1])
 
@@ -109,24 +111,39 @@ def test_reading_gives_those_logits_alone(tiny_backbone, family, side) -> None:
     layout = Layout.of(random_ids([4, 6]), random_ids([3, 2], seed=1), virtual=3, side=side)
     at = layout.reading_positions()
     with torch.no_grad():
-        full = backbone.logits(layout, prompt)
-        read = backbone.logits(layout, prompt, at)
+        full = backbone.logits(Call(layout, prompt))
+        read = backbone.logits(Call(layout, prompt), at)
     assert read.shape == (5, full.shape[-1])
     assert_close(read, full.flatten(0, 1)[at])
 
 
 def test_nothing_is_left_on_the_model(tiny_backbone) -> None:
-    backbone = tiny_backbone("gpt2")
-    head = backbone.model.get_output_embeddings()
+    """Nor on the thread: the model answers as one that nobody wraps, and its modules have the same
+    few hooks after any number of calls."""
+    backbone, plain = make_backbone("gpt2"), tiny_model("gpt2")
     layout = Layout.of(random_ids([4]), random_ids([2]))
-    with torch.no_grad():
-        backbone.logits(layout, None, layout.reading_positions())
-    assert not head._forward_pre_hooks
-    with pytest.raises(IndexError):
-        backbone.logits(layout, None, torch.tensor([10**6]))
-    assert not head._forward_pre_hooks
-    with torch.no_grad():
-        assert backbone.logits(layout, None).shape[:2] == (1, 6)
+    virtual = Layout.of([[8192, 3, 8193]], [[5]])
+    prompt = Prompt(embeddings=torch.randn(2, backbone.geometry.width))
+
+    def hooks() -> int:
+        modules = backbone.model.modules()
+        return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in modules)
+
+    counts = []
+    for _ in range(3):
+        with torch.no_grad():
+            backbone.logits(Call(layout), layout.reading_positions())
+            backbone.logits(Call(virtual, prompt), virtual.reading_positions())
+        with pytest.raises(IndexError):
+            backbone.logits(Call(layout), torch.tensor([10**6]))
+        with pytest.raises(IndexError):
+            backbone.logits(Call(layout, prompt), torch.tensor([10**6]))
+        counts.append(hooks())
+        with torch.no_grad():
+            found = backbone.model(input_ids=layout.input_ids).logits
+            assert_close(found, plain(input_ids=layout.input_ids).logits)
+            assert backbone.logits(Call(layout)).shape[:2] == (1, 6)
+    assert counts == [3, 3, 3]
 
 
 TOKEN_LISTS = st.lists(
@@ -154,7 +171,9 @@ def test_company_changes_no_logit(
         [rows[i] for i in order], virtual=3, positions=positions, side=side, pad_id=pad_id
     )
     with torch.no_grad():
-        together = backbone.logits(batch, prompt)
+        together = backbone.logits(Call(batch, prompt))
         for at, i in enumerate(order):
-            alone = backbone.logits(Layout.of([rows[i]], virtual=3, positions=positions), prompt)
+            alone = backbone.logits(
+                Call(Layout.of([rows[i]], virtual=3, positions=positions), prompt)
+            )
             assert_close(together[at][batch.attention_mask[at]], alone[0])

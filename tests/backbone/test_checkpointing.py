@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertForMaskedLM
 
 from conftest import make_backbone, mini_tokens, random_rows
-from foreword.backbone import Backbone, Decoding, Prompt, cache
+from foreword.backbone import Backbone, Call, Decoding, Prompt, cache, generate
 from foreword.backbone.checkpointing import layers_of
 from foreword.errors import BackboneError
 from foreword.injection import Embeddings
@@ -33,7 +33,7 @@ def two_in_flight(backbone: Backbone, on: bool) -> list[Tensor]:
     for length in (3, 5):
         rows, prompt = random_prompt(backbone, length)
         with backbone.recomputing(on):
-            logits = backbone.logits(batch(backbone, length, seed=length), prompt)
+            logits = backbone.logits(Call(batch(backbone, length, seed=length), prompt))
         losses.append(logits.log_softmax(-1).square().mean())
         kept.append(rows)
     for loss in losses:
@@ -86,7 +86,7 @@ def test_under_bfloat16_arithmetic() -> None:
     def gradient(on: bool) -> Tensor:
         rows, prompt = random_prompt(backbone, 3)
         with torch.autocast("cpu", torch.bfloat16), backbone.recomputing(on):
-            loss = backbone.logits(batch(backbone, 3), prompt).float().square().mean()
+            loss = backbone.logits(Call(batch(backbone, 3), prompt)).float().square().mean()
         loss.backward()
         assert rows.grad is not None
         return rows.grad
@@ -110,7 +110,7 @@ def test_embeddings_that_a_decoder_reads(family) -> None:
     def gradient(on: bool) -> Tensor:
         rows = random_rows(backbone, 4)[:, : injection.width].requires_grad_()
         with backbone.recomputing(on):
-            logits = backbone.logits(batch(backbone, 4), injection.prompt(rows))
+            logits = backbone.logits(Call(batch(backbone, 4), injection.prompt(rows)))
         logits.log_softmax(-1).square().mean().backward()
         assert rows.grad is not None
         return rows.grad
@@ -132,7 +132,7 @@ def test_embeddings_with_columns(family) -> None:
         if g.kind == "encoder-decoder":
             layout = Layout.of([list(backbone.begin or ())] * 2, source=layout)
         with backbone.recomputing(on):
-            logits = backbone.logits(layout, Prompt(embeddings=rows))
+            logits = backbone.logits(Call(layout, Prompt(embeddings=rows)))
         logits.log_softmax(-1).square().mean().backward()
         assert rows.grad is not None
         return rows.grad
@@ -147,9 +147,9 @@ def test_dropout_stays_off(family) -> None:
     backbone = small_backbone(family)
     _, prompt = random_prompt(backbone, 3)
     layout = batch(backbone, 3)
-    plain = backbone.logits(layout, prompt)
+    plain = backbone.logits(Call(layout, prompt))
     with backbone.recomputing():
-        assert torch.equal(backbone.logits(layout, prompt), plain)
+        assert torch.equal(backbone.logits(Call(layout, prompt)), plain)
         assert not any(module.training for module in backbone.model.modules())
 
 
@@ -159,12 +159,12 @@ def test_decoding_is_as_ever(family, monkeypatch) -> None:
     backbone = small_backbone(family)
     _, prompt = random_prompt(backbone, 3)
     layout, how = batch(backbone, 3, side="left"), Decoding(max_new_tokens=4)
-    expected = backbone.generate(layout, prompt, how)
+    expected = generate(backbone, Call(layout, prompt), how)
     runs = count_runs(monkeypatch, backbone)
-    backbone.generate(layout, prompt, how)
+    generate(backbone, Call(layout, prompt), how)
     once = len(runs)
     with backbone.recomputing():
-        assert backbone.generate(layout, prompt, how) == expected
+        assert generate(backbone, Call(layout, prompt), how) == expected
     assert len(runs) == 2 * once
 
 
@@ -193,7 +193,7 @@ def kept_bytes(backbone: Backbone, on: bool) -> int:
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         backbone.recomputing(on),
     ):
-        loss = backbone.logits(batch(backbone, 3), prompt).square().mean()
+        loss = backbone.logits(Call(batch(backbone, 3), prompt)).square().mean()
     assert loss.requires_grad
     return sum(seen.values())
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, set_seed
 
 from conftest import FAMILIES, random_ids, random_rows, tiny_model
-from foreword.backbone import Backbone, Decoding, Prompt, Tokens
+from foreword.backbone import Backbone, Call, Decoding, Prompt, Tokens, generate
 from foreword.injection import KeysValues
 from foreword.layout import Layout, PositionRule
 from foreword.readout import Generation
@@ -55,7 +55,7 @@ def uncached(
     for _ in range(NEW):
         layout = Layout.of([ids + new], virtual=virtual, positions=positions)
         with torch.no_grad():
-            best = backbone.logits(layout, prompt)[0, -1].topk(2)
+            best = backbone.logits(Call(layout, prompt))[0, -1].topk(2)
         margins.append((best.values[0] - best.values[1]).item())
         if best.indices[0] == backbone.tokens.eos_id:
             break
@@ -79,11 +79,11 @@ def test_greedy_as_without_a_cache(backbone, positions, with_prompt) -> None:
     """In one batch of mixed lengths, and each row alone."""
     prompt = prompt_of(backbone, with_prompt=with_prompt)
     how = Decoding(max_new_tokens=NEW)
-    together = backbone.generate(left(SOURCES, prompt, positions), prompt, how)
+    together = generate(backbone, Call(left(SOURCES, prompt, positions), prompt), how)
     ties = 0
     for ids, found in zip(SOURCES, together, strict=True):
         expected, margins = uncached(backbone, ids, prompt, positions)
-        (alone,) = backbone.generate(left([ids], prompt, positions), prompt, how)
+        (alone,) = generate(backbone, Call(left([ids], prompt, positions), prompt), how)
         ties += excused(found, expected, margins) + excused(alone, expected, margins)
     assert ties == 0, f"{ties} ties among these fixed inputs: choose others"
 
@@ -92,9 +92,9 @@ def test_prompt_and_rule_decide_the_answer(tiny_backbone) -> None:
     """So that the tests above can fail."""
     backbone = tiny_backbone("gpt2")
     prompt, how = prompt_of(backbone), Decoding(max_new_tokens=NEW)
-    bare = backbone.generate(left(SOURCES, None), None, how)
-    shift = backbone.generate(left(SOURCES, prompt), prompt, how)
-    keep = backbone.generate(left(SOURCES, prompt, "keep"), prompt, how)
+    bare = generate(backbone, Call(left(SOURCES, None)), how)
+    shift = generate(backbone, Call(left(SOURCES, prompt), prompt), how)
+    keep = generate(backbone, Call(left(SOURCES, prompt, "keep"), prompt), how)
     assert bare != shift != keep != bare
 
 
@@ -109,7 +109,7 @@ def test_company_changes_no_greedy_answer(tiny_backbone, lengths, seed, family, 
     backbone = tiny_backbone(family)
     prompt, how = prompt_of(backbone), Decoding(max_new_tokens=NEW)
     sources = random_ids(lengths, seed=seed)
-    together = backbone.generate(left(sources, prompt, positions), prompt, how)
+    together = generate(backbone, Call(left(sources, prompt, positions), prompt), how)
     for ids, found in zip(sources, together, strict=True):
         excused(found, *uncached(backbone, ids, prompt, positions))
 
@@ -130,9 +130,9 @@ def test_padding_is_no_token_of_the_text(tiny_backbone, how) -> None:
     backbone = tiny_backbone("gpt2")
     prompt = prompt_of(backbone)
     long, short = SOURCES[:2]
-    (alone,) = backbone.generate(left([short], prompt), prompt, how)
+    (alone,) = generate(backbone, Call(left([short], prompt), prompt), how)
     padded = left([long, short], prompt, pad_id=alone[0])
-    assert backbone.generate(padded, prompt, how)[1] == alone
+    assert generate(backbone, Call(padded, prompt), how)[1] == alone
 
 
 @pytest.mark.parametrize("with_prompt", [True, False], ids=["prompt", "bare"])
@@ -140,9 +140,9 @@ def test_padding_is_no_token_of_the_text(tiny_backbone, how) -> None:
 def test_beams_as_alone(backbone, positions, with_prompt) -> None:
     prompt = prompt_of(backbone, with_prompt=with_prompt)
     how = Decoding(max_new_tokens=6, num_beams=3, length_penalty=0.8)
-    together = backbone.generate(left(SOURCES, prompt, positions), prompt, how)
+    together = generate(backbone, Call(left(SOURCES, prompt, positions), prompt), how)
     for ids, found in zip(SOURCES, together, strict=True):
-        assert backbone.generate(left([ids], prompt, positions), prompt, how) == [found]
+        assert generate(backbone, Call(left([ids], prompt, positions), prompt), how) == [found]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -154,7 +154,7 @@ def test_a_real_text_as_prompt_is_answered_as_by_transformers(tiny_backbone, fam
     injection = KeysValues(backbone.geometry)
     prompt = injection.prompt(injection.real_rows(backbone, front))
     how = Decoding(max_new_tokens=NEW, num_beams=beams)
-    (found,) = backbone.generate(left([ids], prompt), prompt, how)
+    (found,) = generate(backbone, Call(left([ids], prompt), prompt), how)
 
     plain = tiny_model(family)
     given = torch.tensor([front + ids])
@@ -167,15 +167,15 @@ def test_a_real_text_as_prompt_is_answered_as_by_transformers(tiny_backbone, fam
 
 def test_one_beam_is_greedy_and_three_find_a_likelier_answer(mini) -> None:
     sources = [mini.tokens.source(text) for text in TEXTS]
-    greedy = mini.generate(left(sources, None), None, Decoding(max_new_tokens=NEW))
-    one = mini.generate(left(sources, None), None, Decoding(max_new_tokens=NEW, num_beams=1))
-    three = mini.generate(left(sources, None), None, Decoding(max_new_tokens=NEW, num_beams=3))
+    greedy = generate(mini, Call(left(sources, None)), Decoding(max_new_tokens=NEW))
+    one = generate(mini, Call(left(sources, None)), Decoding(max_new_tokens=NEW, num_beams=1))
+    three = generate(mini, Call(left(sources, None)), Decoding(max_new_tokens=NEW, num_beams=3))
     assert greedy == one
 
     def nats(source: list[int], new: list[int]) -> float:
         layout = Layout.of([source], [new])
         with torch.no_grad():
-            return Generation().loss(mini, layout, None).sum().item()
+            return Generation().loss(mini, Call(layout)).sum().item()
 
     gains = [
         nats(source, first) - nats(source, second)
@@ -187,9 +187,9 @@ def test_one_beam_is_greedy_and_three_find_a_likelier_answer(mini) -> None:
 def test_stop_words_cut(mini) -> None:
     sources = [mini.tokens.source(text) for text in TEXTS]
     layout, readout = left(sources, None), Generation()
-    full = readout.answers(mini, layout, None, Decoding(max_new_tokens=20))
+    full = readout.answers(mini, Call(layout), Decoding(max_new_tokens=20))
     stops = (full[0].split()[4], full[1].split()[2])
-    cut = readout.answers(mini, layout, None, Decoding(max_new_tokens=20, stop=stops))
+    cut = readout.answers(mini, Call(layout), Decoding(max_new_tokens=20, stop=stops))
     for whole, short in zip(full, cut, strict=True):
         ends = [whole.find(stop) for stop in stops if stop in whole]
         assert short == (whole[: min(ends)].strip() if ends else whole)
@@ -198,9 +198,9 @@ def test_stop_words_cut(mini) -> None:
 
 def test_a_stop_word_spares_tokens(mini) -> None:
     layout = left([mini.tokens.source(TEXTS[0])], None)
-    (full,) = mini.generate(layout, None, Decoding(max_new_tokens=20))
+    (full,) = generate(mini, Call(layout), Decoding(max_new_tokens=20))
     stop = mini.tokens.text(full).split()[2]
-    (short,) = mini.generate(layout, None, Decoding(max_new_tokens=20, stop=(stop,)))
+    (short,) = generate(mini, Call(layout), Decoding(max_new_tokens=20, stop=(stop,)))
     assert len(short) < 10
     assert full[: len(short)] == short
 
@@ -221,24 +221,24 @@ def test_a_stop_word_counts_in_the_answer_alone(mini) -> None:
     """
     backbone = replace(mini, tokens=Filled(mini.tokens.tokenizer))
     sources = [mini.tokens.plain(text) for text in TEXTS[:2]]
-    (full,) = mini.generate(left(sources[:1], None), None, Decoding(max_new_tokens=12))
+    (full,) = generate(mini, Call(left(sources[:1], None)), Decoding(max_new_tokens=12))
     stop = mini.tokens.text([sources[0][-1], full[0]])
     whole = mini.tokens.text(full)
     assert stop not in whole
     how = Decoding(max_new_tokens=12, stop=(stop,))
     for rows in (sources[:1], sources):
-        found = Generation().answers(backbone, left(rows, None), None, how)
+        found = Generation().answers(backbone, Call(left(rows, None)), how)
         assert found[0] == whole.strip()
 
 
 def test_the_end_token_ends(tiny_backbone) -> None:
     """The row that ends first is cut there, whatever the others still write."""
     backbone = tiny_backbone("gpt2")
-    full = backbone.generate(left(SOURCES, None), None, Decoding(max_new_tokens=NEW))
+    full = generate(backbone, Call(left(SOURCES, None)), Decoding(max_new_tokens=NEW))
     tokenizer = copy.deepcopy(backbone.tokens.tokenizer)
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(full[0][3])
     ended = replace(backbone, tokens=Tokens(tokenizer))
-    found = ended.generate(left(SOURCES, None), None, Decoding(max_new_tokens=NEW))
+    found = generate(ended, Call(left(SOURCES, None)), Decoding(max_new_tokens=NEW))
     end = full[0][3]
     expected = [row[: row.index(end)] if end in row else row for row in full]
     assert found == expected
@@ -255,14 +255,14 @@ def test_sampling_is_reproducible(tiny_backbone, beams) -> None:
     found = []
     for seed in (3, 3, 4):
         set_seed(seed)
-        found.append(backbone.generate(left(SOURCES, prompt), prompt, how))
+        found.append(generate(backbone, Call(left(SOURCES, prompt), prompt), how))
     assert found[0] == found[1] != found[2]
 
 
 def test_penalties_do_what_they_say(mini) -> None:
     layout = left([mini.tokens.source(TEXTS[2])], None)
-    (free,) = mini.generate(layout, None, Decoding(max_new_tokens=40))
-    (once,) = mini.generate(layout, None, Decoding(max_new_tokens=40, no_repeat_ngram_size=2))
-    (other,) = mini.generate(layout, None, Decoding(max_new_tokens=40, repetition_penalty=2.0))
+    (free,) = generate(mini, Call(layout), Decoding(max_new_tokens=40))
+    (once,) = generate(mini, Call(layout), Decoding(max_new_tokens=40, no_repeat_ngram_size=2))
+    (other,) = generate(mini, Call(layout), Decoding(max_new_tokens=40, repetition_penalty=2.0))
     assert len(set(pairwise(once))) == len(once) - 1
     assert len({*free}) / len(free) < len({*other}) / len(other)

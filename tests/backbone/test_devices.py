@@ -18,12 +18,14 @@ from torch import Tensor
 from conftest import mini_tokens
 from foreword.backbone import (
     Backbone,
+    Call,
     Decoding,
     Prompt,
     PromptKeyValues,
     bundled_backbones,
     cache,
     devices,
+    generate,
     load_backbone,
 )
 from foreword.errors import BackboneError, RecipeError, UserError
@@ -103,7 +105,7 @@ def gradients(backbone: Backbone, on: bool = False) -> tuple[Tensor, Tensor]:
     """The logits of a batch, and the gradient of a prompt."""
     rows, prompt = random_prompt(backbone, 3)
     with backbone.recomputing(on):
-        logits = backbone.logits(batch(backbone, 3), prompt)
+        logits = backbone.logits(Call(batch(backbone, 3), prompt))
     logits.square().mean().backward()
     assert rows.grad is not None
     return logits.detach(), rows.grad
@@ -132,7 +134,7 @@ def test_answers_are_those_of_one_place(folders, family, spread, beams) -> None:
     found = []
     for backbone in (whole, apart):
         _, prompt = random_prompt(backbone, 3)
-        found.append(backbone.generate(batch(backbone, 3, side="left"), prompt, how))
+        found.append(generate(backbone, Call(batch(backbone, 3, side="left"), prompt), how))
     assert found[0] == found[1]
 
 
@@ -145,13 +147,13 @@ def test_embeddings_of_a_table_that_lies_elsewhere(folders, family, spread) -> N
         g = backbone.geometry
         rows = torch.ones(3, g.width, requires_grad=True)
         if g.kind == "decoder":
-            logits = backbone.logits(batch(backbone, 3), Embeddings(backbone).prompt(rows))
+            logits = backbone.logits(Call(batch(backbone, 3), Embeddings(backbone).prompt(rows)))
         else:
             columns = range(g.vocabulary, g.vocabulary + 3)
             layout = Layout.of([[5, 6, 7, 8], [9, 5]], columns=columns, positions="keep")
             if g.kind == "encoder-decoder":
                 layout = Layout.of([[*(backbone.begin or ()), g.vocabulary]] * 2, source=layout)
-            logits = backbone.logits(layout, Prompt(embeddings=rows))
+            logits = backbone.logits(Call(layout, Prompt(embeddings=rows)))
         logits.square().mean().backward()
         assert rows.grad is not None
         found.append((logits.detach(), rows.grad))
@@ -218,7 +220,7 @@ def test_what_goes_to_another_device() -> None:
     """Each layer takes its part of a prompt to where it computes."""
     tokens = PromptKeyValues(torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 8))
     own = torch.randn(2, 4, 5, 8, device="meta")
-    for joined in tokens.before(0, own, own):
+    for joined in tokens.front(0).before(own, own):
         assert joined.device.type == "meta"
         assert joined.shape == (2, 4, 8, 8)
     model = small_model("gpt2")

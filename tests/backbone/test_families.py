@@ -11,7 +11,7 @@ from conftest import assert_close, make_backbone, mini_tokens, row_logits, tiny_
 from families import by_hand, measures
 from families.catalogue import DECODERS, FAMILIES, REFUSED, plain_model
 from families.measures import backbone_of, plain_of
-from foreword.backbone import Backbone, SiteGeometry, Tokens, load_backbone
+from foreword.backbone import Backbone, Call, SiteGeometry, Tokens, load_backbone
 from foreword.errors import BackboneError
 from foreword.injection import Embeddings, KeysValues
 from foreword.layout import Layout
@@ -58,7 +58,7 @@ def test_without_a_prompt_as_the_familys_own_attention(family) -> None:
     elif backbone.geometry.takes_positions:
         given["position_ids"] = layout.position_ids
     with torch.no_grad():
-        found, expected = backbone.logits(layout, None), plain(**given).logits
+        found, expected = backbone.logits(Call(layout)), plain(**given).logits
     for row in range(2):
         own = row_logits(expected, layout, row)
         if family == "mt5":
@@ -136,7 +136,7 @@ def test_two_tables_of_words_of_different_sizes() -> None:
         read = Layout.of([[5, 6, 7]], columns=columns["encoder"])
         layout = Layout.of([[2, 9]], columns=columns["decoder"], source=read)
         with torch.no_grad():
-            found = backbone.logits(layout, injection.prompt(rows))[0, -2:]
+            found = backbone.logits(Call(layout, injection.prompt(rows)))[0, -2:]
         shares = dict(zip(("encoder", "decoder"), rows.chunk(2, dim=1), strict=True))
         expected = by_hand.embeddings_logits(model, shares, [5, 6, 7], decoder_ids=[2, 9])
         assert_close(found, expected)

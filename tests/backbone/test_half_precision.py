@@ -7,7 +7,7 @@ import torch
 from tiny_families import batch, random_prompt, small_backbone, small_model
 
 from conftest import mini_tokens
-from foreword.backbone import Backbone, Decoding
+from foreword.backbone import Backbone, Call, Decoding
 from foreword.layout import Pair
 from foreword.methods import PrefixTuning, PromptTuning
 from foreword.methods.axes import MLP, Table
@@ -88,7 +88,7 @@ def test_gradients_survive_checkpointing(family, dtype) -> None:
     def gradient(on: bool) -> torch.Tensor:
         rows, prompt = random_prompt(backbone, 3)
         with backbone.recomputing(on):
-            logits = backbone.logits(batch(backbone, 3), prompt)
+            logits = backbone.logits(Call(batch(backbone, 3), prompt))
         logits.float().log_softmax(-1).square().mean().backward()
         assert rows.grad is not None
         assert rows.grad.dtype == torch.float32

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from conftest import FAMILIES, make_backbone, random_ids, tiny_model
-from foreword.backbone import Backbone, Decoding, bundled_backbones, load_backbone
+from foreword.backbone import Backbone, Call, Decoding, bundled_backbones, generate, load_backbone
 from foreword.backbone.tokens import Tokens
 from foreword.errors import BackboneError
 from foreword.layout import Layout
@@ -60,7 +60,7 @@ def test_what_a_checkpoint_says_of_generation_changes_no_answer(family) -> None:
     model.generation_config.no_repeat_ngram_size = 1
     model.generation_config.suppress_tokens = list(range(50))
     other = Backbone.wrap(model, plain.tokens)
-    assert other.generate(layout, None, how) == plain.generate(layout, None, how)
+    assert generate(other, Call(layout), how) == generate(plain, Call(layout), how)
 
 
 def test_the_tokenizers_hash_covers_merges_normalizer_and_chat_template(copy: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_model_of_code_of_its_own_is_a_language_model(coded: Path, mini) -> No
     assert type(found.model).__name__ == "CodedForCausalLM"
     layout = Layout.of(random_ids([5, 3]))
     with torch.no_grad():
-        assert torch.equal(found.logits(layout, None), mini.logits(layout, None))
+        assert torch.equal(found.logits(Call(layout)), mini.logits(Call(layout)))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tiny_families import batch, random_prompt, small_model
 
 from conftest import mini_tokens
 from foreword.artifact import load_model, save_artifact
-from foreword.backbone import Backbone, Decoding, bundled_backbones, load_backbone
+from foreword.backbone import Backbone, Call, Decoding, bundled_backbones, generate, load_backbone
 from foreword.backbone.hashing import hash_module
 from foreword.backbone.quantization import _is_quantised
 from foreword.errors import BackboneError, RecipeError
@@ -96,7 +96,7 @@ def test_close_to_the_unquantised_one(folders, family, way) -> None:
     _, prompt = random_prompt(plain, 3)
     layout = batch(plain, 3)
     with torch.no_grad():
-        expected, found = (one.logits(layout, prompt) for one in (plain, small))
+        expected, found = (one.logits(Call(layout, prompt)) for one in (plain, small))
     gap = (found - expected).abs().mean() / expected.abs().mean()
     assert 0 < gap < (0.6 if way == "4 bits" else 0.1)
     assert small.sha256 == plain.sha256
@@ -128,7 +128,7 @@ def test_gradients_survive_checkpointing(folders, way) -> None:
     def gradient(on: bool) -> torch.Tensor:
         rows, prompt = random_prompt(backbone, 3)
         with backbone.recomputing(on):
-            loss = backbone.logits(batch(backbone, 3), prompt).square().mean()
+            loss = backbone.logits(Call(batch(backbone, 3), prompt)).square().mean()
         loss.backward()
         assert rows.grad is not None
         return rows.grad
@@ -146,12 +146,12 @@ def test_the_gradient_is_that_of_the_dequantised_model(folders) -> None:
     small = load(folders["llama"], FOUR)
     rows, prompt = random_prompt(small, 3)
     layout = batch(small, 3)
-    small.logits(layout, prompt).square().mean().backward()
+    small.logits(Call(layout, prompt)).square().mean().backward()
     found = rows.grad
     small.model.dequantize()
     whole = Backbone.wrap(small.model, mini_tokens())
     rows, prompt = random_prompt(whole, 3)
-    whole.logits(layout, prompt).square().mean().backward()
+    whole.logits(Call(layout, prompt)).square().mean().backward()
     assert found is not None
     assert rows.grad is not None
     torch.testing.assert_close(found, rows.grad, rtol=0.05, atol=0.02 * rows.grad.abs().max())
@@ -164,8 +164,8 @@ def test_in_8_bits_a_batch_mate_changes_a_logit_unless_told_otherwise() -> None:
     for way in (EIGHT, {**EIGHT, "llm_int8_threshold": 0.0}):
         backbone = load("foreword/mini", way)
         with torch.no_grad():
-            alone = backbone.logits(Layout.of(ids[:1]), None)[0]
-            together = backbone.logits(Layout.of(ids), None)[0, : len(ids[0])]
+            alone = backbone.logits(Call(Layout.of(ids[:1])))[0]
+            together = backbone.logits(Call(Layout.of(ids)))[0, : len(ids[0])]
         gaps.append((alone - together).abs().max().item())
     assert gaps[0] > 0.01
     assert gaps[1] < 1e-4
@@ -179,7 +179,7 @@ def test_a_method_that_cuts_gradients_off_trains_nothing(folders) -> None:
     spec = TrainingSpec(steps=1, batch_size=1)
     with pytest.raises(BackboneError, match="no prompt can be trained"):
         train(prefix(backbone), [Pair([5], [6])], spec)
-    assert backbone.generate(Layout.of([[5, 6]]), None, Decoding(max_new_tokens=2))
+    assert generate(backbone, Call(Layout.of([[5, 6]])), Decoding(max_new_tokens=2))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -206,7 +206,7 @@ def test_stored_quantised_it_loads_so(folders, tmp_path, way) -> None:
     layout = batch(small, 0)
     with torch.no_grad():
         torch.testing.assert_close(
-            again.logits(layout, None), small.logits(layout, None), rtol=1e-4, atol=1e-4
+            again.logits(Call(layout)), small.logits(Call(layout)), rtol=1e-4, atol=1e-4
         )
     assert load_backbone(str(stored), quantization=again.quantization).sha256 == again.sha256
     with pytest.raises(BackboneError, match=r"backbone\.quantization: .*is stored quantised"):
@@ -308,7 +308,7 @@ def test_a_package_that_is_missing(folders, monkeypatch) -> None:
 def test_it_says_nothing_at_every_call(folders, caplog) -> None:
     backbone = load(folders["llama"], EIGHT)
     with caplog.at_level(logging.WARNING), torch.no_grad():
-        backbone.logits(batch(backbone, 0), None)
+        backbone.logits(Call(batch(backbone, 0)))
     assert not caplog.records
 
 

@@ -14,7 +14,7 @@ import pytest
 from test_commands import Command, foreword, refused, run, stdin
 from test_predict import labelled
 
-from foreword.cli import answering
+from foreword.cli import destination
 from foreword.runs import Run
 
 __all__ = ["foreword", "labelled", "run"]
@@ -111,7 +111,7 @@ def test_a_stream_is_answered_line_by_line(
     written = [lines[0]]
     os.write(writing, lines[0])
     answered: list[int] = []
-    real = answering.emit
+    real = destination.emit
 
     def emit(text: str) -> None:
         real(text)
@@ -129,7 +129,7 @@ def test_a_stream_is_answered_line_by_line(
             closed.append(True)
             os.close(writing)
 
-    monkeypatch.setattr(answering, "emit", emit)
+    monkeypatch.setattr(destination, "emit", emit)
     watchdog = threading.Timer(60, hang_up)  # where all is read before anything is answered
     watchdog.start()
     done = foreword("predict", labelled / "run", "--input", through)
@@ -143,13 +143,13 @@ def test_lines_that_are_there_are_answered_together(
     foreword: Command, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups: list[int] = []
-    real = answering.emit
+    real = destination.emit
 
     def emit(text: str) -> None:
         groups.append(text.count("\n"))
         real(text)
 
-    monkeypatch.setattr(answering, "emit", emit)
+    monkeypatch.setattr(destination, "emit", emit)
     stdin(monkeypatch, b"good\n\n" * 7)
     done = foreword("predict", labelled / "run", "--input", "-", "--batch-size", 3, "--text", "x")
     assert groups == [3, 3, 2]

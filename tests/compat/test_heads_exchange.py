@@ -19,7 +19,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 import foreword
 from compat.with_heads import BASES, KINDS, LENGTH, WARNINGS, Bases, adapted, save, save_base
 from conftest import assert_close
-from foreword.backbone import load_backbone
+from foreword.backbone import Call, load_backbone
 from foreword.errors import ArtifactError, UserError
 from foreword.manifest import read_manifest
 
@@ -228,7 +228,7 @@ def test_an_encoder_decoders_logits_are_pefts(name, kind, base, tmp_path) -> Non
             decoder_input_ids=torch.tensor([[0, *target]]),
         ).logits[0]
         layout = model.arrange([source, source[:2]], [target, target[:1]])
-        found = model.backbone.logits(layout, model.prompt())[0]
+        found = model.backbone.logits(Call(layout, model.prompt()))[0]
     assert_close(found, reference)
 
 

@@ -23,7 +23,7 @@ from compat.with_heads import TASKS, WARNINGS, Bases, save, save_base
 from conftest import LLAMA_LIKE, assert_close, make_backbone, tiny_model
 from deltas.moving import louder, method
 from foreword.artifact import save_artifact
-from foreword.backbone import Backbone, load_backbone
+from foreword.backbone import Backbone, Call, load_backbone
 from foreword.compat.adapter import NOT_HERE
 from foreword.errors import ArtifactError, BackboneError, UserError
 from foreword.layout import Layout
@@ -90,7 +90,7 @@ def our_logits(folder: Path, kind: str, backbone: Backbone | None = None) -> tor
     if kind == "SEQ_2_SEQ_LM":
         layout = Layout.of([[0, 40, 7, 1200]], source=layout)
     with torch.no_grad():
-        return model.backbone.logits(layout, None)[0]
+        return model.backbone.logits(Call(layout))[0]
 
 
 WRITTEN: list[tuple[str, Any, tuple[str, ...] | None]] = [
@@ -567,7 +567,7 @@ def test_the_way_out_for_a_layer_of_the_vocabulary(layer, base, tmp_path) -> Non
         merged.save_pretrained(tmp_path / f"merged-{untied}")
         backbone = load_backbone(str(tmp_path / f"merged-{untied}"), device="cpu")
         with torch.no_grad():
-            found.append(backbone.logits(Layout.of([[5, 81, 300, 27, 9]]), None)[0])
+            found.append(backbone.logits(Call(Layout.of([[5, 81, 300, 27, 9]])))[0])
     torch.testing.assert_close(found[1], expected, rtol=0, atol=1e-3)
     assert (found[0] - expected).abs().max() > 0.1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, Call
 from foreword.deltas import Delta
 from foreword.layout import Layout
 from foreword.methods import METHODS, MethodOptions
@@ -44,5 +44,5 @@ def logits(model: TunedModel, layout: Layout) -> torch.Tensor:
     """At every real position: `[N, vocabulary]`, or `[N, d]` of a model without such a head."""
     backbone = model.backbone
     if backbone.model.get_output_embeddings() is None:
-        return backbone.hidden(layout, model.prompt())[layout.attention_mask]
-    return backbone.logits(layout, model.prompt())[layout.attention_mask]
+        return backbone.hidden(Call(layout, model.prompt()))[layout.attention_mask]
+    return backbone.logits(Call(layout, model.prompt()))[layout.attention_mask]

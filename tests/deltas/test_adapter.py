@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from conftest import assert_close, mini_tokens
 from deltas.moving import louder, method
 from families.catalogue import wrapped
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, Call
 from foreword.deltas import Adapter
 from foreword.errors import UserError
 from foreword.layout import Layout
@@ -45,7 +45,7 @@ def test_on_gpt2_by_hand() -> None:
             h = h + added(delta, f"transformer.h.{i}.attn.c_proj", attended)
             h = h + added(delta, f"transformer.h.{i}.mlp.c_proj", block.mlp(block.ln_2(h)))
         assert delta.backbone is not None
-        found = delta.backbone.hidden(Layout.of([IDS]), None)
+        found = delta.backbone.hidden(Call(Layout.of([IDS])))
         assert_close(found, body.ln_f(h))
 
 
@@ -69,7 +69,7 @@ def test_on_bert_by_hand() -> None:
             )
             h = layer.output.LayerNorm(written + h)
         assert delta.backbone is not None
-        assert_close(delta.backbone.hidden(Layout.of([IDS]), None), h)
+        assert_close(delta.backbone.hidden(Call(Layout.of([IDS]))), h)
 
 
 def test_on_an_encoder_decoder_each_attention_has_one() -> None:
@@ -138,8 +138,8 @@ def test_its_own_type_on_a_backbone_in_half_precision() -> None:
     assert delta.backbone is not None
     layout = Layout.of([IDS])
     with torch.no_grad():
-        expected = backbone.hidden(layout, None)
-        assert torch.equal(delta.backbone.hidden(layout, None), expected)
+        expected = backbone.hidden(Call(layout))
+        assert torch.equal(delta.backbone.hidden(Call(layout)), expected)
 
 
 def test_a_plain_model_has_no_place_for_them() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from conftest import assert_close
 from deltas.moving import louder, texts
 from families.catalogue import DECODERS, ENCODER_DECODERS, ENCODERS, FAMILIES, wrapped
-from foreword.backbone import Backbone, hashing
+from foreword.backbone import Backbone, Call, hashing
 from foreword.deltas import Adapter, BitFit, Delta, Full, LoRA, Top
 from foreword.deltas.bitfit import is_bias
 from foreword.errors import BackboneError, UserError
@@ -34,8 +34,8 @@ def family(backbone: Backbone) -> str:
 def states(backbone: Backbone) -> torch.Tensor:
     layout = texts(backbone)
     if backbone.geometry.kind == "encoder-decoder":
-        return backbone.logits(layout, None)[layout.attention_mask]
-    return backbone.hidden(layout, None)[layout.attention_mask]
+        return backbone.logits(Call(layout))[layout.attention_mask]
+    return backbone.hidden(Call(layout))[layout.attention_mask]
 
 
 def check(delta: Delta, origin: Backbone) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from conftest import assert_close
 from deltas.moving import logits, louder, method, texts
 from families.catalogue import wrapped
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, Call
 from foreword.deltas import LoRA
 from foreword.errors import BackboneError, UserError
 from foreword.tuned import TunedModel, compose
@@ -36,12 +36,12 @@ def test_it_adds_a_product_to_weights(family: str) -> None:
     assert delta.backbone is not None
     layout = texts(backbone)
     with torch.no_grad():
-        found = delta.backbone.logits(layout, None)
+        found = delta.backbone.logits(Call(layout))
         merged = delta.weights()
         other = wrapped(family)
         with_weights_by_hand(other, delta, 6.0 / 3)
         assert_close(
-            found[layout.attention_mask], other.logits(layout, None)[layout.attention_mask]
+            found[layout.attention_mask], other.logits(Call(layout))[layout.attention_mask]
         )
     theirs = dict(other.model.named_parameters())
     for name, weight in merged.items():
@@ -121,7 +121,7 @@ def test_several_on_one_backbone() -> None:
         louder(models[1].delta)
         assert torch.equal(logits(models[0], layout), plain)
         assert not torch.equal(logits(models[1], layout), plain)
-        assert torch.equal(_GPT2.logits(layout, None)[layout.attention_mask], plain)
+        assert torch.equal(_GPT2.logits(Call(layout))[layout.attention_mask], plain)
 
 
 @pytest.mark.parametrize("name", ["bitfit", "adapter", "lora", "fine-tuning-top"])

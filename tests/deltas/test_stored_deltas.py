@@ -16,7 +16,7 @@ from conftest import assert_close
 from deltas.moving import MOVING, louder, method
 from families.catalogue import plain_model, wrapped
 from foreword.artifact import load_model, save_artifact
-from foreword.backbone import Backbone, bundled_backbones, load_backbone
+from foreword.backbone import Backbone, Call, bundled_backbones, load_backbone
 from foreword.deltas.base import expect_names
 from foreword.errors import ArtifactError, UserError
 from foreword.layout import Layout
@@ -106,8 +106,8 @@ def test_under_a_head(name: str, tmp_path: Path) -> None:
     prompt = foreword.load(tmp_path / "it", backbone=backbone)
     layout = Layout.of([[3, 4, 5]]).to("cpu")
     with torch.no_grad():
-        expected = model.backbone.hidden(layout, None)
-        assert torch.equal(prompt.model.backbone.hidden(layout, None), expected)
+        expected = model.backbone.hidden(Call(layout))
+        assert torch.equal(prompt.model.backbone.hidden(Call(layout)), expected)
 
 
 def test_damaged(gpt2: Backbone, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_plain_model_answers_alike(name: str, gpt2: Backbone, tmp_path: Path) 
     assert not said["missing_keys"] | said["unexpected_keys"]
     layout = Layout.of([[3, 4, 5, 6, 7]])
     with torch.no_grad():
-        expected = model.backbone.logits(layout, None)[0]
+        expected = model.backbone.logits(Call(layout))[0]
         assert_close(plain.eval()(layout.input_ids).logits[0], expected)
     assert plain.generation_config.eos_token_id == gpt2.model.config.eos_token_id
     assert AutoTokenizer.from_pretrained(tmp_path / "plain")("a")["input_ids"]
@@ -154,7 +154,7 @@ def test_a_plain_encoder_has_no_head(tmp_path: Path) -> None:
     plain = AutoModelForMaskedLM.from_pretrained(tmp_path / "plain").eval()
     with torch.no_grad():
         found = plain.bert(torch.tensor([[3, 4, 5]])).last_hidden_state
-        assert_close(found, model.backbone.hidden(Layout.of([[3, 4, 5]]), None))
+        assert_close(found, model.backbone.hidden(Call(Layout.of([[3, 4, 5]]))))
 
 
 def test_what_no_plain_model_can_hold(gpt2: Backbone, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_peft_reads_lora(family: str, targets: list[str] | None, tmp_path: Path)
         given["decoder_input_ids"] = torch.tensor([[*begin, 5, 6]])
         layout = Layout.of([[*begin, 5, 6]], source=layout)
     with torch.no_grad():
-        assert_close(theirs(**given).logits[0], model.backbone.logits(layout, None)[0])
+        assert_close(theirs(**given).logits[0], model.backbone.logits(Call(layout))[0])
 
 
 def test_what_peft_has_no_place_for(gpt2: Backbone, tmp_path: Path) -> None:

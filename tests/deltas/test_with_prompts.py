@@ -8,7 +8,7 @@ import torch
 from conftest import assert_close
 from deltas.moving import logits, louder, method, texts
 from families.catalogue import wrapped
-from foreword.backbone import Backbone, Decoding
+from foreword.backbone import Backbone, Call, Decoding, generate
 from foreword.readout.head import SequenceHead
 from foreword.recipe import TrainingSpec
 from foreword.training import Pair, train
@@ -55,8 +55,10 @@ def test_same_as_on_changed_weights(family: str, prompt: str, delta: str) -> Non
     with torch.no_grad():
         assert_close(model(layouts[0]), expected(layouts[1]))
         written = [
-            m.backbone.generate(
-                m.placement.layout([[3, 4, 5, 6], [7, 8]], side="left"), m.prompt(), HOW
+            generate(
+                m.backbone,
+                Call(m.placement.layout([[3, 4, 5, 6], [7, 8]], side="left"), m.prompt()),
+                HOW,
             )
             for m in (model, expected)
         ]

@@ -21,7 +21,7 @@ from transformers.integrations.flex_attention import WrappedFlexAttention
 
 from conftest import random_ids, row_logits
 from families import by_hand, catalogue
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, Call
 from foreword.backbone.attention import Attention
 from foreword.injection import Embeddings, Injection, KeysValues
 from foreword.layout import Layout, PositionRule
@@ -95,7 +95,7 @@ def gap_to_reference(
         for batch in batches:
             layout = laid_out(backbone, injection, rule, batch, side)
             with torch.no_grad():
-                found = backbone.logits(layout, prompt)
+                found = backbone.logits(Call(layout, prompt))
             for at, row in enumerate(batch):
                 own = row_logits(found, layout, at)[-len(expected[row]) :]
                 gaps.append(largest(own - expected[row]))
@@ -118,7 +118,7 @@ def largest_logit(family: str, dtype: torch.dtype = torch.float64) -> float:
     backbone = backbone_of(family, dtype)
     layout = laid_out(backbone, KeysValues(backbone.geometry), "keep", (0,), "right")
     with torch.no_grad():
-        return largest(backbone.logits(layout, None))
+        return largest(backbone.logits(Call(layout)))
 
 
 def largest(numbers: Tensor) -> float:
@@ -253,7 +253,7 @@ def _peft_beside(family: str, method: str, sizes: dict[str, int]) -> Peft:
         bare = plain_of(family)(**given).logits[0, -own:]
         for rule in rules(backbone, injection):
             layout = laid_out(backbone, injection, rule, (0,), "right")
-            found = backbone.logits(layout, injection.prompt(rows))[0, -own:]
+            found = backbone.logits(Call(layout, injection.prompt(rows)))[0, -own:]
             gaps.append(largest(found - expected))
     return Peft(min(gaps), largest(expected - bare) > TOLERANCE)
 
@@ -317,8 +317,8 @@ def gap_of_attention(family: str, attention: Attention, *methods: str) -> float:
             rows = random_rows(injection)
             layout = laid_out(one, injection, rules(one, injection)[0], (0, 1, 2), "right")
             with torch.no_grad():
-                expected = one.logits(layout, injection.prompt(rows))
-                found = other.logits(layout, injection_of(other, method).prompt(rows))
+                expected = one.logits(Call(layout, injection.prompt(rows)))
+                found = other.logits(Call(layout, injection_of(other, method).prompt(rows)))
             gaps.append(largest((found - expected)[layout.attention_mask]))
     return max(gaps)
 
@@ -334,7 +334,7 @@ def gradient(family: str, injection: Injection, *, again: bool) -> Tensor:
     rule = rules(backbone, injection)[0]
     with backbone.recomputing(again):
         logits = backbone.logits(
-            laid_out(backbone, injection, rule, (0, 1, 2), "right"), injection.prompt(rows)
+            Call(laid_out(backbone, injection, rule, (0, 1, 2), "right"), injection.prompt(rows))
         )
     logits.log_softmax(-1).square().mean().backward()
     assert rows.grad is not None

@@ -9,7 +9,7 @@ from conftest import assert_close, mini_tokens
 from families import by_hand, measures
 from families.catalogue import FAMILIES, plain_model, wrapped
 from families.measures import TOLERANCE, backbone_of, gap_of_attention
-from foreword.backbone import Backbone, Decoding
+from foreword.backbone import Backbone, Call, Decoding
 from foreword.errors import BackboneError
 
 FLEX = ["albert", "bert", "modernbert", "bart", "t5", "llama", "mistral", "gemma2"]
@@ -69,5 +69,5 @@ def test_flex_compiled() -> None:
     prompt = injection.prompt(measures.random_rows(injection).float())
     layout = measures.laid_out(one, injection, "keep", (0, 1, 2), "right")
     with torch.no_grad():
-        expected, found = one.logits(layout, prompt), other.logits(layout, prompt)
+        expected, found = one.logits(Call(layout, prompt)), other.logits(layout, prompt)
     assert_close(found[layout.attention_mask], expected[layout.attention_mask])

@@ -10,7 +10,7 @@ from torch import Tensor
 from families import by_hand, measures
 from families.catalogue import DECODERS, ENCODER_DECODERS
 from families.measures import LENGTH, SOURCES, START, backbone_of
-from foreword.backbone import Backbone, Decoding, Prompt
+from foreword.backbone import Backbone, Call, Decoding, Prompt, generate
 from foreword.errors import UserError
 from foreword.injection import Embeddings, Injection, KeysValues
 from foreword.layout import PositionRule
@@ -49,7 +49,7 @@ class Case:
 
     def generate(self, how: Decoding, sources: Sequence[list[int]] = SOURCES) -> list[list[int]]:
         layout = self.place.layout(sources, side="left")
-        return self.backbone.generate(layout, self.prompt, how)
+        return generate(self.backbone, Call(layout, self.prompt), how)
 
     def next_logits(self, source: list[int], new: list[int]) -> Tensor:
         """What comes after an answer so far, by a pass over everything: `[vocabulary]`."""
@@ -58,7 +58,7 @@ class Case:
         else:
             layout = self.place.layout([source], [new])
         with torch.no_grad():
-            return self.backbone.logits(layout, self.prompt)[0, -1]
+            return self.backbone.logits(Call(layout, self.prompt))[0, -1]
 
     def without_cache(self, source: list[int], choose: Choose | None = None) -> list[int]:
         new: list[int] = []

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from families.catalogue import FAMILIES
 from families.measures import LENGTH, SOURCES, TARGETS, backbone_of, gradient
+from foreword.backbone import Call
 from foreword.errors import BackboneError
 from foreword.injection import Embeddings, KeysValues
 from foreword.methods import MethodOptions, PrefixTuning, PromptTuning, PTuning
@@ -36,7 +37,7 @@ def loss_of(model: TunedModel) -> Tensor:
     """Of targets where a model writes, of all logits where it reads."""
     if model.backbone.geometry.kind == "encoder":
         layout = model.arrange(SOURCES)
-        return model.backbone.logits(layout, model.prompt()).log_softmax(-1).square().mean()
+        return model.backbone.logits(Call(layout, model.prompt())).log_softmax(-1).square().mean()
     return model(model.arrange(SOURCES, TARGETS)).sum()
 
 

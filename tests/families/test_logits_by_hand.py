@@ -9,6 +9,7 @@ from conftest import row_logits
 from families import by_hand, measures
 from families.catalogue import DECODERS, ENCODER_DECODERS, ENCODERS, FAMILIES, POSITIONS
 from families.measures import LENGTH, SOURCES, TOLERANCE, backbone_of, gap_to_reference
+from foreword.backbone import Call
 from foreword.errors import UserError
 from foreword.injection import Embeddings, KeysValues
 from foreword.methods import PrefixTuning
@@ -99,7 +100,7 @@ def test_states_without_a_head(family) -> None:
     rows = measures.random_rows(injection)
     layout = measures.laid_out(backbone, injection, "keep", (0, 1, 2), "right")
     with torch.no_grad():
-        found = backbone.hidden(layout, injection.prompt(rows))
+        found = backbone.hidden(Call(layout, injection.prompt(rows)))
     plain = measures.plain_of(family).base_model
     for row, ids in enumerate(SOURCES):
         expected = by_hand.prefix_logits(plain, measures.by_layer(injection, rows), ids)
@@ -119,8 +120,8 @@ def test_all_position_slots_are_kept(family, method) -> None:
     ids = (SOURCES[0] * 5)[:POSITIONS]
     with torch.no_grad():
         prompt = injection.prompt(measures.random_rows(injection))
-        logits = backbone.logits(placement.layout([ids, ids[:9]]), prompt)
-        alone = backbone.logits(placement.layout([ids]), prompt)
+        logits = backbone.logits(Call(placement.layout([ids, ids[:9]]), prompt))
+        alone = backbone.logits(Call(placement.layout([ids]), prompt))
     assert (logits[0] - alone[0]).abs().max() < TOLERANCE
     assert (logits[0, -1] - logits[0, -2]).abs().max() > 1e-3
 
@@ -135,7 +136,7 @@ def test_every_site_moves_the_logits(family) -> None:
         layout = measures.laid_out(backbone, injection, "keep", (0,), "right")
         with torch.no_grad():
             prompt = injection.prompt(measures.random_rows(injection))
-            moved = backbone.logits(layout, prompt) - backbone.logits(layout, None)
+            moved = backbone.logits(Call(layout, prompt)) - backbone.logits(Call(layout))
         assert moved.abs().max() > 1e-3
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import FAMILIES, assert_close, random_ids, random_rows
-from foreword.backbone import Geometry, SiteGeometry
+from foreword.backbone import Call, Geometry, SiteGeometry
 from foreword.errors import ArtifactError
 from foreword.injection import KeysValues, Text
 from foreword.layout import Layout
@@ -80,9 +80,9 @@ def test_a_real_text_as_prefix_is_the_text_in_front(tiny_backbone, family, dtype
     assert rows.shape == (LENGTH, injection.width)
     layout = Layout.of(texts, virtual=LENGTH)
     with torch.no_grad():
-        found = backbone.logits(layout, injection.prompt(rows))
+        found = backbone.logits(Call(layout, injection.prompt(rows)))
         for row, text in enumerate(texts):
-            expected = backbone.logits(Layout.of([front + text]), None)[0, LENGTH:]
+            expected = backbone.logits(Call(Layout.of([front + text])))[0, LENGTH:]
             assert_close(found[row, : len(text)], expected)
 
 
@@ -92,8 +92,8 @@ def test_a_real_text_on_the_bundled_backbone(mini) -> None:
     rows = injection.real_rows(mini, front)
     with torch.no_grad():
         layout = Layout.of([text], virtual=len(front))
-        found = mini.logits(layout, injection.prompt(rows))[0]
-        expected = mini.logits(Layout.of([front + text]), None)[0, len(front) :]
+        found = mini.logits(Call(layout, injection.prompt(rows)))[0]
+        expected = mini.logits(Call(Layout.of([front + text])))[0, len(front) :]
     assert_close(found, expected)
 
 
@@ -101,7 +101,7 @@ def test_gradients_reach_every_number(tiny_backbone) -> None:
     backbone = tiny_backbone("qwen3", torch.float64)
     rows = random_rows(backbone, LENGTH).requires_grad_()
     logits = backbone.logits(
-        Layout.of(random_ids([4]), virtual=LENGTH), KeysValues(backbone.geometry).prompt(rows)
+        Call(Layout.of(random_ids([4]), virtual=LENGTH), KeysValues(backbone.geometry).prompt(rows))
     )
     logits.square().mean().backward()
     assert rows.grad is not None

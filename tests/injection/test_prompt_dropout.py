@@ -46,7 +46,7 @@ def test_what_has_no_gradient_has_none(family: str) -> None:
 def test_kept_numbers_are_scaled() -> None:
     model = dropping("gpt2", 0.25)
     tokens = model.prompt().sites["decoder"]
-    keys, _ = tokens.rows(0, 500, dtype=torch.float64)
+    keys, _ = tokens.front(0).of_rows(500, torch.float64)
     own = tokens.keys[0].transpose(0, 1)
     kept = keys != 0
     assert 0.72 < kept.double().mean() < 0.78

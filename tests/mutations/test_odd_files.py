@@ -272,8 +272,12 @@ def test_a_log_is_never_cut_through_a_link(tmp_path: Path) -> None:
 def test_finished_runs(name: str, kind: str, tmp_path: Path) -> None:
     recipe = parse_recipe(quick(train="x", dev="x", test="x"))
     out = tmp_path / "run"
-    for one in ("metrics.json", "answers.jsonl"):
-        files.write_text(out / one, "{}")
+    training = {"trained_parameters": 1}
+    counts = {"examples": 0, "truncated": 0, "artifact_bytes": 0}
+    metrics = {"split": "test", **counts, "prompt": {}, "training": training}
+    files.write_text(out / "metrics.json", json.dumps(metrics))
+    files.write_text(out / "answers.jsonl", "")
+    assert read_run(out, recipe).metrics == metrics
     swap, said = ODD[kind]
     swap(out / name)
     with pytest.raises(ForewordError, match=said):

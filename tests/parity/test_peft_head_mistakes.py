@@ -17,7 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from compat.with_heads import BART, ENCODER, LENGTH, WARNINGS, adapted, save_base
 from conftest import VOCABULARY, assert_close, mini_tokens
-from foreword.backbone import Backbone, load_backbone
+from foreword.backbone import Backbone, Call, load_backbone
 from foreword.errors import UserError
 from foreword.layout import Pair
 from foreword.methods import PrefixTuning, PromptTuning, axes
@@ -140,7 +140,7 @@ def test_4_positions_of_a_span_count_the_texts_own_tokens(bert) -> None:
     assert said.shape == (2, len(ROWS[0])), "the text's tokens alone"
     with torch.no_grad():
         assert_close(model(layout), -said[[0, 1], [start, end]])
-        states = model.backbone.hidden(layout, model.prompt())[0, LENGTH:]
+        states = model.backbone.hidden(Call(layout, model.prompt()))[0, LENGTH:]
         at = model.readout.layers(states)[start, 0] - model.readout.layers(states)[:, 0].logsumexp(
             0
         )
@@ -225,7 +225,7 @@ def test_6_the_texts_first_token_answers_and_no_virtual_one(bert) -> None:
 
     model = ours(bert, "prompt", SequenceHead)
     layout = model.lay_out([Pair(ROWS[0], marks=(0,))])
-    states = model.backbone.hidden(layout, model.prompt())
+    states = model.backbone.hidden(Call(layout, model.prompt()))
     assert_close(model.read(layout)[0], model.readout.logits(states[0, LENGTH]).softmax(-1))
 
 

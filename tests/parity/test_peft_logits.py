@@ -14,7 +14,7 @@ from conftest import (
     row_logits,
     tiny_model,
 )
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, Call
 from foreword.injection import KeysValues
 from foreword.layout import Layout
 
@@ -39,7 +39,7 @@ def peft_logits(family: str, rows: Tensor, layout: Layout) -> Tensor:
 
 def our_logits(backbone: Backbone, rows: Tensor, layout: Layout) -> Tensor:
     with torch.no_grad():
-        return backbone.logits(layout, KeysValues(backbone.geometry).prompt(rows))
+        return backbone.logits(Call(layout, KeysValues(backbone.geometry).prompt(rows)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -16,6 +16,7 @@ from conftest import row_logits
 from families import by_hand, measures
 from families.catalogue import POSITIONS, plain_model, wrapped
 from families.measures import LENGTH, SOURCES, START, TARGETS, TOLERANCE, backbone_of
+from foreword.backbone import Call
 from foreword.injection import Embeddings, KeysValues
 from foreword.layout import Layout
 from foreword.methods import PrefixTuning, PromptTuning
@@ -173,7 +174,7 @@ def test_6_left_padding_moves_nothing(family, method) -> None:
     prompt = injection.prompt(weight_of(theirs).detach())
     layout = measures.laid_out(backbone, injection, "shift", (0, 1), "left")
     with torch.no_grad():
-        found = row_logits(backbone.logits(layout, prompt), layout, 1)
+        found = row_logits(backbone.logits(Call(layout, prompt)), layout, 1)
     assert (alone - found).abs().max() < TOLERANCE
 
 
@@ -194,7 +195,7 @@ def test_9_layers_can_be_computed_again(family) -> None:
     rows = measures.random_rows(injection).requires_grad_()
     layout = measures.laid_out(backbone, injection, "keep", (0,), "right")
     with backbone.recomputing():
-        logits = backbone.logits(layout, injection.prompt(rows))
+        logits = backbone.logits(Call(layout, injection.prompt(rows)))
     assert logits.requires_grad
 
 
@@ -221,7 +222,7 @@ def test_10_a_prompt_takes_no_position_slot(family, method) -> None:
     )
     with torch.no_grad():
         prompt = injection.prompt(measures.random_rows(injection))
-        assert backbone.logits(layout, prompt).shape[1] >= POSITIONS
+        assert backbone.logits(Call(layout, prompt)).shape[1] >= POSITIONS
 
 
 def test_11_an_mlp_runs_once_for_a_batch() -> None:
@@ -267,5 +268,5 @@ def test_11_logits_where_a_target_is_read() -> None:
     ours = compose(backbone, PromptTuning(name="prompt-tuning", length=LENGTH)).double()
     layout = ours.arrange(SOURCES, TARGETS)
     with torch.no_grad():
-        logits = backbone.logits(layout, ours.prompt(), layout.reading_positions())
+        logits = backbone.logits(Call(layout, ours.prompt()), layout.reading_positions())
     assert logits.shape[:-1] == (sum(map(len, TARGETS)),)

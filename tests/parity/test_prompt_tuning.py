@@ -8,6 +8,7 @@ from peft import PromptTuningConfig, get_peft_model
 from torch import Tensor
 
 from conftest import FAMILIES, assert_close, make_backbone, random_ids, row_logits, tiny_model
+from foreword.backbone import Call, Decoding, generate
 from foreword.deltas import Frozen
 from foreword.injection import Embeddings
 from foreword.layout import Layout
@@ -72,7 +73,7 @@ def test_logits_padded_right(family, dtype) -> None:
     ids = random_ids([9, 4, 6])
     expected, layout = peft_logits(theirs, ids, "right")
     with torch.no_grad():
-        found = ours.backbone.logits(layout, ours.prompt())
+        found = ours.backbone.logits(Call(layout, ours.prompt()))
     for row in range(len(ids)):
         assert_close(row_logits(found, layout, row), row_logits(expected, layout, row))
 
@@ -85,7 +86,7 @@ def test_left_padding_is_the_row_alone(family) -> None:
     ids = random_ids([9, 4, 6])
     layout = Layout.of(ids, virtual=LENGTH, side="left")
     with torch.no_grad():
-        together = ours.backbone.logits(layout, ours.prompt())
+        together = ours.backbone.logits(Call(layout, ours.prompt()))
     padded, _ = peft_logits(theirs, ids, "left")
     for row, own in enumerate(ids):
         alone, single = peft_logits(theirs, [own], "left")
@@ -113,13 +114,14 @@ def test_the_same_training(family, dtype) -> None:
 
 def test_greedy_answers_equal_those_with_the_embeddings_in_front() -> None:
     """The prompt's keys and values stand for its embeddings in decoding too."""
-    from foreword.backbone import Decoding
 
     _, ours = pair_of_models("llama", torch.float64)
     ids = random_ids([7, 3])
     model = ours.backbone.model
-    found = ours.backbone.generate(
-        Layout.of(ids, virtual=LENGTH, side="left"), ours.prompt(), Decoding(max_new_tokens=6)
+    found = generate(
+        ours.backbone,
+        Call(Layout.of(ids, virtual=LENGTH, side="left"), ours.prompt()),
+        Decoding(max_new_tokens=6),
     )
     for own, answer in zip(ids, found, strict=True):
         row = ours.reparam()[None]

@@ -19,7 +19,7 @@ from families import by_hand, catalogue
 from families.catalogue import DECODERS
 from families.measures import SOURCES, backbone_of, by_layer, largest, plain_of, uncompiled
 from foreword.artifact import load_model, save_artifact
-from foreword.backbone import Backbone, Decoding, Sources
+from foreword.backbone import Backbone, Call, Decoding, Sources, generate
 from foreword.compat.exporting import export_peft
 from foreword.errors import UserError
 from foreword.injection import KeysValues
@@ -108,7 +108,7 @@ def rows_of(model: TunedModel, sources: list[list[int]], targets: list[list[int]
     """Logits that predict each token of a target, and the one after it, row by row."""
     layout = model.arrange(sources, targets)
     with torch.no_grad():
-        logits = model.backbone.logits(layout, model.prompt())
+        logits = model.backbone.logits(Call(layout, model.prompt()))
     return [
         row[mask][-len(target) - 1 :]
         for row, mask, target in zip(logits, layout.attention_mask, targets, strict=True)
@@ -175,9 +175,9 @@ def test_decoding_is_the_argmax_of_a_pass_over_everything(family, what) -> None:
     model = tuned(backbone_of(family), METHODS[what])
     how, end = Decoding(max_new_tokens=NEW), model.backbone.tokens.eos_id
 
-    def generate(sources: list[list[int]], how: Decoding = how) -> list[list[int]]:
+    def written(sources: list[list[int]]) -> list[list[int]]:
         layout = model.arrange(sources, side="left")
-        return model.backbone.generate(layout, model.prompt(), how)
+        return generate(model.backbone, Call(layout, model.prompt()), how)
 
     expected = []
     for source in SOURCES:
@@ -189,8 +189,8 @@ def test_decoding_is_the_argmax_of_a_pass_over_everything(family, what) -> None:
                 break
             new.append(token)
         expected.append(new)
-    assert generate(SOURCES) == expected
-    assert generate(SOURCES[1:2]) == expected[1:2]
+    assert written(SOURCES) == expected
+    assert written(SOURCES[1:2]) == expected[1:2]
 
 
 @pytest.mark.parametrize("what", METHODS)
@@ -204,10 +204,10 @@ def test_beams_and_penalties_of_a_batch_are_those_of_its_rows(family, what) -> N
         Decoding(max_new_tokens=NEW, num_beams=2, no_repeat_ngram_size=1),
     ):
         together = model.arrange(SOURCES, side="left")
-        found = model.backbone.generate(together, model.prompt(), how)
+        found = generate(model.backbone, Call(together, model.prompt()), how)
         for row, source in zip(found, SOURCES, strict=True):
             alone = model.arrange([source], side="left")
-            assert model.backbone.generate(alone, model.prompt(), how) == [row]
+            assert generate(model.backbone, Call(alone, model.prompt()), how) == [row]
             if how.no_repeat_ngram_size:
                 assert len(set(row)) == len(row)
                 assert not {*row} & {*source}
@@ -296,7 +296,7 @@ def test_the_source_sees_nothing_of_it_and_the_answer_does() -> None:
     layout = model.arrange(SOURCES, TARGETS)
     assert layout.before is not None
     with torch.no_grad():
-        one, two = (m.backbone.logits(layout, m.prompt()) for m in (model, other))
+        one, two = (m.backbone.logits(Call(layout, m.prompt())) for m in (model, other))
     assert largest((one - two)[layout.attention_mask]) > 1e-3
     read = [m.backbone.read(layout.before)[-1][0] for m in (model, other)]
     assert torch.equal(*read)

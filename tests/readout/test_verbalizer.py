@@ -233,7 +233,7 @@ def test_other_words_and_labels_move_no_word(family: str) -> None:
         for window, said in zip(windows, together, strict=True):
             layout = model.lay_out([window.pair])
             with torch.no_grad():
-                (found,) = alone.read(model.backbone, layout, model.prompt())
+                (found,) = alone.read(model.backbone, model.call(layout))
             if said[number].isnan():
                 assert found.isnan().all()
             else:

@@ -13,7 +13,7 @@ from transformers import AutoModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from conftest import VOCABULARY, assert_close, make_backbone, mini_tokens
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, Call
 from foreword.errors import DataError
 from foreword.evaluation import tell
 from foreword.layout import Layout, Pair
@@ -386,15 +386,15 @@ def test_what_was_read_is_forgotten(models, monkeypatch: pytest.MonkeyPatch) -> 
     model, task = models["bert", "keys"]["label"], TASKS["label"]
     given = [Example({"text": f"an otter {i}"}, where="here") for i in range(6)]
     alive: list[weakref.ref[torch.Tensor]] = []
-    real = model.read
+    real = model.readout.answers
 
-    def read(layout: Layout) -> list[torch.Tensor]:
+    def answers(taken: torch.Tensor, call: Call) -> list[torch.Tensor]:
         assert sum(one() is not None for one in alive) <= 1  # the last one looked at
-        found = real(layout)
+        found = real(taken, call)
         alive.extend(map(weakref.ref, found))
         return found
 
-    monkeypatch.setattr(model, "read", read)
+    monkeypatch.setattr(model.readout, "answers", answers)
     tell(model, task, given, batch_size=2)
     assert len(alive) == 6
 
@@ -410,7 +410,7 @@ def test_the_first_virtual_token_can_answer(models) -> None:
     ]
     pairs = [windows(model, task, example, labelled=False)[0].pair for example in given]
     layout = model.lay_out(pairs)
-    states = backbone.hidden(layout, model.prompt())[:, 0]
+    states = backbone.hidden(Call(layout, model.prompt()))[:, 0]
     expected = model.readout.logits(states).softmax(-1)
     for said, row in zip(say(model, task, given, 2), expected, strict=True):
         found = torch.tensor(list(said.probabilities.values()), dtype=torch.float64)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 
 import foreword
 from conftest import VOCABULARY
-from foreword.backbone import Backbone, load_backbone
+from foreword.backbone import Backbone, Call, load_backbone
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.evaluation import tell
 from foreword.layout import Layout, Pair
@@ -414,7 +414,7 @@ def test_soft_labels_are_learned_at_a_temperature() -> None:
         def hidden(self, *_: Any) -> torch.Tensor:
             return states[:, :3]
 
-    found = head.loss(States(), layout, None)  # type: ignore[arg-type]
+    found = head.loss(States(), Call(layout))  # type: ignore[arg-type]
     logits = head.layers(states[:, 0]) / 2
     expected = [
         -4 * sum(s * (z[i] - z.exp().sum().log()).item() for i, s in enumerate(share))
@@ -436,9 +436,9 @@ def test_masked_words(masked: Backbone) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(masked, name)
 
-        def logits(self, layout: Layout, prompt: Any, reading: torch.Tensor) -> torch.Tensor:
-            seen.append((layout.input_ids.clone(), reading))
-            return real(layout, prompt, reading)
+        def logits(self, call: Call, reading: torch.Tensor) -> torch.Tensor:
+            seen.append((call.layout.input_ids.clone(), reading))
+            return real(call, reading)
 
     torch.manual_seed(0)
     words = MaskedWords(model, [window.pair], 16)

@@ -160,7 +160,7 @@ def test_a_finished_run_is_told_again(whole: Run, mini: Backbone) -> None:
     assert again.artifact == again.folder / "artifact"
     assert not (again.folder / "checkpoints").exists()
     (again.folder / "answers.jsonl").unlink()
-    with pytest.raises(RunError, match="is finished, but cannot be read"):
+    with pytest.raises(UserError, match=r"answers\.jsonl: cannot be read: .* is finished"):
         start(mini, again.folder, resume=True)
 
 

@@ -19,10 +19,10 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, flex_attention_mask, sdpa_mask
 
+from foreword.backbone.carrying import ARGUMENT
 from foreword.backbone.prompt import Prompt
 
 Attention = Literal["sdpa", "eager", "flex"]
-ARGUMENT = "foreword_prompt"
 Function = Callable[..., tuple[Tensor, Any]]
 
 
@@ -112,14 +112,9 @@ def _with_prompt(inner: Function) -> Function:
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
         prompt: Prompt | None = kwargs.pop(ARGUMENT, None)
-        if prompt is not None:
-            bias = kwargs.pop("position_bias", None)
-            key, value, attention_mask, bias = prompt.enter(
-                module, query, key, value, attention_mask, bias
-            )
-            if bias is not None:
-                kwargs["position_bias"] = bias
-        return inner(module, query, key, value, attention_mask, **kwargs)
+        if prompt is None:
+            return inner(module, query, key, value, attention_mask, **kwargs)
+        return prompt.attend(inner, module, query, key, value, attention_mask, **kwargs)
 
     return attend
 

@@ -10,12 +10,11 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from foreword.backbone.prompt import PromptKeyValues
-from foreword.backbone.sources import Past
+from foreword.backbone.key_values import KeyValues, Past
 
 
 def fill(
-    model: PreTrainedModel, tokens: PromptKeyValues | None, *, rows: int, past: Past = ()
+    model: PreTrainedModel, tokens: KeyValues | None, *, rows: int, past: Past = ()
 ) -> DynamicCache:
     """A cache for B rows whose first P positions are the prompt's, after what rows have read.
 
@@ -35,9 +34,14 @@ def fill(
     whole = not model.config.is_encoder_decoder  # the config of a T5 counts its encoder's layers
     cache = DynamicCache(config=model.config if whole else None)
     cache.layers = [_Following() if type(one) is DynamicLayer else one for one in cache.layers]
-    for layer in range(tokens.keys.shape[0]):
+    for layer in range(len(tokens.layers)):
         cache.update(*_expand(tokens, layer, rows, model), layer)
     return cache
+
+
+def new(model: PreTrainedModel) -> DynamicCache:
+    """An empty cache for a decoder."""
+    return DynamicCache(config=model.config)
 
 
 def empty(decoder: Cache | None = None) -> EncoderDecoderCache:
@@ -51,12 +55,12 @@ def empty(decoder: Cache | None = None) -> EncoderDecoderCache:
 
 
 def read_only(
-    model: PreTrainedModel, tokens: PromptKeyValues | None, *, rows: int, past: Past = ()
+    model: PreTrainedModel, tokens: KeyValues | None, *, rows: int, past: Past = ()
 ) -> Cache:
     """The same for one forward pass: what the model writes is returned and not kept, so that a
     layer may be computed again for its gradients."""
     cache = DynamicCache()
-    layers = len(past) if tokens is None else tokens.keys.shape[0]
+    layers = len(past) if tokens is None else len(tokens.layers)
     cache.layers = [_Prefix(*_front(tokens, layer, rows, model, past)) for layer in range(layers)]
     return cache
 
@@ -68,7 +72,7 @@ def is_read_only(cache: Cache) -> bool:
 
 
 def _front(
-    tokens: PromptKeyValues | None, layer: int, rows: int, model: PreTrainedModel, past: Past
+    tokens: KeyValues | None, layer: int, rows: int, model: PreTrainedModel, past: Past
 ) -> tuple[Tensor, Tensor]:
     """A layer's keys and values of all that rows have behind them."""
     if not past:
@@ -85,10 +89,11 @@ def _front(
 
 
 def _expand(
-    tokens: PromptKeyValues, layer: int, rows: int, model: PreTrainedModel
+    tokens: KeyValues, layer: int, rows: int, model: PreTrainedModel
 ) -> tuple[Tensor, Tensor]:
-    key, value = (side.contiguous() for side in tokens.rows(layer, rows, dtype=model.dtype))
-    return key, value
+    front = tokens.front(layer)
+    assert front is not None, "in a cache virtual tokens share the softmax of the text"
+    return front.of_rows(rows, model.dtype)
 
 
 class _Following(DynamicLayer):  # type: ignore[misc]

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from foreword.backbone import devices
-from foreword.backbone.attention import ARGUMENT
-from foreword.backbone.prompt import PLACES, Place, Prompt, Recorder
+from foreword.backbone.carrying import ARGUMENT
+from foreword.backbone.prompt import PLACES, Attend, Place, Prompt, Recorder
 from foreword.errors import BackboneError
 from foreword.methods.axes import SITES, Site
 
@@ -103,21 +103,22 @@ class _Tracer(Prompt):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def enter(
+    def attend(
         self,
+        inner: Attend,
         module: nn.Module,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         mask: Any,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Any, Tensor | None]:
-        """What came in."""
+        **given: Any,
+    ) -> tuple[Tensor, Any]:
+        """What comes out without a prompt."""
         if value.shape[:3] != key.shape[:3]:
             raise ValueError("its keys and values differ in their number of heads or positions")
         shape = (key.shape[1], key.shape[3], value.shape[3])
         self.calls.append((module, query.shape[2], key.shape[2], shape))
-        return key, value, mask, bias
+        return inner(module, query, key, value, mask, **given)
 
 
 def kind_of(model: PreTrainedModel) -> Kind:
@@ -311,13 +312,30 @@ def _first_position(model: PreTrainedModel) -> int:
 
 def _slides(model: PreTrainedModel, kind: Kind, positions: int | None) -> bool:
     try:
-        layers = DynamicCache(config=model.config).layers
+        seen = [window for window in windows(model) if window is not None]
     except ValueError as error:
         if kind != "decoder":
             return False
         refuse(model, str(error))
-    windows = [layer.sliding_window for layer in layers if getattr(layer, "is_sliding", False)]
-    return bool(windows) and min(windows) < (positions or 2**62)
+    return bool(seen) and min(seen) < (positions or 2**62)
+
+
+def windows(model: PreTrainedModel) -> tuple[int | None, ...]:
+    """For each layer how many positions it sees, itself included; None: all.
+
+    Raises:
+        ValueError: transformers knows no cache for the model.
+    """
+    return tuple(
+        int(layer.sliding_window) if getattr(layer, "is_sliding", False) else None
+        for layer in DynamicCache(config=model.config).layers
+    )
+
+
+def in_chunks(model: PreTrainedModel) -> bool:
+    """Whether some layer sees its own chunk of the positions alone, wherever in it a token is."""
+    config = model.config.get_text_config(decoder=True)
+    return "chunked_attention" in (getattr(config, "layer_types", None) or ())
 
 
 FAILURES = (

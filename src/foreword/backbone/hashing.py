@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from foreword.errors import BackboneError
+from foreword.json_text import parse_json
 
 
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -89,7 +90,7 @@ def _checkpoint_files(folder: Path) -> list[Path]:
     if not index.exists():
         return sorted(folder.glob("*.safetensors"))
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(parse_json(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise BackboneError(f"{index}: cannot be read: {error!r}") from error
     return sorted(folder / Path(name).name for name in names)
@@ -114,7 +115,7 @@ def _cache_file() -> Path:
 
 def _read_cache() -> dict[str, str]:
     try:
-        loaded = json.loads(_cache_file().read_text(encoding="utf-8"))
+        loaded = parse_json(_cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}

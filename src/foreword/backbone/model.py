@@ -6,11 +6,11 @@ The only class through which the rest of foreword runs a model.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from foreword.backbone import (
     attention,
-    cache,
     checkpointing,
     copying,
     devices,
@@ -28,15 +27,15 @@ from foreword.backbone import (
 )
 from foreword.backbone import quantization as quantized
 from foreword.backbone.activations import fuse_activations
-from foreword.backbone.attention import ARGUMENT, Attention
-from foreword.backbone.decoding import Decoding, generation_config, watch
+from foreword.backbone.attention import Attention
+from foreword.backbone.call import Call, inputs
+from foreword.backbone.carrying import ARGUMENT, looking_up, reading_at
 from foreword.backbone.families import COUNT_THE_MASK, refuse_known
-from foreword.backbone.forwards import Forward, wrapped
 from foreword.backbone.geometry import Geometry
-from foreword.backbone.prompt import Prompt, PromptKeyValues, Recorder, stack
+from foreword.backbone.key_values import Past, PromptKeyValues
+from foreword.backbone.prompt import Prompt, Recorder, stack
 from foreword.backbone.quantization import Quantization
 from foreword.backbone.silence import quiet
-from foreword.backbone.sources import Past
 from foreword.backbone.sublayers import Ending
 from foreword.backbone.tokens import BosRule, Tokens
 from foreword.errors import BackboneError
@@ -150,14 +149,11 @@ class Backbone:
         """The same model under another rule for the beginning token."""
         return replace(self, tokens=replace(self.tokens, bos=bos))
 
-    def logits(
-        self, layout: Layout, prompt: Prompt | None, reading: Tensor | None = None
-    ) -> Tensor:
+    def logits(self, call: Call, reading: Tensor | None = None) -> Tensor:
         """One forward pass.
 
         Args:
-            layout: a batch, on the model's device.
-            prompt: what conditions every row, or none.
+            call: rows and their prompts, on the model's device.
             reading: flat positions `[N]` (`Layout.reading_positions`) at which the head is run.
 
         Returns:
@@ -166,15 +162,33 @@ class Backbone:
         Raises:
             BackboneError: the model has no language-model head.
         """
+        with reading_at(self._head(), reading):
+            logits: Tensor = self._run(self.model, call).logits
+        return logits
+
+    def next_logits(self, call: Call, **given: Any) -> Tensor:
+        """What comes after the last token of each row: `[B, vocabulary]`.
+
+        Args:
+            call: rows and their prompts, on the model's device.
+            given: what the model gets instead of what `inputs` says, such as a cache to write into.
+        """
+        mask = call.layout.attention_mask
+        width = mask.shape[1]
+        last = width - 1 - mask.long().flip(1).argmax(1)
+        reading = torch.arange(len(mask), device=mask.device) * width + last
+        with reading_at(self._head(), reading):
+            logits: Tensor = self._run(self.model, call, **given).logits
+        return logits
+
+    def _head(self) -> nn.Module:
         head = self.model.get_output_embeddings()
         if head is None:
             raise BackboneError(
                 f"backbone '{self.name}' ({self.model.config.model_type}) has no language-model "
                 "head, so it gives no logits over its vocabulary"
             )
-        with _reading(head, reading):
-            logits: Tensor = self._run(self.model, layout, prompt).logits
-        return logits
+        return cast(nn.Module, head)
 
     def check_takes_head(self) -> None:
         """Raise BackboneError for an encoder-decoder, whose states no head reads."""
@@ -189,7 +203,7 @@ class Backbone:
     def hidden_width(self) -> int:
         """d of the states that `hidden` gives."""
         with torch.no_grad():
-            return self.hidden(Layout.of([[1]]).to(self.device), None).shape[-1]
+            return self.hidden(Call(Layout.of([[1]]).to(self.device))).shape[-1]
 
     @property
     def tells_texts_apart(self) -> bool:
@@ -211,53 +225,16 @@ class Backbone:
         encodes_too = self.geometry.kind == "encoder-decoder"
         return encodes_too and self.model.config.model_type not in COUNT_THE_MASK
 
-    def hidden(self, layout: Layout, prompt: Prompt | None) -> Tensor:
+    def hidden(self, call: Call) -> Tensor:
         """The last layer's states of every token, before any head: `[B, T, d]`."""
-        states: Tensor = self._run(self.model.base_model, layout, prompt).last_hidden_state
+        states: Tensor = self._run(self.model.base_model, call).last_hidden_state
         return states
 
-    def _run(self, model: nn.Module, layout: Layout, prompt: Prompt | None) -> Any:
-        g = self.geometry
-        mask = layout.attention_mask
-        given: dict[str, Any] = {"input_ids": layout.input_ids, "attention_mask": mask}
-        if g.kind != "encoder":
-            given["use_cache"] = False
-        if g.takes_positions:
-            given["position_ids"] = layout.position_ids
-        if layout.segments is not None:
-            given["token_type_ids"] = layout.segments
-        if layout.source is not None:
-            given = {
-                "input_ids": layout.source.input_ids,
-                "attention_mask": layout.source.attention_mask,
-                "decoder_input_ids": layout.input_ids,
-                "decoder_attention_mask": mask,
-                "use_cache": False,
-            }
-        before = _before_the_answer(layout, prompt)
-        if layout.before is not None:
-            past = self._past(layout.before, prompt)
-            tokens, carried = self._in_the_midst(prompt)
-            own = cache.read_only(self.model, tokens, rows=layout.rows, past=past)
-            given |= {"past_key_values": own, "use_cache": True}
-            given["attention_mask"] = _whole_mask(layout, layout.before, cached=carried is None)
-            if carried is not None:
-                given[ARGUMENT] = carried
-        elif before is not None:
-            seen = mask.new_ones(layout.rows, before.length)
-            given["decoder_attention_mask"] = torch.cat([seen, mask], dim=1)
-            own = cache.read_only(self.model, before, rows=layout.rows)
-            given["past_key_values"] = cache.empty(own)
-        elif prompt is not None and g.through == "cache" and prompt.sites:
-            tokens = prompt.sites["decoder"]
-            given["past_key_values"] = cache.read_only(self.model, tokens, rows=layout.rows)
-            seen = mask.new_ones(layout.rows, tokens.length)
-            given["attention_mask"] = torch.cat([seen, mask], dim=1)
-            given["use_cache"] = True
-        elif prompt is not None and g.through == "interface":
-            given[ARGUMENT] = prompt
-        with self._looking_up(prompt):
-            return model(**given)
+    def _run(self, model: nn.Module, call: Call, **given: Any) -> Any:
+        past = () if call.layout.before is None else self.past(call)
+        whole = {**inputs(self.model, self.geometry, call, past), **given}
+        with self.looking_up(call.prompt):
+            return model(**whole)
 
     def read(self, before: Layout) -> Past:
         """A decoder's keys and values for rows without any prompt: by layer, those of all columns.
@@ -276,19 +253,18 @@ class Backbone:
         filled = self.model.base_model(**given).past_key_values
         return tuple((layer.keys, layer.values) for layer in filled.layers)
 
-    def _past(self, before: Layout, prompt: Prompt | None) -> Past:
-        known = None if prompt is None else prompt.past
-        return self.read(before) if known is None else known
+    def past(self, call: Call) -> Past:
+        """What rows have read before their virtual tokens, which stand between two parts."""
+        assert call.layout.before is not None, "nothing stands before the virtual tokens"
+        known = None if call.prompt is None else call.prompt.past
+        return self.read(call.layout.before) if known is None else known
 
-    @contextmanager
-    def _looking_up(self, prompt: Prompt | None) -> Iterator[None]:
-        """Ids from the vocabulary's size on stand for the prompt's embeddings."""
+    def looking_up(self, prompt: Prompt | None) -> AbstractContextManager[None]:
+        """While it lasts, ids from the vocabulary's size on stand for the prompt's embeddings in
+        what this thread runs."""
         if prompt is None or prompt.embeddings is None:
-            yield
-            return
-        rows, vocabulary = prompt.embeddings, self.geometry.vocabulary
-        with wrapped(self._tables(), lambda forward: _extended(forward, rows, vocabulary)):
-            yield
+            return nullcontext()
+        return looking_up(self._tables(), prompt.embeddings, self.geometry.vocabulary)
 
     def _tables(self) -> list[nn.Module]:
         """The modules that look up input ids: one, or those that share its weights.
@@ -440,9 +416,9 @@ class Backbone:
         g = self.geometry
         if g.through == "interface":
             recorder = Recorder(embeddings)
-            self._run(self.model.base_model, layout, recorder)
+            self._run(self.model.base_model, Call(layout, recorder))
             return {site: recorder.rows(site) for site in g.sites}
-        with self._looking_up(Prompt(embeddings=embeddings)):
+        with self.looking_up(Prompt(embeddings=embeddings)):
             filled = self.model.base_model(
                 input_ids=layout.input_ids,
                 attention_mask=layout.attention_mask.long(),
@@ -456,106 +432,28 @@ class Backbone:
             )
         }
 
-    @torch.no_grad()
-    def generate(self, layout: Layout, prompt: Prompt | None, how: Decoding) -> list[list[int]]:
-        """Answer every row; returns the new tokens, end token left off.
-
-        Args:
-            layout: a decoder's rows are left-padded; an encoder-decoder's hold the start of the
-                answer, and their `source` the question.
-            prompt: what conditions every row.
-            how: decoding.
-        """
-        config = generation_config(self.tokens, how)
-        given: dict[str, Any] = {"generation_config": config}
-        given |= watch(self.tokens, layout, how, vocabulary=self.geometry.vocabulary)
-        mask = layout.attention_mask.long()
-        if layout.source is not None:
-            config.decoder_start_token_id = int(layout.input_ids[0, 0])
-            given |= {
-                "input_ids": layout.source.input_ids,  # read already; they say rows and device
-                "encoder_outputs": self._encode(layout.source, prompt),
-                "attention_mask": layout.source.attention_mask.long(),
-                "decoder_input_ids": layout.input_ids,
-                "past_key_values": cache.empty(),
-            }
-        else:
-            given |= {"input_ids": layout.input_ids, "attention_mask": mask}
-            if self.geometry.takes_positions:
-                given["position_ids"] = layout.position_ids
-        cached = self._cacheable(prompt)
-        before = _before_the_answer(layout, prompt)
-        if layout.before is not None:
-            past, cached = self._past(layout.before, prompt), None
-            tokens, interface = self._in_the_midst(prompt)
-            rows = layout.rows * how.num_beams
-            given["past_key_values"] = cache.fill(self.model, tokens, rows=rows, past=past)
-            whole = _whole_mask(layout, layout.before, cached=interface is None)
-            given["attention_mask"] = whole.long()
-            if tokens is not None:
-                prompt = None
-        elif before is not None:
-            own = cache.fill(self.model, before, rows=layout.rows * how.num_beams)
-            given["past_key_values"], prompt = cache.empty(own), None
-        elif cached is not None:
-            rows = layout.rows
-            given["past_key_values"] = cache.fill(self.model, cached, rows=rows * how.num_beams)
-            seen = mask.new_ones(rows, cached.length)
-            given["attention_mask"] = torch.cat([seen, mask], dim=1)
-        carried = prompt if prompt is not None and prompt.sites and cached is None else None
-        with quiet(), self._looking_up(prompt), self._carrying(carried):
-            output = self.model.generate(**given)
-        new = output[:, layout.input_ids.shape[1] :].tolist()
-        return [self._until_end(row) for row in new]
-
-    def _encode(self, source: Layout, prompt: Prompt | None) -> Any:
+    def encode(self, call: Call) -> Any:
+        """What the encoder of an encoder-decoder makes of the rows' sources."""
+        source, prompt = call.layout.source, call.prompt
+        assert source is not None, "only an encoder-decoder encodes"
         extra = {} if prompt is None else {ARGUMENT: prompt}
-        with self._looking_up(prompt):
+        with self.looking_up(prompt):
             return self.model.get_encoder()(
                 input_ids=source.input_ids, attention_mask=source.attention_mask, **extra
             )
 
-    def _in_the_midst(self, prompt: Prompt | None) -> tuple[PromptKeyValues | None, Prompt | None]:
-        """A prompt between two texts: what of it lies in the cache after the first one, and what
-        goes through the attention interface where the cache has no place for it. An attention does
-        not mind the order of its keys, which hold their positions."""
-        tokens = None if prompt is None else prompt.sites.get("decoder")
-        if tokens is None or self.geometry.caches_heads:
-            return tokens, None
-        return None, prompt
+    @cached_property
+    def windows(self) -> tuple[int | None, ...]:
+        """For each layer of a decoder how many positions it sees, itself included; None: all."""
+        return geometry.windows(self.model)
 
-    def _cacheable(self, prompt: Prompt | None) -> PromptKeyValues | None:
-        """The prompt's keys and values, if they can lie in the model's cache from the start, so
-        that no step pays for them again: not in a cache that forgets or that holds no keys and
-        values (latent attention), nor for some layers alone."""
+    @cached_property
+    def steps_by_attention(self) -> bool:
+        """Whether a decoder's rows may be of different ages in one step of decoding: its attention
+        takes keys and values from wherever we keep them, and it is told positions."""
         g = self.geometry
-        tokens = None if prompt is None else prompt.sites.get("decoder")
-        if g.kind != "decoder" or tokens is None:
-            return None
-        whole = len(tokens.layers) == g.main.layers
-        lasting = whole and g.caches_heads and not g.slides
-        return tokens if g.through == "cache" or lasting else None
-
-    @contextmanager
-    def _carrying(self, prompt: Prompt | None) -> Iterator[None]:
-        """Every forward pass of the model has the prompt."""
-        if prompt is None:
-            yield
-            return
-
-        def add(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-            del module
-            return args, {**kwargs, ARGUMENT: prompt}
-
-        handle = self.model.register_forward_pre_hook(add, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _until_end(self, ids: list[int]) -> list[int]:
-        end = self.tokens.eos_id
-        return ids[: ids.index(end)] if end in ids else ids
+        own = g.kind == "decoder" and g.through == "interface" and g.takes_positions
+        return own and not geometry.in_chunks(self.model)
 
     def _check_with_a_text(self) -> None:
         """Raise unless a text in front as a prompt does what it does as a text."""
@@ -563,9 +461,10 @@ class Backbone:
         try:
             with torch.no_grad():
                 keys, values = self.keys_values(ids[:2])["decoder"]
-                expected = self.logits(Layout.of([ids]).to(self.device), None)[:, 2:]
+                expected = self.logits(Call(Layout.of([ids]).to(self.device)))[:, 2:]
                 rest = Layout.of([ids[2:]], virtual=2).to(self.device)
-                found = self.logits(rest, Prompt({"decoder": PromptKeyValues(keys, values)}))
+                prompt = Prompt({"decoder": PromptKeyValues(keys, values)})
+                found = self.logits(Call(rest, prompt))
         except geometry.FAILURES as error:
             geometry.refuse(
                 self.model,
@@ -580,27 +479,6 @@ class Backbone:
             "the logits after a text, and after its keys",
             rounded=self.quantization is not None,
         )
-
-
-def _whole_mask(layout: Layout, before: Layout, *, cached: bool) -> Tensor:
-    """Of rows with virtual tokens in their midst: what is before those, they, and the rest.
-
-    Args:
-        layout: the rows.
-        before: what is before.
-        cached: whether the virtual tokens lie in the cache; columns are for what does.
-    """
-    mask = layout.attention_mask
-    virtual = mask.new_ones(layout.rows, layout.virtual if cached else 0)
-    return torch.cat([before.attention_mask, virtual, mask], dim=1)
-
-
-def _before_the_answer(layout: Layout, prompt: Prompt | None) -> PromptKeyValues | None:
-    """The prefix of an encoder-decoder's decoder whose positions come before the answer's: only
-    its cache can tell it so."""
-    if layout.source is None or prompt is None or not layout.shifted:
-        return None
-    return prompt.sites.get("decoder")
 
 
 def _reach(
@@ -638,37 +516,3 @@ def _reach(
         geometry.check_runs(model, kind)
         geometry.refuse(model, reason)
     return geometry.measure(model, kind, sites, "cache"), "own"
-
-
-def _extended(inner: Forward, rows: Tensor, vocabulary: int) -> Forward:
-    """An embedding table whose rows from `vocabulary` on are `rows`."""
-
-    def look_up(ids: Tensor) -> Tensor:
-        own: Tensor = inner(ids.masked_fill(ids >= vocabulary, 0))
-        ids = ids.to(own.device)
-        virtual = rows.to(own.device, own.dtype)[(ids - vocabulary).clamp(min=0)]
-        return torch.where((ids >= vocabulary)[..., None], virtual, own)
-
-    return look_up
-
-
-@contextmanager
-def _reading(head: nn.Module, reading: Tensor | None) -> Iterator[None]:
-    """Run a head at `reading` alone; whatever the family does to its logits stays in place.
-
-    The rows are gathered into a contiguous `[N, d]`: the head on a sliced, strided tensor is
-    several times slower.
-    """
-    if reading is None:
-        yield
-        return
-
-    def gather(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states = inputs[0].flatten(0, 1)
-        return (states.index_select(0, reading.to(states.device)), *inputs[1:])
-
-    handle = head.register_forward_pre_hook(gather)
-    try:
-        yield
-    finally:
-        handle.remove()

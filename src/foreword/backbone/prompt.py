@@ -1,24 +1,27 @@
-"""What conditions one call of a backbone, and how it enters an attention.
+"""What conditions the rows of one call, and how it enters an attention.
 
-A prompt is one object that belongs to one call: nothing is left on the model, gradient
-checkpointing recomputes with the prompt of its own call, and two batches with different prompts may
-be in flight.
+A `Prompt` belongs to one call: nothing is left on the model, gradient checkpointing recomputes with
+the prompt of its own call, and calls with different prompts may be in flight at the same time. All
+rows of a call share one prompt (`PromptKeyValues`), or each row has its own (`RowKeyValues`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from foreword.backbone.key_values import Front, KeyValues, PromptKeyValues, join_rows
 from foreword.methods.axes import Site
 
 PLACES = "foreword_places"
 """The attribute by which an attention module knows its places."""
+Attend = Callable[..., tuple[Tensor, Any]]
+"""An attention function of transformers' interface."""
 
 
 @dataclass(frozen=True)
@@ -29,69 +32,8 @@ class Place:
     layer: int
 
 
-@dataclass(eq=False)
-class PromptKeyValues:
-    """Keys and values of P virtual tokens for chosen layers of a site.
-
-    Attributes:
-        keys: `[layers, P, kv_heads, key_dim]`, as the layer's own keys are after any rotation.
-        values: `[layers, P, kv_heads, value_dim]`.
-        layers: which layers they are for, in their order; all from the first where not given.
-        dropout: on keys and values, drawn for each row of a batch and each layer.
-    """
-
-    keys: Tensor
-    values: Tensor
-    layers: Sequence[int] = ()
-    dropout: float = 0.0
-    _masks: list[tuple[Any, tuple[int, int], Any]] = field(default_factory=list, repr=False)
-
-    def __post_init__(self) -> None:
-        self.layers = tuple(self.layers) or tuple(range(self.keys.shape[0]))
-        self._index = {layer: i for i, layer in enumerate(self.layers)}
-
-    @property
-    def length(self) -> int:
-        """P."""
-        return self.keys.shape[1]
-
-    def covers(self, layer: int) -> bool:
-        """Whether a layer has virtual tokens."""
-        return layer in self._index
-
-    def before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values `[B, kv_heads, T, …_dim]` with the prompt's in front."""
-        count, device, dtype = key.shape[0], key.device, key.dtype
-        keys, values = self.rows(layer, count, dtype=dtype, device=device)
-        return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
-
-    def rows(
-        self, layer: int, count: int, *, dtype: torch.dtype, device: torch.device | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values for so many rows: two `[count, kv_heads, P, …_dim]`."""
-        at = self._index[layer]
-        keys, values = (
-            side[at].to(device=device, dtype=dtype).transpose(0, 1).expand(count, -1, -1, -1)
-            for side in (self.keys, self.values)
-        )
-        if not self.dropout:
-            return keys, values
-        drop = nn.functional.dropout
-        return drop(keys, self.dropout), drop(values, self.dropout)
-
-    def mask(self, mask: Any, size: tuple[int, int], widen: Callable[[], Any]) -> Any:
-        """A widened mask; layers that share a mask share the result."""
-        for seen, seen_size, widened in self._masks:
-            if seen is mask and seen_size == size:
-                return widened
-        widened = widen()
-        self._masks.append((mask, size, widened))
-        del self._masks[:-8]  # decoding makes new ones at every step
-        return widened
-
-
 class Prompt:
-    """Everything that conditions one call.
+    """Everything that conditions the rows of one call.
 
     Attributes:
         sites: keys and values by site.
@@ -103,44 +45,107 @@ class Prompt:
     past: tuple[tuple[Tensor, Tensor], ...] | None = None
 
     def __init__(
-        self, sites: Mapping[Site, PromptKeyValues] | None = None, embeddings: Tensor | None = None
+        self, sites: Mapping[Site, KeyValues] | None = None, embeddings: Tensor | None = None
     ) -> None:
-        self.sites = dict(sites or {})
+        self.sites: dict[Site, KeyValues] = dict(sites or {})
         self.embeddings = embeddings
         self.reached: set[Place] = set()
         self._calls: dict[nn.Module, int] = {}
+        self._masks: list[tuple[Any, Tensor | None, tuple[tuple[int, int], int, bool], Any]] = []
 
-    def enter(
+    def attend(
         self,
+        inner: Attend,
         module: nn.Module,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         mask: Any,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Any, Tensor | None]:
-        """Keys, values, mask and position bias of an attention, with the prompt's slots in front.
+        **given: Any,
+    ) -> tuple[Tensor, Any]:
+        """An attention with the prompt's virtual tokens.
 
         Args:
+            inner: computes attention.
             module: the attention; its places say which site and layer it is.
             query: `[B, heads, Q, key_dim]`.
             key: `[B, kv_heads, K, key_dim]`; `value` `[B, kv_heads, K, value_dim]`.
             mask: as the implementation's mask function made it.
-            bias: `[1, heads, Q, K]`, or none; virtual tokens have bias 0.
+            given: what else the model gives an attention function.
+
+        Returns:
+            `[B, Q, heads, value_dim]`, and what else `inner` returns.
         """
         place = self._place(module)
         self.reached.add(place)
-        tokens = self.sites.get(place.site)
-        if tokens is None or not tokens.covers(place.layer):
-            return key, value, mask, bias
-        size = (query.shape[2], key.shape[2])
-        causal = place.site == "decoder"
-        wide = tokens.mask(
-            mask, size, lambda: widen(mask, size, tokens.length, query.device, causal=causal)
+        key, value, mask, bias = self.enter(
+            place, query, key, value, mask, given.pop("position_bias", None), given
         )
         if bias is not None:
-            bias = nn.functional.pad(bias, (tokens.length, 0))
-        return *tokens.before(place.layer, key, value), wide, bias
+            given["position_bias"] = bias
+        output, weights = inner(module, query, key, value, mask, **given)
+        return self.added(place, query, output, given.get("scaling")), weights
+
+    def enter(
+        self,
+        place: Place,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any,
+        bias: Tensor | None,
+        given: Mapping[str, Any],  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor, Any, Tensor | None]:
+        """Keys, values, mask and position bias of an attention, virtual tokens in front.
+
+        Args:
+            place: which attention it is.
+            query, key, value, mask: see `attend`.
+            bias: `[1, heads, Q, K]`, or none; virtual tokens have bias 0.
+            given: what else the attention function gets.
+        """
+        tokens = self.sites.get(place.site)
+        front = None if tokens is None else tokens.front(place.layer)
+        if front is None:
+            return key, value, mask, bias
+        causal = place.site == "decoder"
+        size = (query.shape[2], key.shape[2])
+        wide = self._widened(mask, size, front, query.device, causal=causal)
+        if bias is not None:
+            bias = nn.functional.pad(bias, (front.length, 0))
+        return *front.before(key, value), wide, bias
+
+    def added(self, place: Place, query: Tensor, output: Tensor, scaling: float | None) -> Tensor:
+        """An attention's output and what virtual tokens with a softmax of their own add to it."""
+        tokens = self.sites.get(place.site)
+        apart = None if tokens is None else tokens.apart(place.layer)
+        return output if apart is None else output + apart.attended(query, scaling).to(output)
+
+    def taken(self, rows: Tensor) -> Prompt:
+        """The prompt of some rows, by their numbers `[N]`."""
+        return self._changed(lambda tokens: tokens.taken(rows))
+
+    def repeated(self, times: int) -> Prompt:
+        """The prompt of every row so many times, one after the other."""
+        return self._changed(lambda tokens: tokens.repeated(times))
+
+    def _changed(self, change: Callable[[KeyValues], KeyValues]) -> Prompt:
+        return Prompt(
+            {site: change(tokens) for site, tokens in self.sites.items()}, self.embeddings
+        )
+
+    def _widened(
+        self, mask: Any, size: tuple[int, int], front: Front, device: torch.device, *, causal: bool
+    ) -> Any:
+        """A widened mask; layers that share a mask share the result."""
+        alike = (size, front.length, causal)
+        for known, known_seen, known_alike, wide in self._masks:
+            if known is mask and known_seen is front.seen and known_alike == alike:
+                return wide
+        wide = widen(mask, size, front.length, device, seen=front.seen, causal=causal)
+        self._masks.append((mask, front.seen, alike, wide))
+        del self._masks[:-8]  # decoding makes new ones at every step
+        return wide
 
     def _place(self, module: nn.Module) -> Place:
         """Where a module stands; one that serves several layers is called in their order."""
@@ -150,6 +155,28 @@ class Prompt:
         call = self._calls.get(module, 0)
         self._calls[module] = call + 1
         return places[call % len(places)]
+
+
+def joined(parts: Sequence[tuple[Prompt | None, int]]) -> Prompt | None:
+    """One prompt for the rows of several, one after the other.
+
+    The embeddings of all stand in one table, in the same order.
+
+    Args:
+        parts: a prompt, or none, and how many rows it is for.
+    """
+    prompts = [prompt for prompt, _ in parts]
+    if len(parts) == 1 or all(prompt is None for prompt in prompts):
+        return prompts[0]
+    known: dict[Site, None] = {}
+    for prompt in prompts:
+        known |= dict.fromkeys(prompt.sites if prompt is not None else ())
+    sites = {
+        site: join_rows([(None if p is None else p.sites.get(site), rows) for p, rows in parts])
+        for site in known
+    }
+    tables = [p.embeddings for p in prompts if p is not None and p.embeddings is not None]
+    return Prompt(sites, torch.cat(tables) if tables else None)
 
 
 class Recorder(Prompt):
@@ -165,15 +192,16 @@ class Recorder(Prompt):
 
     def enter(
         self,
-        module: nn.Module,
+        place: Place,
         query: Tensor,  # noqa: ARG002
         key: Tensor,
         value: Tensor,
         mask: Any,
         bias: Tensor | None,
+        given: Mapping[str, Any],  # noqa: ARG002
     ) -> tuple[Tensor, Tensor, Any, Tensor | None]:
         """What came in."""
-        self.found[self._place(module)] = (key, value)
+        self.found[place] = (key, value)
         return key, value, mask, bias
 
     def rows(self, site: Site) -> tuple[Tensor, Tensor]:
@@ -191,38 +219,75 @@ def stack(layers: Sequence[Tensor]) -> Tensor:
 
 
 def widen(
-    mask: Any, size: tuple[int, int], length: int, device: torch.device, *, causal: bool
+    mask: Any,
+    size: tuple[int, int],
+    length: int,
+    device: torch.device,
+    *,
+    seen: Tensor | None = None,
+    causal: bool,
 ) -> Any:
-    """A mask with P more keys in front that every query sees.
+    """A mask with P more keys in front that every query of a row sees.
 
     Args:
         mask: none; `[B or 1, 1, Q, K]` bool or additive; or a block mask (FlexAttention's).
         size: Q and K.
         length: P.
         device: where a new mask goes.
+        seen: `[B, P]`, which of them a row has; all if not given.
         causal: what no mask stands for: a causal attention, or one that sees everything.
     """
     queries, keys = size
-    if mask is None:
-        if not causal or queries == 1:
-            return None
-        ones = torch.ones(queries, keys + length, dtype=torch.bool, device=device)
-        return ones.tril(keys + length - queries)[None, None]
     if isinstance(mask, BlockMask):
-        return _widen_blocks(mask, size, length, device)
-    visible = 1.0 if mask.dtype == torch.bool else 0.0
-    return nn.functional.pad(mask, (length, 0), value=visible)
+        return _widen_blocks(mask, size, length, device, seen)
+    if mask is None:
+        if seen is None and (not causal or queries == 1):
+            return None
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=device)
+        mask = (mask.tril(keys - queries) if causal else mask)[None, None]
+    if seen is None:
+        visible = 1.0 if mask.dtype == torch.bool else 0.0
+        return nn.functional.pad(mask, (length, 0), value=visible)
+    seen = seen.to(device)
+    front = seen[:, None, None].expand(-1, mask.shape[1], queries, -1)
+    own = mask.expand(len(seen), -1, queries, -1)
+    if mask.dtype != torch.bool:
+        hidden = torch.zeros_like(front, dtype=mask.dtype)
+        front = hidden.masked_fill(~front, torch.finfo(mask.dtype).min)
+    return torch.cat([front, own], dim=3)
 
 
 def _widen_blocks(
-    mask: BlockMask, size: tuple[int, int], length: int, device: torch.device
+    mask: BlockMask,
+    size: tuple[int, int],
+    length: int,
+    device: torch.device,
+    seen: Tensor | None = None,
 ) -> BlockMask:
     inner = mask.mask_mod
 
     def wide(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        return (kv < length) | inner(b, h, q, (kv - length).clamp(min=0))
+        front: Tensor = kv < length
+        own = inner(b, h, q, (kv - length).clamp(min=0))
+        if seen is None:
+            return front | own
+        return torch.where(front, seen[b, kv.clamp(max=length - 1)], own)
 
     queries, keys = size
+    rows = mask.shape[0] if seen is None else len(seen)
     return create_block_mask(
-        wide, mask.shape[0], None, queries, keys + length, device=str(device), _compile=False
+        wide, rows, None, queries, keys + length, device=str(device), _compile=False
     )
+
+
+__all__ = [
+    "PLACES",
+    "Attend",
+    "Place",
+    "Prompt",
+    "PromptKeyValues",
+    "Recorder",
+    "joined",
+    "stack",
+    "widen",
+]

@@ -28,6 +28,7 @@ from transformers.quantizers.auto import (
 from transformers.utils import logging as transformers_logging
 
 from foreword.errors import BackboneError, did_you_mean
+from foreword.json_text import check_depth
 
 FIELD = "backbone.quantization"
 Quantization = Mapping[str, Any]
@@ -60,6 +61,7 @@ def plain(quantization: Quantization) -> dict[str, Any]:
         BackboneError: it has values that JSON has not.
     """
     try:
+        check_depth(quantization)
         found: dict[str, Any] = json.loads(json.dumps(dict(quantization)))
     except (TypeError, ValueError) as error:
         raise BackboneError(

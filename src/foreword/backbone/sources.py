@@ -6,20 +6,13 @@ what they are while the prompt is trained, so no epoch need compute them twice.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from foreword.backbone.key_values import Past
+from foreword.backbone.model import Backbone
 from foreword.backbone.prompt import stack
 from foreword.layout import Layout
-
-if TYPE_CHECKING:
-    from foreword.backbone.model import Backbone
-
-Past = tuple[tuple[Tensor, Tensor], ...]
-"""What rows have read: by layer, keys and values `[B, kv_heads, S, …_dim]` as a cache holds them;
-latent attention has another number there for keys than for values."""
 
 
 class Sources:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from foreword.characters import to_json
-from foreword.cli.output import emit
+from foreword.cli.destination import Destination
 from foreword.errors import DataError, UserError
 from foreword.tasks.inputs import Given, arriving_inputs, read_inputs
 from foreword.tasks.lines import LINE_BYTES
@@ -58,7 +58,7 @@ def answer(
     load: Callable[[], LoadedPrompt],
     task: Callable[[], TaskId],
     title: str,
-    out: Path | None,
+    to: Destination,
     answers: Answering,
 ) -> str:
     """Answer all inputs, and print a row of JSON for each.
@@ -71,11 +71,11 @@ def answer(
         load: loads the prompt.
         task: reads what the artifact says of its own data.
         title: of the progress.
-        out: a file that gets the rows, when all are answered; None for standard output.
+        to: gets the rows; a file when all are answered, anything else group by group.
         answers: what is told of a group.
 
     Returns:
-        The rows, where `out` is a file; else nothing, since they were printed.
+        The rows, where `to` is a file; else nothing, since they were written.
     """
     if not asked.texts and asked.source is None:
         raise UserError("give inputs with --text, or a file (or - for standard input) with --input")
@@ -83,7 +83,7 @@ def answer(
     source = asked.source
     with _stream(source) as stream:
         if stream is not None:
-            return _answer_stream(asked, texts, stream, load, out, answers)
+            return _answer_stream(asked, texts, stream, load, to, answers)
     read: Iterator[Given] = iter(())
     if source is not None:
         own = task()
@@ -104,7 +104,7 @@ def answer(
         rows = _rows(prompt, given, True, progress.advance, answers)
     finally:
         progress.end()
-    return _to(out, rows)
+    return _to(to, rows)
 
 
 def _answer_stream(
@@ -112,7 +112,7 @@ def _answer_stream(
     texts: Iterator[Given],
     stream: Arriving,
     load: Callable[[], LoadedPrompt],
-    out: Path | None,
+    to: Destination,
     answers: Answering,
 ) -> str:
     lines = arriving_inputs(stream.name, stream, asked.format, encoding=asked.encoding)
@@ -121,7 +121,7 @@ def _answer_stream(
     written = []
     first = True
     for group in _groups(given, stream.has_line, asked.batch_size):
-        written.append(_to(out, _rows(prompt, group, first, lambda _: None, answers)))
+        written.append(_to(to, _rows(prompt, group, first, lambda _: None, answers)))
         first = False
     return "".join(written)
 
@@ -138,10 +138,10 @@ def _rows(
     return "".join(to_json(one.beside(its)) + "\n" for one, its in zip(given, told, strict=True))
 
 
-def _to(out: Path | None, rows: str) -> str:
-    if out is not None:
+def _to(to: Destination, rows: str) -> str:
+    if not to.streams:
         return rows
-    emit(rows)
+    to.write(rows)
     return ""
 
 

@@ -108,7 +108,10 @@ SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Write there.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write there: a file, a device or FIFO, - for standard output."),
+]
 DownloadOption = Annotated[
     bool, typer.Option("--download", help="Let the backbone be downloaded from the hub.")
 ]

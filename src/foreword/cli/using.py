@@ -11,6 +11,7 @@ import typer
 from foreword.characters import to_json
 from foreword.cli import options as o
 from foreword.cli.answering import Answering, Asked, answer
+from foreword.cli.destination import Destination, destination
 from foreword.cli.output import emit_json
 from foreword.errors import DataError, UserError
 from foreword.files import refuse_existing
@@ -147,9 +148,11 @@ def evaluate(
     from foreword.progress import progress_for_terminal
     from foreword.tasks import read_examples
 
+    to = destination(out)
     task = read_manifest(artifact_folder(artifact)).task
-    if out is not None:
-        for file in (out, out.with_suffix(".png")) if task.answer == "label" else (out,):
+    picture = _picture(to, task.answer)
+    for file in (to.file, picture):
+        if file is not None:
             refuse_existing(file, overwrite=overwrite)
     columns = task.columns() | {"group": task.group if group is None else group or None}
     if references is not None:
@@ -177,8 +180,11 @@ def evaluate(
             {"input": source, "output": answer}
             for source, answer in zip(report.sources, report.answers, strict=True)
         ]
-        _draw_confusion(examples, report.answers, task.labels, out)
-        _write(to_json({**figures, "answers": answers}, indent=2) + "\n", out)
+        if picture is not None:
+            _confusion(examples, report.answers, task.labels).draw(picture, out.stem)
+        to.write(to_json({**figures, "answers": answers}, indent=2) + "\n")
+        if to.is_standard_output:
+            return
     if as_json:
         emit_json(figures)
         return
@@ -201,18 +207,19 @@ def _answer(
 ) -> None:
     from foreword.manifest import artifact_folder, read_manifest
 
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
+    to = destination(out)
+    if to.file is not None:
+        refuse_existing(to.file, overwrite=overwrite)
     rows = answer(
         asked,
         load=lambda: _load(artifact, on),
         task=lambda: read_manifest(artifact_folder(artifact)).task,
         title=title,
-        out=out,
+        to=to,
         answers=answers,
     )
-    if out is not None:
-        _write(rows, out)
+    if not to.streams:
+        to.write(rows)
 
 
 def _confusion(
@@ -223,12 +230,19 @@ def _confusion(
     return confusion_matrix([example.label or "" for example in examples], answers, labels)
 
 
-def _draw_confusion(
-    examples: Sequence[Example], answers: Sequence[Any], labels: Sequence[str], out: Path
-) -> None:
-    """Beside the figures, where they are of labels."""
-    if examples and all(example.label is not None for example in examples):
-        _confusion(examples, answers, labels).draw(out.with_suffix(".png"), out.stem)
+def _picture(to: Destination, answer: str) -> Path | None:
+    """The picture beside a file of figures, where they are of labels.
+
+    Raises:
+        UserError: something that is no regular file is there.
+    """
+    if to.out is None or to.streams or answer != "label":
+        return None
+    name = to.out.with_suffix(".png")
+    beside = destination(name if name != to.out else to.out.with_name(f"{to.out.name}.png"))
+    if beside.file is None:
+        raise UserError(f"{beside.out}: the picture beside {to.out} goes there, which is no file")
+    return beside.file
 
 
 def _load(artifact: Path, on: o.ArtifactFlags) -> LoadedPrompt:
@@ -278,9 +292,3 @@ def _format_of(data: Path, trained_on: str) -> str:
     if suffix not in known:
         raise DataError(f"{data}: its format cannot be told from its name; give it with --format")
     return known[suffix]
-
-
-def _write(text: str, out: Path) -> None:
-    from foreword.files import write_text
-
-    write_text(out, text)

@@ -7,7 +7,6 @@ followed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from torch import Tensor
 from foreword import files, opening
 from foreword.compat.peft_types import PeftType
 from foreword.errors import ArtifactError, did_you_mean
+from foreword.json_text import parse_json
 from foreword.methods.axes import Data
 from foreword.recipe.problems import explain, found
 
@@ -314,10 +314,10 @@ def _file(folder: Path, name: str) -> Path:
 
 def _read_config(file: Path) -> AdapterConfig:
     try:
-        raw = json.loads(opening.read_text(file, within=file.parent, most=LARGEST_CONFIG))
+        raw = parse_json(opening.read_text(file, within=file.parent, most=LARGEST_CONFIG))
     except opening.Refused as error:
         raise ArtifactError(f"{file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ArtifactError(f"{file}: cannot be read as JSON: {str(error)[:200]}") from error
     if not isinstance(raw, dict):
         raise ArtifactError(f"{file}: expected an object, found {type(raw).__name__}")

@@ -27,6 +27,7 @@ from foreword.injection.base import expect_shapes
 from foreword.manifest import CARD, TENSORS, Manifest, artifact_folder, read_manifest
 from foreword.methods import PTuning, axes
 from foreword.methods.axes import Site
+from foreword.run_files import refuse_unwritable
 from foreword.stored import read_parts
 
 
@@ -47,6 +48,8 @@ def export_peft(artifact: Path | str, folder: Path | str) -> PromptLearningConfi
         RunError: the folder cannot be written.
     """
     source, folder = artifact_folder(artifact), Path(folder)
+    files.refuse_occupied(folder)
+    refuse_unwritable(folder)
     manifest = read_manifest(source)
     _refuse_what_peft_has_not(source, manifest)
     tensors: dict[str, Tensor]

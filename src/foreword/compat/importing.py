@@ -37,6 +37,7 @@ from foreword.manifest import Manifest, TaskId
 from foreword.methods import MethodChoice, PrefixTuning, PromptTuning, PTuning, axes
 from foreword.names import DEFAULT_METRICS
 from foreword.readout import Head
+from foreword.run_files import refuse_unwritable
 from foreword.tasks import MaskSlot, Template
 from foreword.tasks.template import SoftSlot, excerpt, shown
 from foreword.text import TextTask
@@ -88,6 +89,7 @@ def import_peft(
     """
     out = Path(out)
     files.refuse_occupied(out)
+    refuse_unwritable(out)
     refuse_single("labels", labels)
     _refuse_slots(TextTask.of(input, target, second=second))
     adapter = read_adapter(folder)

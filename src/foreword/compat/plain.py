@@ -13,6 +13,7 @@ from foreword.backbone import Backbone
 from foreword.errors import RunError, UserError
 from foreword.manifest import CARD, Manifest, artifact_folder, read_manifest
 from foreword.methods.axes import Bottlenecks
+from foreword.run_files import refuse_unwritable
 
 
 def export_model(
@@ -50,6 +51,7 @@ def export_model(
     manifest = read_manifest(source)
     _refuse_what_is_no_weight(source, manifest)
     files.refuse_occupied(folder)
+    refuse_unwritable(folder)
     _, model = load_model(
         source,
         backbone=backbone if isinstance(backbone, Backbone) else None,

@@ -10,6 +10,7 @@ from foreword.backbone import Decoding
 from foreword.errors import UserError
 from foreword.evaluation.heads import asked, tell
 from foreword.evaluation.metrics import METRICS
+from foreword.evaluation.writing import Writing, decode_rows
 from foreword.tasks import Example
 from foreword.text import Fitted, TextTask
 from foreword.tuned import TunedModel
@@ -68,18 +69,25 @@ def decode(
     how: Decoding,
     *,
     batch_size: int,
+    seed: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """Answers to inputs given as tokens, in their order; batches are of similar lengths."""
-    order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-    answers = [""] * len(sources)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        layout = model.arrange([sources[i] for i in rows], side="left")
-        for row, answer in zip(rows, model.answers(layout, how), strict=True):
-            answers[row] = answer
-        advance(len(rows))
-    return answers
+    """Answers of one model to inputs given as tokens, in their order; see `decode_rows`.
+
+    Args:
+        model: writes.
+        sources: the inputs.
+        how: decoding.
+        batch_size: rows that are written together.
+        seed: of the first input's draws, where answers are drawn; the next ones have the next
+            numbers.
+        advance: called with the number of rows that are done.
+    """
+    rows = [
+        Writing(model, source, how, None if seed is None else seed + number)
+        for number, source in enumerate(sources)
+    ]
+    return decode_rows(rows, batch_size=batch_size, advance=advance)
 
 
 def evaluate(

@@ -48,13 +48,14 @@ class KeysValues(Injection):
 
     def prompt(self, rows: Tensor) -> Prompt:
         """Keys and values of every site, from `[P, width]`."""
+        return Prompt(self._sites(rows))
+
+    def _sites(self, rows: Tensor) -> dict[Site, PromptKeyValues]:
         shares = torch.split(rows, [part.width for part in self.parts], dim=1)
-        return Prompt(
-            {
-                part.site: self._site(part.site, share)
-                for part, share in zip(self.parts, shares, strict=True)
-            }
-        )
+        return {
+            part.site: self._site(part.site, share)
+            for part, share in zip(self.parts, shares, strict=True)
+        }
 
     def _site(self, site: Site, rows: Tensor) -> PromptKeyValues:
         g, layers = self.geometry.sites[site], self.layers[site]
@@ -66,13 +67,13 @@ class KeysValues(Injection):
         )
         # Whatever measures, decodes or folds has no gradient to give to the virtual tokens.
         trained = torch.is_grad_enabled() and rows.requires_grad
-        return PromptKeyValues(keys, values, layers, self.dropout if trained else 0.0)
+        return PromptKeyValues(keys, values, layers, dropout=self.dropout if trained else 0.0)
 
     def tensors(self, rows: Tensor) -> dict[str, Tensor]:
         """`<site>.keys` `[layers, P, kv_heads, key_dim]`, `<site>.values`
         `[layers, P, kv_heads, value_dim]`, and `<site>.layers`."""
         found: dict[str, Tensor] = {}
-        for site, tokens in self.prompt(rows).sites.items():
+        for site, tokens in self._sites(rows).items():
             found |= {
                 f"{site}.keys": tokens.keys.contiguous(),
                 f"{site}.values": tokens.values.contiguous(),

@@ -1,6 +1,6 @@
 """How the answer is read off the backbone."""
 
-from foreword.readout.base import Readout, Told
+from foreword.readout.base import Readout, Told, read_together
 from foreword.readout.generation import Generation
 from foreword.readout.head import Head, SequenceHead, SpanHead, TokenHead
 from foreword.readout.verbalizer import AnyWord, Blank, Verbalizer
@@ -16,4 +16,5 @@ __all__ = [
     "TokenHead",
     "Told",
     "Verbalizer",
+    "read_together",
 ]

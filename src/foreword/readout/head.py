@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone import Backbone, Prompt
+from foreword.backbone import Backbone, Call
 from foreword.layout import Layout
 from foreword.readout.base import Told
 
@@ -24,6 +24,8 @@ class Head(Told):
         hidden: width of a layer with tanh before the linear one; none if not given.
         drops_hidden: whether dropout acts on what that layer gives, and not on the states.
     """
+
+    reads = "states"
 
     def __init__(
         self,
@@ -55,9 +57,13 @@ class Head(Told):
             states = layer(states)
         return states
 
-    def states(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
-        """The marked states of a batch, row after row: `[N, width]`."""
-        return backbone.hidden(layout, prompt)[_marks(layout)]
+    def run(self, call: Call) -> Call:
+        """The rows themselves."""
+        return call
+
+    def positions(self, call: Call) -> Tensor:
+        """Those of the marked tokens, row after row: `[N]`."""
+        return _marks(call.layout).flatten().nonzero().squeeze(1)
 
 
 class SequenceHead(Head):
@@ -70,38 +76,42 @@ class SequenceHead(Head):
 
     temperature: float = 1.0
 
-    def loss(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
+    def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood of each row's label, or cross-entropy with its probabilities:
         `[B]`."""
-        logits, labels = self._rows(backbone, layout, prompt), _labels(layout)
+        logits, labels = self._rows(self.taken(backbone, call), call), _labels(call.layout)
         if not labels.is_floating_point():
             return nn.functional.cross_entropy(logits, labels, reduction="none")
         t = self.temperature
         shares = labels.view_as(logits).to(logits.dtype)
         return t**2 * nn.functional.cross_entropy(logits / t, shares, reduction="none")
 
-    def read(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> list[Tensor]:
+    def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
         """Probabilities of the labels: `[labels]` for each row."""
-        return list(self._rows(backbone, layout, prompt).softmax(-1).cpu())
+        return list(self._rows(taken, call).softmax(-1).cpu())
 
-    def _rows(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
-        marks = _marks(layout)[..., None]
-        states = backbone.hidden(layout, prompt)
-        return self.logits((states * marks).sum(1) / marks.sum(1))
+    def _rows(self, states: Tensor, call: Call) -> Tensor:
+        marks = _marks(call.layout)
+        counts = marks.sum(1)
+        if len(states) > len(counts):
+            rows = marks.nonzero()[:, 0].to(states.device)
+            sums = states.new_zeros(len(counts), states.shape[1]).index_add(0, rows, states)
+            states = sums / counts[:, None].to(states)
+        return self.logits(states)
 
 
 class TokenHead(Head):
     """One label for each marked token: a word's first."""
 
-    def loss(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
+    def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood of each token's label: `[N]`."""
-        logits = self.logits(self.states(backbone, layout, prompt))
-        return nn.functional.cross_entropy(logits, _labels(layout), reduction="none")
+        logits = self.logits(self.taken(backbone, call))
+        return nn.functional.cross_entropy(logits, _labels(call.layout), reduction="none")
 
-    def read(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> list[Tensor]:
+    def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
         """Probabilities of the labels: `[marked tokens, labels]` for each row."""
-        logits = self.logits(self.states(backbone, layout, prompt))
-        return list(torch.split(logits.softmax(-1).cpu(), _marks(layout).sum(1).tolist()))
+        counts = _marks(call.layout).sum(1).tolist()
+        return list(torch.split(self.logits(taken).softmax(-1).cpu(), counts))
 
 
 class SpanHead(Head):
@@ -111,21 +121,21 @@ class SpanHead(Head):
     marked token stands for "no answer here".
     """
 
-    def loss(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
+    def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood of each row's begin and end: `[2 B]`."""
-        logits = self._rows(backbone, layout, prompt)
-        return nn.functional.cross_entropy(logits.flatten(0, 1), _labels(layout), reduction="none")
+        logits = self._rows(self.taken(backbone, call), call).flatten(0, 1)
+        return nn.functional.cross_entropy(logits, _labels(call.layout), reduction="none")
 
-    def read(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> list[Tensor]:
+    def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
         """Log-probabilities of begin and end: `[2, marked tokens]` for each row."""
-        found = self._rows(backbone, layout, prompt).log_softmax(-1).cpu()
-        counts = _marks(layout).sum(1).tolist()
+        found = self._rows(taken, call).log_softmax(-1).cpu()
+        counts = _marks(call.layout).sum(1).tolist()
         return [row[:, :count] for row, count in zip(found, counts, strict=True)]
 
-    def _rows(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
+    def _rows(self, states: Tensor, call: Call) -> Tensor:
         """Logits `[B, 2, most marked tokens]`, minus infinity where a row has fewer."""
-        flat = self.logits(self.states(backbone, layout, prompt))
-        marks = _marks(layout)
+        flat = self.logits(states)
+        marks = _marks(call.layout)
         rows = nn.utils.rnn.pad_sequence(
             list(torch.split(flat, marks.sum(1).tolist())),
             batch_first=True,

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone import Backbone, Prompt
+from foreword.backbone import Backbone, Call, Prompt
 from foreword.layout import Layout
 from foreword.readout.base import Told
 
@@ -32,41 +32,50 @@ class Blank(Told):
         before: what the answer begins with (T5's sentinel), for the next token.
     """
 
+    reads = "logits"
+
     def __init__(self, *, masked: bool, before: Sequence[int] = ()) -> None:
         super().__init__()
         self.masked, self.before = masked, tuple(before)
 
-    def at_masks(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
-        """Log-probabilities at every mark, row after row: `[N, vocabulary]`."""
-        assert layout.marks is not None, "masks are marked"
-        reading = layout.marks.flatten().nonzero().squeeze(1)
-        return _log_softmax(backbone.logits(layout, prompt, reading))
+    @property
+    def stems(self) -> list[tuple[int, ...]]:
+        """What stands behind a row, each text for itself, where the next token is read on the way
+        through it."""
+        return [self.before]
 
-    def after(
-        self, backbone: Backbone, layout: Layout, prompt: Prompt | None, stems: Words
-    ) -> Tensor:
+    def run(self, call: Call) -> Call:
+        """The rows themselves, or each row followed by every stem."""
+        if self.masked or not any(self.stems):
+            return call
+        prompt = None if call.prompt is None else call.prompt.repeated(len(self.stems))
+        return Call(call.layout.followed_by(self.stems), prompt)
+
+    def positions(self, call: Call) -> Tensor:
+        """Those of the masks, row after row; or for each row and stem the last token of the row and
+        as many after it as the longest stem has."""
+        if self.masked:
+            return _marks(call.layout).flatten().nonzero().squeeze(1)
+        stems, mask = self.stems, call.layout.attention_mask
+        longest = max(map(len, stems))
+        last = (mask.sum(1) - 1).repeat_interleave(len(stems))
+        width = mask.shape[1] + longest
+        first = torch.arange(len(last), device=last.device)[:, None] * width
+        steps = torch.arange(longest + 1, device=last.device)
+        return (first + last[:, None] + steps).flatten()
+
+    def after(self, taken: Tensor, call: Call) -> Tensor:
         """Log-probabilities of what follows each row and its way through each stem.
 
         Args:
-            backbone: reads.
-            layout: B rows, padded on the right.
-            prompt: what conditions them.
-            stems: one list of S texts, each read from its beginning.
+            taken: logits at `positions(call)`.
+            call: B rows, padded on the right.
 
         Returns:
             `[B, S, longest stem + 1, vocabulary]`; row, stem, how much of the stem was read.
         """
-        (texts,) = stems
-        behind = layout if not any(texts) else layout.followed_by(texts)
-        longest = max(map(len, texts))
-        last = layout.attention_mask.sum(1) - 1
-        at = last.repeat_interleave(len(texts))[:, None] + torch.arange(
-            longest + 1, device=last.device
-        )
-        width = behind.input_ids.shape[1]
-        first = torch.arange(behind.rows, device=last.device)[:, None] * width
-        logits = backbone.logits(behind, prompt, (first + at).flatten())
-        return _log_softmax(logits).view(layout.rows, len(texts), longest + 1, -1)
+        longest = max(map(len, self.stems))
+        return _log_softmax(taken).view(call.rows, len(self.stems), longest + 1, -1)
 
 
 class Verbalizer(Blank):
@@ -113,36 +122,48 @@ class Verbalizer(Blank):
         """Tokens of the longest word."""
         return max(map(len, self.words))
 
-    def loss(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
+    @property
+    def stems(self) -> list[tuple[int, ...]]:
+        """What an answer begins with, and all but the last token of each word."""
+        return list(dict.fromkeys((*self.before, *word[:-1]) for word in self.words))
+
+    @property
+    def one_pass(self) -> bool:
+        """Not where masks are filled one after the other."""
+        return not (self.masked and self.order == "max-first" and self.longest > 1)
+
+    def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood of each row's label: `[B]`."""
-        assert layout.labels is not None, "label words are trained on labels"
-        words = (
-            self._together(backbone, layout, prompt)
-            if self.masked
-            else self._next(backbone, layout, prompt)
-        )
-        scores = self.scores(self._less_the_prior(words))
-        found = nn.functional.cross_entropy(scores, layout.labels, reduction="none")
+        labels = call.layout.labels
+        assert labels is not None, "label words are trained on labels"
+        scores = self.scores(self._less_the_prior(self._words(self.taken(backbone, call), call)))
+        found = nn.functional.cross_entropy(scores, labels, reduction="none")
         if self.beside is None or not (self.training and torch.is_grad_enabled()):
             return found
-        return (1 - self.beside_weight) * found + self.beside_weight * self.beside(prompt)
+        return (1 - self.beside_weight) * found + self.beside_weight * self.beside(call.prompt)
 
-    def read(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> list[Tensor]:
+    def read(self, backbone: Backbone, call: Call) -> list[Tensor]:
+        """As `answers` says; masks one after the other, where that is the order."""
+        if self.one_pass:
+            return super().read(backbone, call)
+        found = self._words(self.taken(backbone, call), call)
+        counts = _marks(call.layout).sum(1)
+        for number, word in enumerate(self.words):
+            rows = (counts == len(word)).nonzero().squeeze(1)
+            if len(word) > 1 and rows.numel():
+                found[rows, number] = self._surest_first(backbone, call.taken(rows), word)
+        return self._of_words(found, call)
+
+    def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
         """Of each row the logarithm of each word's probability, less that of its label's prior; NaN
         where the row has another number of masks than the word has tokens."""
-        if not self.masked:
-            return list(self._less_the_prior(self._next(backbone, layout, prompt)).cpu())
-        assert layout.marks is not None, "masks are marked"
-        counts = layout.marks.sum(1)
-        found = self._together(backbone, layout, prompt)
-        lengths = torch.tensor([len(word) for word in self.words], device=counts.device)
-        if self.order == "max-first":
-            for number, word in enumerate(self.words):
-                rows = (counts == len(word)).nonzero().squeeze(1)
-                if len(word) > 1 and rows.numel():
-                    chosen = layout.taken(rows)
-                    found[rows, number] = self._surest_first(backbone, chosen, prompt, word)
-        found = found.masked_fill(lengths[None] != counts[:, None], torch.nan)
+        return self._of_words(self._words(taken, call), call)
+
+    def _of_words(self, found: Tensor, call: Call) -> list[Tensor]:
+        if self.masked:
+            counts = _marks(call.layout).sum(1)
+            lengths = torch.tensor([len(word) for word in self.words], device=counts.device)
+            found = found.masked_fill(lengths[None] != counts[:, None], torch.nan)
         return list(self._less_the_prior(found).cpu())
 
     def scores(self, words: Tensor) -> Tensor:
@@ -154,11 +175,14 @@ class Verbalizer(Blank):
     def _less_the_prior(self, words: Tensor) -> Tensor:
         return words if self.prior is None else words - self.prior.to(words)[self.label_of]
 
-    def _together(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
-        """All masks of a row at once; a word has as many of them as it has tokens: `[B, words]`."""
-        assert layout.marks is not None, "masks are marked"
-        counts = layout.marks.sum(1)
-        logs = self.at_masks(backbone, layout, prompt)
+    def _words(self, taken: Tensor, call: Call) -> Tensor:
+        """The logarithm of each word's probability: `[B, words]`."""
+        return self._at_once(taken, call) if self.masked else self._next(taken, call)
+
+    def _at_once(self, taken: Tensor, call: Call) -> Tensor:
+        """All masks of a row at once; a word has as many of them as it has tokens."""
+        counts = _marks(call.layout).sum(1)
+        logs = _log_softmax(taken)
         firsts = counts.cumsum(0) - counts
         columns = []
         for word in self.words:
@@ -169,18 +193,17 @@ class Verbalizer(Blank):
             columns.append(torch.stack(at).sum(0))
         return torch.stack(columns, 1)
 
-    def _surest_first(
-        self, backbone: Backbone, layout: Layout, prompt: Prompt | None, word: Sequence[int]
-    ) -> Tensor:
+    def _surest_first(self, backbone: Backbone, call: Call, word: Sequence[int]) -> Tensor:
         """One word, its surest token put in before the others are read again: `[B]`."""
-        assert layout.marks is not None, "masks are marked"
+        layout, marks = call.layout, _marks(call.layout)
         rows, tokens = layout.rows, torch.tensor(list(word), device=layout.input_ids.device)
-        places = layout.marks.nonzero()[:, 1].view(rows, len(word))
+        places = marks.nonzero()[:, 1].view(rows, len(word))
         left = torch.ones_like(places, dtype=torch.bool)
         ids, total = layout.input_ids.clone(), torch.zeros((), device=tokens.device)
         every = torch.arange(rows, device=ids.device)
         for _ in word:
-            logs = self.at_masks(backbone, replace(layout, input_ids=ids), prompt)
+            now = Call(replace(layout, input_ids=ids), call.prompt)
+            logs = _log_softmax(self.taken(backbone, now))
             own = logs.view(rows, len(word), -1).gather(2, tokens.expand(rows, -1)[..., None])[
                 ..., 0
             ]
@@ -190,10 +213,9 @@ class Verbalizer(Blank):
             ids[every, places[every, best]] = tokens[best]
         return total
 
-    def _next(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
-        """Each word token after token, as a decoder writes it: `[B, words]`."""
-        stems = list(dict.fromkeys((*self.before, *word[:-1]) for word in self.words))
-        logs = self.after(backbone, layout, prompt, [stems])
+    def _next(self, taken: Tensor, call: Call) -> Tensor:
+        """Each word token after token, as a decoder writes it."""
+        stems, logs = self.stems, self.after(taken, call)
         first = len(self.before)
         columns = []
         for word in self.words:
@@ -206,20 +228,24 @@ class Verbalizer(Blank):
 class AnyWord(Blank):
     """The most probable of all words of one token: what LAMA asks (Petroni et al. 2019)."""
 
-    def loss(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
+    def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood of each row's word: `[B]`."""
-        assert layout.labels is not None, "a word is trained on words"
-        logs = self._logs(backbone, layout, prompt)
-        return nn.functional.nll_loss(logs, layout.labels, reduction="none")
+        labels = call.layout.labels
+        assert labels is not None, "a word is trained on words"
+        logs = self._logs(self.taken(backbone, call), call)
+        return nn.functional.nll_loss(logs, labels, reduction="none")
 
-    def read(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> list[Tensor]:
+    def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
         """Of each row the logarithms of the probabilities of all tokens: `[vocabulary]`."""
-        return list(self._logs(backbone, layout, prompt).cpu())
+        return list(self._logs(taken, call).cpu())
 
-    def _logs(self, backbone: Backbone, layout: Layout, prompt: Prompt | None) -> Tensor:
-        if self.masked:
-            return self.at_masks(backbone, layout, prompt)
-        return self.after(backbone, layout, prompt, [[self.before]])[:, 0, -1]
+    def _logs(self, taken: Tensor, call: Call) -> Tensor:
+        return _log_softmax(taken) if self.masked else self.after(taken, call)[:, 0, -1]
+
+
+def _marks(layout: Layout) -> Tensor:
+    assert layout.marks is not None, "masks are marked"
+    return layout.marks
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

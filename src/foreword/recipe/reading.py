@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from foreword import opening
 from foreword.errors import RecipeError, argument, refuse_single
+from foreword.json_text import check_depth
 from foreword.methods import METHODS
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules, training_rules
@@ -84,6 +85,10 @@ def parse_recipe(
     """Check a recipe given as plain data; the arguments are those of `load_recipe`."""
     if not isinstance(raw, Mapping):
         raise RecipeError(where, [f"must be a mapping of sections, found {kind(raw)}"])
+    try:
+        check_depth(raw)
+    except ValueError as error:
+        raise RecipeError(where, [str(error)]) from error
     refuse_single("overrides", overrides)
     data, overrides = _copy(raw), list(overrides)
     problems = [line for item in overrides if (line := _override(data, item, say))]
@@ -206,7 +211,7 @@ def parse_yaml(text: str) -> Any:
     if len(text) > YAML_BYTES:
         raise ValueError(f"it has more than {YAML_BYTES:,} characters")
     try:
-        return yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
@@ -218,6 +223,8 @@ def parse_yaml(text: str) -> Any:
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         # What PyYAML's own constructors let through for values such as `!!int ""` or 2020-99-99.
         raise ValueError(f"a value does not fit its type ({error})") from error
+    check_depth(value)
+    return value
 
 
 def _override(data: dict[str, Any], item: str, say: Callable[[str], None]) -> str | None:

@@ -1,6 +1,6 @@
 """Settings of a training that cannot work, or hardly: said before it begins.
 
-The rates are those that docs/choosing.md measures, widened by what papers and recipes use.
+The rates are those of docs/choosing.md, widened by what papers and shipped recipes use.
 """
 
 from __future__ import annotations
@@ -112,6 +112,8 @@ def _rates(recipe: Recipe, total: int) -> Iterator[str]:
     slow, moving = [], 0
     for field, rate, wants in _by_rate(spec, recipe):
         moving += 1
+        if wants is None:
+            continue
         if rate > wants.most:
             yield (
                 f"training.{field}: {rate:g} is high for {wants.what}, which usually want "
@@ -122,21 +124,22 @@ def _rates(recipe: Recipe, total: int) -> Iterator[str]:
                 f"training.{field}: {rate:g} over {total:,} steps moves {wants.what} by hardly "
                 f"{rate * steps:.1g}; they usually want rates of {wants.rates}, or more steps"
             )
-    if len(slow) == moving:  # else something else learns
+    if len(slow) == moving:  # otherwise other parameters learn
         yield from slow
 
 
-def _by_rate(spec: TrainingSpec, recipe: Recipe) -> Iterator[tuple[str, float, Wants]]:
-    """Each kind of parameter that is trained: the field that says its rate, the rate, its wants."""
+def _by_rate(spec: TrainingSpec, recipe: Recipe) -> Iterator[tuple[str, float, Wants | None]]:
+    """Each kind of parameter that is trained: the field that says its rate, the rate, and its
+    wants, where they are known."""
     method: MethodOptions = recipe.method
     if method.length:
         embedded = METHODS[method.name].point.injection == "embeddings"
         kinds = EMBEDDINGS if embedded else KEYS_VALUES
-        yield "learning_rate", spec.learning_rate, kinds[method.reparameterization.kind]
+        yield "learning_rate", spec.learning_rate, kinds.get(method.reparameterization.kind)
     if method.moves.kind != "none":
         own = spec.delta_learning_rate
         field = "learning_rate" if own is None else "delta_learning_rate"
-        yield field, own or spec.learning_rate, DELTAS[method.moves.kind]
+        yield field, own or spec.learning_rate, DELTAS.get(method.moves.kind)
     if recipe.task.has_head:
         own = spec.head_learning_rate
         field = "learning_rate" if own is None else "head_learning_rate"

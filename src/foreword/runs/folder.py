@@ -12,7 +12,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from foreword import files, opening
+from foreword import files
 from foreword.errors import RunError, UserError
 from foreword.evaluation import Report
 from foreword.evaluation.rows import in_full, right
@@ -30,12 +30,10 @@ from foreword.run_files import (
     refuse_for_new_run,
 )
 from foreword.runs import resuming
+from foreword.runs.finished import read_answers, read_metrics
 from foreword.scoring.confusion import confusion_matrix
 from foreword.tasks import Example
 from foreword.training.hardware import Hardware
-
-METRICS_BYTES, ANSWERS_BYTES = 2**28, 2**30
-"""Most bytes that are read of `metrics.json`, and of `answers.jsonl`."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +133,10 @@ def read_run(folder: Path, recipe: Recipe) -> Run:
     """A finished run again.
 
     Raises:
-        RunError: its files cannot be read.
+        UserError: its files cannot be read, or do not hold what a run writes.
     """
-    try:
-        metrics = json.loads(opening.read_text(folder / METRICS, within=folder, most=METRICS_BYTES))
-        lines = opening.read_text(folder / ANSWERS, within=folder, most=ANSWERS_BYTES).split("\n")
-        samples = _samples([json.loads(line) for line in lines if line], recipe)
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{folder}: is finished, but cannot be read: {error}") from error
+    metrics = read_metrics(folder)
+    samples = _samples(read_answers(folder), recipe)
     return Run(folder, folder / ARTIFACT, recipe, metrics, samples)
 
 
@@ -213,8 +207,10 @@ def _said(answer: Any, recipe: Recipe) -> str:
 
 def _first(row: dict[str, Any]) -> str:
     """One right answer of a row, as text."""
-    if "label" in row or "tags" in row:
-        return str(row.get("label") or " ".join(row["tags"]))
+    if "label" in row:
+        return str(row["label"])
+    if "tags" in row:
+        return " ".join(row["tags"])
     return str((row["references"] or ["(none)"])[0])
 
 

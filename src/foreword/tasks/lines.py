@@ -10,6 +10,7 @@ from typing import Any
 
 from foreword import opening
 from foreword.errors import DataError, did_you_mean
+from foreword.json_text import parse_json
 
 UTF8 = "utf-8"
 _COMMON = ("utf-8", "utf-16", "gb18030", "gbk", "big5", "shift_jis", "euc_kr", "latin-1", "cp1252")
@@ -150,7 +151,7 @@ def json_file(file: Path, encoding: str = UTF8) -> Any:
 
 def _parse(where: str, text: str) -> Any:
     try:
-        value = json.loads(text, object_pairs_hook=_no_twice)
+        value = parse_json(text, object_pairs_hook=_no_twice)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError:
         raise
@@ -158,7 +159,7 @@ def _parse(where: str, text: str) -> Any:
         raise DataError(
             f"{where}: holds half of a surrogate pair ({error.object[error.start]!r})"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{where}: not valid JSON ({error})") from error
     return value
 

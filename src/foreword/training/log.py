@@ -11,6 +11,7 @@ from typing import Any
 
 from foreword import files, opening
 from foreword.errors import RunError
+from foreword.json_text import parse_json
 
 
 class Log:
@@ -74,4 +75,4 @@ def read_log(file: Path, mark: dict[str, Any]) -> list[dict[str, Any]]:
         head = handle.read(mark["bytes"])
     if hashlib.sha256(head).hexdigest() != mark["sha256"]:
         raise ValueError(f"{file.name} is not what was written up to this checkpoint")
-    return [json.loads(line) for line in head.splitlines()]
+    return [parse_json(line) for line in head.splitlines()]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone import Prompt
+from foreword.backbone import Call, Prompt
 from foreword.layout import Pair
 from foreword.readout import Verbalizer
 from foreword.tuned import TunedModel
@@ -56,7 +56,7 @@ class MaskedWords:
         where = chosen.flatten().nonzero().squeeze(1).to(layout.input_ids.device)
         if not where.numel():
             return torch.zeros((), device=layout.input_ids.device)
-        logits = backbone.logits(layout, prompt, where)
+        logits = backbone.logits(Call(layout, prompt), where)
         right = ids.flatten().to(where.device)[where]
         return nn.functional.cross_entropy(logits.float(), right)
 

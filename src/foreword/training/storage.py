@@ -30,6 +30,7 @@ from torch import Tensor
 
 from foreword import files, opening
 from foreword.errors import RunError
+from foreword.json_text import parse_json
 
 FORMAT = "1.0"
 STATE, CONTENT, LATEST = "state.safetensors", "checkpoint.json", "latest"
@@ -166,7 +167,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         ValueError: it is damaged, or of a later major format; the message says how.
     """
     try:
-        content = json.loads(opening.read_text(folder / CONTENT, within=folder, most=CONTENT_BYTES))
+        content = parse_json(opening.read_text(folder / CONTENT, within=folder, most=CONTENT_BYTES))
         if not isinstance(content, dict):
             raise ValueError(f"{CONTENT} is no object")
         if content.pop("sha256", None) != _hash(content):
@@ -180,7 +181,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         return Checkpoint(folder, content["step"], safetensors.load(state), content)
     except OSError as error:
         raise ValueError(f"{Path(error.filename or folder).name}: {error.strerror}") from error
-    except (SafetensorError, KeyError, RecursionError) as error:
+    except (SafetensorError, KeyError) as error:
         raise ValueError(f"cannot be read: {error}") from error
 
 

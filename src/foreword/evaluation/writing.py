@@ -1,0 +1,117 @@
+"""Answers that are written, row by row: each row with a model, settings and a seed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from foreword.backbone import Call, Decoding, columns_of, generate, write
+from foreword.readout import Generation
+from foreword.tuned import TunedModel
+
+
+@dataclass(frozen=True, eq=False)
+class Writing:
+    """One answer that is to be written.
+
+    Attributes:
+        model: writes it; models of several rows may differ, but share one backbone.
+        source: the input as tokens.
+        how: decoding.
+        seed: of its draws; from torch's random state if not given.
+    """
+
+    model: TunedModel
+    source: list[int]
+    how: Decoding
+    seed: int | None = None
+
+    @property
+    def readout(self) -> Generation:
+        """Makes text of what was written."""
+        assert isinstance(self.model.readout, Generation), "a head writes nothing"
+        return self.model.readout
+
+
+@torch.no_grad()
+def decode_rows(
+    rows: Sequence[Writing],
+    *,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[str]:
+    """The answers, in the order of the rows.
+
+    A greedy answer does not depend on the others of its batch, but where two tokens are equally
+    likely; a drawn one depends on its own seed.
+
+    Args:
+        rows: what is to be written.
+        batch_size: rows that are written together, of similar lengths; a row that is at an end
+            makes room for the next one.
+        advance: called with the number of rows that are done.
+    """
+    if not rows:
+        return []
+    backbone = rows[0].model.backbone
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].source))
+    new: dict[int, list[int]] = {}
+    steps = [i for i in order if rows[i].how.num_beams == 1]
+
+    def arrange(members: Sequence[int]) -> list[tuple[Call, list[int]]]:
+        by_model: dict[int, list[int]] = {}
+        for i in members:
+            by_model.setdefault(id(rows[i].model), []).append(i)
+        calls = []
+        for own in by_model.values():
+            model = rows[own[0]].model
+            layout = model.arrange([rows[i].source for i in own], side="left")
+            calls.append((model.call(layout), own))
+        return calls
+
+    if steps:
+        at = {i: number for number, i in enumerate(steps)}
+        written = write(
+            backbone,
+            lambda taken: [
+                (call, [at[i] for i in own]) for call, own in arrange([steps[n] for n in taken])
+            ],
+            [rows[i].how for i in steps],
+            [rows[i].seed for i in steps],
+            rows=batch_size,
+            columns=_columns(rows, steps, arrange),
+            advance=advance,
+        )
+        new.update(zip(steps, written, strict=True))
+    searching: dict[tuple[int, Decoding], list[int]] = {}
+    for i in order:
+        if rows[i].how.num_beams > 1:
+            searching.setdefault((id(rows[i].model), rows[i].how), []).append(i)
+    for (_, how), members in searching.items():
+        for start in range(0, len(members), batch_size):
+            (call, own), *_ = arrange(members[start : start + batch_size])
+            written = generate(backbone, call, how, rows[own[0]].seed)
+            new.update(zip(own, written, strict=True))
+            advance(len(own))
+    return [row.readout.text(backbone.tokens, new[i], row.how.stop) for i, row in enumerate(rows)]
+
+
+def _columns(
+    rows: Sequence[Writing],
+    members: Sequence[int],
+    arrange: Callable[[Sequence[int]], list[tuple[Call, list[int]]]],
+) -> int:
+    """The most positions of a row: of each model's longest source, with its longest answer."""
+    longest: dict[int, int] = {}
+    most: dict[int, int] = {}
+    for i in members:
+        own = id(rows[i].model)
+        if own not in longest or len(rows[i].source) > len(rows[longest[own]].source):
+            longest[own] = i
+        most[own] = max(most.get(own, 0), rows[i].how.max_new_tokens)
+    return max(
+        columns_of(call, most[id(rows[own[0]].model)])
+        for call, own in arrange(list(longest.values()))
+    )
