@@ -20,6 +20,10 @@ from foreword import opening
 from foreword.errors import RunError, UserError, argument
 
 
+class Occupied(UserError):
+    """Somebody else has a folder, or has put something into it."""
+
+
 def write_text(file: Path, text: str) -> None:
     """Write a text file in one move: readers see the old file or the new one."""
     write_bytes(file, text.encode())
@@ -145,7 +149,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Nobody else is in this block with the same folder; the system lets go when a process dies.
 
     Raises:
-        UserError: another process is in it now.
+        Occupied: another process is in it now, or has removed the folder meanwhile.
+        UserError: it cannot be opened.
     """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -155,23 +160,32 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
+            raise Occupied(
                 f"{folder}: another process is writing into it now; wait for it, or name another "
                 "folder"
             ) from error
         except OSError:
             pass  # a file system without locks
+        if not _is_still(folder, handle):
+            raise Occupied(f"{folder}: another process has removed it meanwhile; start again")
         yield
     finally:
         os.close(handle)
 
 
+def _is_still(folder: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(handle))
+    except OSError:
+        return False
+
+
 def refuse_occupied(folder: Path) -> None:
-    """Raise UserError if there is something at `folder` that a new one would replace."""
+    """Raise Occupied if there is something at `folder` that a new one would replace."""
     if os.path.islink(os.path.realpath(folder)):  # noqa: PTH114
         raise UserError(f"{folder}: is a link that leads to itself; name another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already and is not empty; name another folder")
+        raise Occupied(f"{folder}: is there already and is not empty; name another folder")
 
 
 def refuse_existing(file: Path, *, overwrite: bool) -> None:

@@ -176,7 +176,8 @@ def test_what_an_import_records(adapter, mini, tmp_path) -> None:
     assert said["sha256"] == hashlib.sha256(raw).hexdigest()
     raw = (adapter / "adapter_config.json").read_bytes()
     assert said["config_sha256"] == hashlib.sha256(raw).hexdigest()
-    assert said["path"] == str(adapter / "adapter_model.safetensors")
+    assert said["name"] == f"{adapter.name}/adapter_model.safetensors"
+    assert str(adapter.parent) not in (tmp_path / "it" / "foreword.json").read_text("utf-8")
     assert said["config"]["peft_version"] == peft.__version__
     assert said["config"]["prefix_projection"] is True
     prompt = foreword.load(tmp_path / "it", backbone=mini)

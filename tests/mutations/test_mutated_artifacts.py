@@ -38,7 +38,7 @@ def sound(mini: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="sound",
         method=method,
         task=TaskId(input="{record}\n", target="{reference}", metrics=("bleu",)),
-        data={"train": {"path": "train.jsonl", "sha256": "0" * 64}},
+        data={"train": {"name": "train.jsonl", "sha256": "0" * 64}},
         metrics={"all": {"bleu": 1.0, "ter": None}},
     )
     return folder

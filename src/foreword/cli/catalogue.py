@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -122,7 +123,7 @@ def show(
         f"{f', attention {backbone.attention}' if backbone.attention else ''}"
         f"{f', {quantised_as(backbone.quantization)}' if backbone.quantization else ''}",
         **_asked(folder, manifest),
-        "data": ", ".join(f"{split} {entry.get('path')}" for split, entry in manifest.data.items()),
+        "data": ", ".join(f"{split} {_named(entry)}" for split, entry in manifest.data.items()),
         "seed": str(manifest.seed),
         "size": f"{size_in_bytes(folder) / 1000:.0f} kB",
         "made with": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
@@ -133,6 +134,13 @@ def show(
         from foreword.cli.tables import print_table, score_table
 
         print_table(score_table("", {method.name: manifest.metrics}))
+
+
+def _named(entry: Mapping[str, Any]) -> str:
+    """What a data file is called; the first artifacts hold its whole path."""
+    from foreword.tasks.sources import bare_name
+
+    return str(entry.get("name") or bare_name(str(entry.get("path"))))
 
 
 def _moved(manifest: Manifest) -> dict[str, str]:

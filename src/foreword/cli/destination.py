@@ -1,8 +1,8 @@
 """Where `--out` writes: a file, what a link leads to, a device, a FIFO, or standard output.
 
-That is looked at before the work is done. A regular file appears whole or not at all. What cannot be
-renamed over (a device, a FIFO, a descriptor such as `/dev/stdout`) is written to as it stands, as
-the shell's `>` would.
+The path is looked at before the work is done. A regular file appears whole or not at all. What
+cannot be renamed over (a device, a FIFO, a descriptor such as `/dev/stdout`) is written to as it
+stands, as the shell's `>` would.
 """
 
 from __future__ import annotations

@@ -406,7 +406,7 @@ def _as_the_decoder_reads(rows: Tensor, layers: int) -> Tensor:
 
 def _provenance(adapter: Adapter, notes: list[str]) -> dict[str, Any]:
     return {
-        "path": str(adapter.folder / WEIGHTS),
+        "name": f"{adapter.folder.resolve().name}/{WEIGHTS}",
         "sha256": adapter.sha256,
         "config_sha256": files.sha256(adapter.folder / CONFIG),
         "config": adapter.config.model_dump(mode="json", exclude_none=True),

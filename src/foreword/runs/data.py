@@ -17,6 +17,7 @@ from foreword.runs.demonstrations import shown_first
 from foreword.tasks import (
     Example,
     Reading,
+    bare_name,
     few_shot,
     hold_out,
     merged,
@@ -277,11 +278,30 @@ def training_pairs(
     return pairs, truncated
 
 
+def without_folders(recipe: Recipe) -> Recipe:
+    """The recipe with its data files' names alone: no folder of this machine."""
+    data = recipe.task.data
+    names: dict[str, Any] = {
+        split: bare_name(path)
+        for split in ("train", "dev", "test", "unlabelled")
+        if (path := getattr(data, split)) is not None
+    }
+    if data.only is not None:
+        subsets = {
+            split: subset.model_copy(update={"ids": bare_name(subset.ids)})
+            for split in ("train", "dev", "test")
+            if (subset := getattr(data.only, split)).ids is not None
+        }
+        names["only"] = data.only.model_copy(update=subsets)
+    task = recipe.task.model_copy(update={"data": data.model_copy(update=names)})
+    return recipe.model_copy(update={"task": task})
+
+
 def data_hashes(recipe: Recipe) -> dict[str, Any]:
-    """Path and sha256 of each data file."""
+    """Name and sha256 of each data file."""
     data = recipe.task.data
     return {
-        split: {"path": path, "sha256": source_sha256(path)}
+        split: {"name": bare_name(path), "sha256": source_sha256(path)}
         for split in ("train", "dev", "test", "unlabelled")
         if (path := getattr(data, split)) is not None
     }

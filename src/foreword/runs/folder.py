@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from foreword.runs.finished import read_answers, read_metrics
 from foreword.scoring.confusion import confusion_matrix
 from foreword.tasks import Example
 from foreword.training.hardware import Hardware
+from foreword.training.signals import Stopped
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,27 @@ def choose_folder(
 
 
 @contextmanager
-def claimed(folder: Path, recipe: Recipe, hardware: Hardware, *, resume: bool) -> Iterator[None]:
+def claimed(
+    folder: Path, recipe: Recipe, hardware: Hardware, *, resume: bool, numbered: bool = False
+) -> Iterator[Path]:
     """Make the run folder, keep other processes out, write the whole recipe into it.
 
     What another process did to the folder since it was chosen is seen here. A new run that is
-    refused in this block leaves nothing behind.
+    refused in this block leaves nothing behind. Whoever stops the block is told of the folder.
+
+    Args:
+        folder: as it was chosen.
+        recipe: what is run.
+        hardware: every process gets the same folder.
+        resume: whether the run in it goes on.
+        numbered: take the next free number where another process has the folder by now.
 
     Raises:
         UserError: it cannot be made, another process writes into it, or has meanwhile.
     """
     if not hardware.main:
-        hardware.wait()
-        yield
+        with _told_of(folder := _agreed(folder, hardware)):
+            yield folder
         return
     text = recipe.to_yaml()
     if len(text) > YAML_BYTES:
@@ -101,11 +111,8 @@ def claimed(folder: Path, recipe: Recipe, hardware: Hardware, *, resume: bool) -
             f"{recipe.name}: the recipe with its defaults has {len(text):,} characters, of which "
             f"{YAML_BYTES:,} are read when a run goes on; give labels and texts in data files"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made a folder: {error.strerror}") from error
-    with files.locked(folder):
+    with ExitStack() as stack:
+        folder = _locked(stack, folder, recipe.name if numbered else None)
         if resume:
             resuming.refuse_other_recipe(folder, recipe)
             if is_finished(folder):
@@ -119,14 +126,60 @@ def claimed(folder: Path, recipe: Recipe, hardware: Hardware, *, resume: bool) -
         new = not (folder / RECIPE).exists()
         if new:
             files.write_text(folder / RECIPE, text)
-        hardware.wait()
+        _agreed(folder, hardware)
         try:
-            yield
+            with _told_of(folder):
+                yield folder
         except UserError:
             if new and [place.name for place in folder.iterdir()] == [RECIPE]:
                 (folder / RECIPE).unlink()
                 folder.rmdir()
             raise
+
+
+def _locked(stack: ExitStack, folder: Path, name: str | None) -> Path:
+    """Make a folder and lock it until the stack is left; with a run's name, the first that is free.
+
+    Raises:
+        UserError: it cannot be made, or another process has it.
+    """
+    passed_over: set[Path] = set()
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made a folder: {error.strerror}") from error
+        with ExitStack() as attempt:
+            try:
+                attempt.enter_context(files.locked(folder))
+                if name is not None:
+                    files.refuse_occupied(folder)
+            except files.Occupied:
+                if name is None:
+                    raise
+                passed_over.add(folder)
+                folder = _free(name, passed_over)
+                continue
+            stack.push(attempt.pop_all())
+            return folder
+
+
+def _agreed(folder: Path, hardware: Hardware) -> Path:
+    """The main process's folder, in every process; each waits for the others."""
+    answer = [str(folder)]
+    if hardware.processes > 1:
+        broadcast_object_list(answer)
+    return Path(answer[0])
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    """Whoever stops the block is told which folder goes on."""
+    try:
+        yield
+    except Stopped as stopped:
+        stopped.folder = folder
+        raise
 
 
 def read_run(folder: Path, recipe: Recipe) -> Run:
@@ -189,10 +242,10 @@ def _choose(recipe: Recipe, out: Path | None, resume: bool) -> Path:
     return out
 
 
-def _free(name: str) -> Path:
+def _free(name: str, passed_over: Collection[Path] = ()) -> Path:
     base = out = RUNS / name
     number = 1
-    while out.exists() and (not out.is_dir() or any(out.iterdir())):
+    while out in passed_over or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         number += 1
         out = base.with_name(f"{name}-{number}")
     return out

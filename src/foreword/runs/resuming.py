@@ -131,7 +131,8 @@ def compare(saved: Saved, now: dict[str, Any]) -> list[str]:
 
     refuse("a recipe", before["recipe_sha256"], now["recipe_sha256"])
     for split, entry in before["data"].items():
-        refuse(f"{entry['path']} ({split})", entry["sha256"], now["data"][split]["sha256"])
+        file = entry.get("name", entry.get("path"))
+        refuse(f"{file} ({split})", entry["sha256"], now["data"][split]["sha256"])
     name = f"the backbone '{before['backbone']['name']}'"
     refuse(f"{name}, its weights", before["backbone"]["sha256"], now["backbone"]["sha256"])
     refuse(

@@ -42,6 +42,7 @@ from foreword.runs.curve import draw_curve
 from foreword.runs.data import (
     RunExamples,
     data_hashes,
+    without_folders,
 )
 from foreword.runs.folder import (
     Run,
@@ -119,10 +120,19 @@ def train(
     with stop_on_signals() as stop:
         try:
             return _run(
-                recipe, folder, resume, hardware, backbone, progress, stop, trust_remote_code
+                recipe,
+                folder,
+                resume,
+                hardware,
+                backbone,
+                progress,
+                stop,
+                trust_remote_code,
+                numbered=out is None and not resume,
             )
         except Stopped as stopped:
-            stopped.folder = folder if holds_run(folder) else None
+            if stopped.folder is None and resume and holds_run(folder):
+                stopped.folder = folder
             raise
 
 
@@ -135,6 +145,8 @@ def _run(
     progress: Progress,
     stop: Stop,
     trust_remote_code: bool,
+    *,
+    numbered: bool,
 ) -> Run:
     if recipe.backbone.device_map is not None and hardware.processes > 1:
         raise UserError(
@@ -153,8 +165,8 @@ def _run(
     backbone, model, how, data = ready.backbone, ready.model, ready.how, ready.data
     about = resuming.about(recipe, backbone, data_hashes(recipe), hardware)
     stages = Stages(task, recipe, data, how, hardware, progress, stop)
-    with claimed(folder, recipe, hardware, resume=resume):
-        hardware.track(folder, recipe.name, {"recipe": recipe.to_yaml()})
+    with claimed(folder, recipe, hardware, resume=resume, numbered=numbered) as folder:
+        hardware.track(folder, recipe.name, {"recipe": without_folders(recipe).to_yaml()})
         progress.say(ready.plan(recipe))
         for line in examples.counted:
             progress.say(line)
@@ -204,7 +216,7 @@ def _run(
                 task=stated,
                 decoding=recipe.decoding,
                 data=about["data"],
-                recipe=recipe.model_dump(mode="json"),
+                recipe=without_folders(recipe).model_dump(mode="json"),
                 seed=recipe.seed,
                 metrics=reports["prompt"].figures(),
                 trained_parameters=model.trained_parameters,

@@ -5,7 +5,7 @@ from foreword.tasks.chat import Chat, parse_input
 from foreword.tasks.example import Example, Field, Span, linearise
 from foreword.tasks.holding_out import few_shot, hold_out
 from foreword.tasks.readers import Reading, merged, read_data, read_examples
-from foreword.tasks.sources import source_sha256
+from foreword.tasks.sources import bare_name, source_sha256
 from foreword.tasks.template import MaskSlot, Template
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Reading",
     "Span",
     "Template",
+    "bare_name",
     "few_shot",
     "hold_out",
     "linearise",

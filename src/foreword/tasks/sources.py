@@ -61,6 +61,12 @@ def folder_files(path: Path, ending: str) -> list[Path]:
     return files
 
 
+def bare_name(path: str | Path) -> str:
+    """What a data file is called for others: bundled and hub names, and no folder of files."""
+    name = str(path)
+    return name if name.startswith((HUB, "foreword/")) else Path(name).name
+
+
 def source_sha256(path: str | Path) -> str:
     """Hash of what is read, in hex: a file's bytes, a folder's names and bytes, a hub's rows.
 
