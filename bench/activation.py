@@ -14,9 +14,10 @@ from torch import nn
 from transformers.activations import NewGELUActivation
 
 from foreword import load_backbone, read_examples
+from foreword.compose import compose
 from foreword.methods import PrefixTuning
 from foreword.text import TextTask
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 ROWS, ROUNDS = 8, 40
 

@@ -29,26 +29,26 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES, FIGURES = ROOT / "recipes" / "methods", ROOT / "bench" / "results" / "methods.json"
 PAGES = ROOT / "docs" / "methods"
 WORDS = {
-    "KeysValues": "keys and values",
-    "Embeddings": "embeddings",
-    "Text": "text",
-    "Prefix": "prefix",
-    "Infix": "infix",
-    "InText": "template",
-    "Generation": "generation",
-    "SequenceHead": "head",
-    "TokenHead": "head",
-    "SpanHead": "head",
-    "Verbalizer": "label words",
-    "AnyWord": "a word",
-    "Frozen": "none",
-    "Full": "all weights",
-    "Top": "top layers",
-    "BitFit": "biases",
-    "Adapter": "adapters",
-    "LoRA": "LoRA",
+    "keys_values": "keys and values",
+    "embeddings": "embeddings",
+    "text": "text",
+    "prefix": "prefix",
+    "infix": "infix",
+    "in_text": "template",
+    "generation": "generation",
+    "sequence_head": "head",
+    "token_head": "head",
+    "span_head": "head",
+    "verbalizer": "label words",
+    "any_word": "a word",
+    "none": "none",
+    "full": "all weights",
+    "top": "top layers",
+    "bitfit": "biases",
+    "adapter": "adapters",
+    "lora": "LoRA",
 }
-"""A class of an axis, and what the table calls it."""
+"""A choice on an axis, and what the table calls it."""
 TITLES = {
     "prefix-tuning": "Prefix-Tuning",
     "infix-tuning": "– infix",
@@ -56,6 +56,7 @@ TITLES = {
     "prompt-tuning": "Prompt Tuning",
     "p-tuning": "P-Tuning, virtual tokens in a template",
     "p-tuning-v2": "P-Tuning v2",
+    "fine-tuning": "fine-tuning",
     "fine-tuning-top": "– of the top layers",
     "bitfit": "BitFit",
     "adapter": "adapters",
@@ -192,7 +193,7 @@ def main() -> int:
         for number, recipe in enumerate(recipes):
             print(f"{number + 1} of {len(recipes)}: {recipe.stem}", file=sys.stderr, flush=True)
             rows.append(measure(recipe, given.out))
-        order = list(METHODS)
+        order = [*TITLES, *METHODS]
         rows.sort(key=lambda row: order.index(row["method"]))
         files.write_text(FIGURES, json.dumps(rows, indent=1) + "\n")
     rows = json.loads(FIGURES.read_text(encoding="utf-8"))

@@ -14,13 +14,14 @@ from conftest import arranged
 from families.measures import backbone_of
 from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Decoding
+from foreword.compose import compose
 from foreword.errors import ArtifactError, UserError
 from foreword.manifest import Manifest, TaskId, artifact_folder, read_manifest, size_in_bytes
 from foreword.methods import HardPrompt, MethodChoice, PrefixTuning
 from foreword.methods.axes import MLP, Table
 from foreword.recipe import DecodingSpec
 from foreword.session import load
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 TASK = TaskId(input="{text}\n", target="{reference}", metrics=("bleu",))
 METHODS: dict[str, MethodChoice] = {
@@ -57,7 +58,7 @@ def test_saved_and_loaded_are_the_same(name: str, backbone: Backbone, tmp_path: 
     written = save(tmp_path / "it", model, method)
     manifest, loaded = load_model(tmp_path / "it", backbone=backbone)
     assert manifest == written == read_manifest(tmp_path / "it")
-    assert torch.equal(loaded.reparam(), model.reparam())
+    assert torch.equal(loaded.rows(), model.rows())
     assert loaded.placement == model.placement
     assert loaded.trained_parameters == 0
     how = Decoding(max_new_tokens=5)
@@ -72,7 +73,7 @@ def test_on_latent_attention(name: str, tmp_path: Path) -> None:
     model = compose(backbone, method)
     save(tmp_path / "it", model, method)
     manifest, loaded = load_model(tmp_path / "it", backbone=backbone)
-    assert torch.equal(loaded.reparam(), model.reparam())
+    assert torch.equal(loaded.rows(), model.rows())
     if method.length:
         tensors = load_file(tmp_path / "it" / "prompt.safetensors")
         assert tensors["decoder.keys"].shape == (2, method.length, 4, 16)
@@ -95,7 +96,7 @@ def test_what_is_written(backbone: Backbone, tmp_path: Path) -> None:
         "decoder.layers": [g.main.layers],
     }
     raw = json.loads((tmp_path / "it" / "foreword.json").read_text(encoding="utf-8"))
-    assert raw["format"] == "1.0"
+    assert raw["format"] == "1.1"
     assert raw["axes"]["length"] == 2
     assert raw["decoding"]["stop"] == ["\n"]
     card = (tmp_path / "it" / "README.md").read_text(encoding="utf-8")
@@ -111,7 +112,7 @@ def test_loading_does_not_build_what_made_the_tokens(
 ) -> None:
     """The MLP belongs to the training alone, whatever its width."""
     save(tmp_path / "it", compose(backbone, METHODS["mlp"]), METHODS["mlp"])
-    monkeypatch.setattr("foreword.tuned.MLP", None)
+    monkeypatch.setattr("foreword.reparam.mlp.MLP", None)
     load_model(tmp_path / "it", backbone=backbone)
 
 

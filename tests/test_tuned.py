@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from conftest import FAMILIES, arranged, assert_close, make_backbone, random_ids
 from foreword.backbone import Backbone, Call, Decoding, generate, hashing
+from foreword.compose import compose
 from foreword.errors import UserError
 from foreword.initial import init_tokens, initialise
 from foreword.layout import Layout
@@ -16,7 +17,7 @@ from foreword.recipe import TrainingSpec
 from foreword.tasks import Example
 from foreword.text import TextTask
 from foreword.training import Pair, train
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 LENGTH = 4
 KINDS = {"table": Table(std=0.5), "mlp": MLP(hidden=16)}
@@ -88,9 +89,9 @@ def test_folded_on_the_bundled_backbone(mini, positions) -> None:
 def test_folding_is_a_copy(tiny_backbone) -> None:
     model = prefix(tiny_backbone("gpt2"), "table")
     folded = model.fold()
-    before = folded.reparam().clone()
+    before = folded.rows().clone()
     louder(model)
-    assert torch.equal(folded.reparam(), before)
+    assert torch.equal(folded.rows(), before)
 
 
 @pytest.mark.parametrize("positions", ["shift", "keep"])
@@ -166,18 +167,18 @@ def test_starting_from_real_words(mini) -> None:
     ids = init_tokens(mini, init, [], LENGTH)
     assert ids == [mini.tokens.tokenizer.bos_token_id, *mini.tokens.plain(words)[1 - LENGTH :]]
     table = prefix(mini, "table")
-    rows = table.injection.real_rows(mini, ids)
+    rows = table.injection.matrix(table.injection.real(mini, ids))
     assert initialise(table, init, []) == 0.0
-    assert torch.equal(table.reparam(), rows)
+    assert torch.equal(table.rows(), rows)
     mlp = prefix(mini, "mlp")
-    before = (mlp.reparam() - rows).square().mean().item()
+    before = (mlp.rows() - rows).square().mean().item()
     left = initialise(mlp, init, [])
     assert left is not None
     assert left < before
-    assert left == pytest.approx((mlp.reparam() - rows).square().mean().item(), rel=1e-4)
-    start = mlp.reparam().clone()
+    assert left == pytest.approx((mlp.rows() - rows).square().mean().item(), rel=1e-4)
+    start = mlp.rows().clone()
     assert initialise(mlp, RandomInit(), []) is None
-    assert torch.equal(mlp.reparam(), start)
+    assert torch.equal(mlp.rows(), start)
 
 
 @settings(max_examples=30)

@@ -25,6 +25,7 @@ from foreword import files
 from foreword.backbone import Backbone, load_backbone
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.quantization import Quantization
+from foreword.compose import compose
 from foreword.errors import ArtifactError, BackboneError, RunError, argument
 from foreword.manifest import (
     CARD,
@@ -44,11 +45,10 @@ from foreword.manifest import (
 )
 from foreword.methods import MethodChoice
 from foreword.methods.axes import Table
-from foreword.placement import Infix, Prefix
 from foreword.readout import Readout
 from foreword.recipe import DecodingSpec
 from foreword.stored import read_checked, read_parts
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 from foreword.understanding import HeadTask, soft_slots, task_of
 
 
@@ -61,18 +61,18 @@ def axes_of(model: TunedModel, trained_as: str) -> dict[str, Any]:
     `cache`: "latents" where a backbone's own cache does not hold keys and values (DeepSeek-V2), so
     that a prefix enters through its attention alone.
     """
-    in_front = isinstance(model.placement, Prefix) and not isinstance(model.placement, Infix)
-    window = "seen" if in_front and not model.placement.columns else "own"
+    place = model.placement
+    window = "own" if place.kind == "infix" or place.columns else "seen"
     return {
         "reparameterization": {"trained_as": trained_as, "stored": "folded"},
-        "injection": type(model.injection).__name__,
-        "placement": type(model.placement).__name__,
-        "readout": type(model.readout).__name__,
-        "delta": type(model.delta).__name__,
+        "injection": model.injection.kind,
+        "placement": place.kind,
+        "readout": model.readout.kind,
+        "delta": model.delta.kind,
         **model.delta.stated(),
-        "sites": [part.site for part in model.injection.parts],
-        "length": model.placement.length,
-        "positions": model.placement.positions,
+        "sites": list(model.injection.sites),
+        "length": place.length,
+        "positions": place.positions,
         **({"window": window} if model.backbone.geometry.slides else {}),
         **({} if model.backbone.geometry.caches_heads else {"cache": "latents"}),
     }
@@ -245,8 +245,8 @@ def load_model(
     model = compose(backbone, method, readout, inside=soft > 0)
     model.delta.load(parts[DELTA])
     _fill(model.readout, parts[HEAD])
-    rows = model.injection.rows(parts[TENSORS], manifest.method.length)
-    return manifest, model.with_rows(rows.to(backbone.device))
+    named = model.injection.stored(parts[TENSORS], manifest.method.length)
+    return manifest, model.with_tensors({n: t.to(backbone.device) for n, t in named.items()})
 
 
 def _check_backbone(folder: Path, manifest: Manifest, backbone: Backbone) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
+from foreword.compose import compose
 from foreword.errors import ArtifactError, DataError, UserError, did_you_mean
 from foreword.evaluation import Asking, Writing, decode_rows, tell_rows
 from foreword.evaluation.evaluate import fit_inputs
@@ -21,7 +22,6 @@ from foreword.session import Answer, LoadedPrompt, decoding_of, load
 from foreword.tasks import Example
 from foreword.tasks.readers import fields_of
 from foreword.text import TextTask
-from foreword.tuned import compose
 from foreword.understanding import Answered, HeadTask, text_of
 
 PROMPT = "prompt"

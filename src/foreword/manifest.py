@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import stat
 from collections.abc import Mapping
+from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from foreword import names, opening
 from foreword.bounds import Column, Figure, Numbers, Seed, Tokens
@@ -22,9 +24,32 @@ from foreword.recipe import DecodingSpec, HeadSpec, InputSpec, VerbalizerSpec, w
 from foreword.recipe.problems import explain
 from foreword.run_files import holds_run, how_to_go_on, is_finished
 
-FORMAT = "1.0"
+FORMAT = "1.1"
 MANIFEST, TENSORS, CARD = "foreword.json", "prompt.safetensors", "README.md"
 HEAD, DELTA = "head.safetensors", "delta.safetensors"
+
+
+CLASSES_OF_1_0 = {
+    "KeysValues": "keys_values",
+    "Embeddings": "embeddings",
+    "Text": "text",
+    "Prefix": "prefix",
+    "Infix": "infix",
+    "InText": "in_text",
+    "Generation": "generation",
+    "SequenceHead": "sequence_head",
+    "TokenHead": "token_head",
+    "SpanHead": "span_head",
+    "Verbalizer": "verbalizer",
+    "AnyWord": "any_word",
+    "Frozen": "none",
+    "Full": "full",
+    "Top": "top",
+    "BitFit": "bitfit",
+    "Adapter": "adapter",
+    "LoRA": "lora",
+}
+"""What format 1.0 called choices on the axes -> their names since."""
 
 
 class _Part(BaseModel):
@@ -108,6 +133,14 @@ class Manifest(_Part):
     head_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     delta_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
 
+    @field_validator("axes")
+    @classmethod
+    def _names_since_1_1(cls, axes: dict[str, Any]) -> dict[str, Any]:
+        return {
+            axis: CLASSES_OF_1_0.get(name, name) if isinstance(name, str) else name
+            for axis, name in axes.items()
+        }
+
 
 def read_manifest(folder: Path | str) -> Manifest:
     """Read `foreword.json` alone.
@@ -140,10 +173,52 @@ def read_manifest(folder: Path | str) -> Manifest:
             " use the foreword that wrote it"
         )
     try:
-        return Manifest.model_validate(raw)
+        return _validated(raw)
     except ValidationError as error:
         lines = [f"  - {line}" for line in explain(error, Manifest, root=MANIFEST)]
-        raise ArtifactError("\n".join([f"{file}: is damaged:", *lines])) from error
+        unknown = {"union_tag_invalid", "literal_error"} >= {one["type"] for one in error.errors()}
+        wrong = (
+            "names what is not known here; where that is an extension's, install its package, or "
+            "load its file with --plugin (foreword.extensions.load_plugin)"
+            if unknown
+            else "is damaged"
+        )
+        raise ArtifactError("\n".join([f"{file}: {wrong}:", *lines])) from error
+
+
+def _validated(raw: dict[str, Any]) -> Manifest:
+    """A manifest from plain data; of a later minor version without the names that it added."""
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        added = [one["loc"] for one in error.errors() if one["type"] == "extra_forbidden"]
+        if not added or not _is_later(raw.get("format")):
+            raise
+        known = deepcopy(raw)
+        for place in added:
+            _drop(known, place)
+        return Manifest.model_validate(known)
+
+
+def _is_later(stated: Any) -> bool:
+    """Whether a format is of this major version, and of a later minor one."""
+    if not isinstance(stated, str) or not re.fullmatch(r"\d{1,9}\.\d{1,9}", stated):
+        return False
+    major, minor = map(int, FORMAT.split("."))
+    said = [int(number) for number in stated.split(".")]
+    return said[0] == major and said[1] > minor
+
+
+def _drop(node: Any, place: tuple[int | str, ...]) -> bool:
+    """Remove what stands at pydantic's place of a mistake; a union's tag there is no key."""
+    first, rest = place[0], place[1:]
+    here = isinstance(node, dict) and first in node
+    here = here or (isinstance(node, list) and isinstance(first, int) and first < len(node))
+    if not rest:
+        if isinstance(node, dict) and here:
+            del node[first]
+        return here
+    return (here and _drop(node[first], rest)) or _drop(node, rest)
 
 
 def versions(quantised_by: str | None = None) -> dict[str, str]:

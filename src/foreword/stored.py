@@ -113,10 +113,8 @@ class _Claim:
 
 def _claims(manifest: Manifest) -> Iterator[_Claim]:
     method, task = manifest.method, manifest.task
-    if method.length and method.point.injection == "keys_values":
-        yield _Claim("method.length", method.length, TENSORS, (".keys", ".values"), 1)
-    elif method.length and method.point.injection == "embeddings":
-        yield _Claim("method.length", method.length, TENSORS, (".embeddings",), 0)
+    if method.length and method.enters.lengths is not None:
+        yield _Claim("method.length", method.length, TENSORS, *method.enters.lengths)
     moves, inside = method.moves, "method" if method.name in ("lora", "adapter") else "method.delta"
     if isinstance(moves, LowRank):
         yield _Claim(f"{inside}.rank", moves.rank, DELTA, (".lora_A.weight",), 0)

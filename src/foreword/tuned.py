@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from foreword.backbone import Backbone, Call, Decoding, Prompt, Sources
-from foreword.deltas import Adapter, BitFit, Delta, Frozen, Full, LoRA, Top
-from foreword.errors import DataError, UserError, did_you_mean
-from foreword.injection import Embeddings, Injection, KeysValues, Text
-from foreword.layout import Layout, Pair, PositionRule, Side
-from foreword.methods import MethodOptions, axes
-from foreword.methods.axes import Layers, Site
-from foreword.placement import Infix, InText, Prefix
+from foreword.deltas import Delta, Frozen
+from foreword.errors import DataError
+from foreword.injection import Injection, Text
+from foreword.layout import Layout, Pair, Side
+from foreword.parts import Named
+from foreword.placement import Prefix
 from foreword.readout import Generation, Head, Readout, Told
-from foreword.reparam import LSTM, MLP, ReluMLP, Reparameterization, Sites, Table
+from foreword.reparam import ByPart, Reparameterization
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A prompt that was made of tensors that nothing trains.
+
+    Attributes:
+        state: where they lay, and how often they had been written to.
+        named: they themselves, so that no other tensors can lie there.
+        prompt: what was made of them.
+    """
+
+    state: tuple[tuple[Any, ...], ...]
+    named: Named
+    prompt: Prompt | None
 
 
 class TunedModel(nn.Module):
@@ -33,7 +47,7 @@ class TunedModel(nn.Module):
     """
 
     sources: Sources | None = None
-    _made: tuple[tuple[Any, ...], Prompt | None] | None = None
+    _made: _Made | None = None
 
     def __init__(
         self,
@@ -68,14 +82,17 @@ class TunedModel(nn.Module):
     def prompt(self) -> Prompt | None:
         """What the backbone takes, for one call; the reparameterization runs once for the whole
         batch, and once for all calls while nothing of it is trained."""
-        rows = self.reparam()
-        if rows.requires_grad:
-            return self.injection.prompt(rows)
-        made = rows.data_ptr(), rows._version, rows.device, rows.dtype
-        if self._made is None or self._made[0] != made:
+        named = self.reparam()
+        if any(tensor.requires_grad for tensor in named.values()):
+            return self.injection.prompt(named)
+        state = tuple(
+            (name, one.data_ptr(), one._version, one.device, one.dtype)
+            for name, one in named.items()
+        )
+        if self._made is None or self._made.state != state:
             with torch.no_grad():
-                self._made = made, self.injection.prompt(rows)
-        prompt = self._made[1]
+                self._made = _Made(state, named, self.injection.prompt(named))
+        prompt = self._made.prompt
         return None if prompt is None else Prompt(prompt.sites, prompt.embeddings)
 
     def arrange(
@@ -134,28 +151,34 @@ class TunedModel(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> TunedModel:
-        """The same model with its virtual tokens computed once and kept as a plain table."""
-        return self.with_rows(self.reparam())
+        """The same model with its prompt's tensors computed once and kept as they are."""
+        return self.with_tensors(self.reparam())
 
-    def with_rows(self, rows: Tensor) -> TunedModel:
-        """The same axes around given virtual tokens `[P, width]`."""
-        table = Table(*rows.shape).to(torch.promote_types(rows.dtype, torch.float32))
-        table.fit(rows)
-        table.requires_grad_(False)
+    def with_tensors(self, named: Named) -> TunedModel:
+        """The same axes around given tensors of a prompt, by the names of the injection's parts."""
+        parts = self.injection.parts(self.placement.length)
         return TunedModel(
             self.backbone,
-            reparam=table,
+            reparam=ByPart.fixed(parts, named),
             injection=self.injection,
             placement=self.placement,
             readout=copy.deepcopy(self.readout).requires_grad_(False),
             delta=self.delta,
         )
 
+    def with_rows(self, rows: Tensor) -> TunedModel:
+        """The same axes around virtual tokens `[P, width]`, each site's in PEFT's order."""
+        return self.with_tensors({**self.reparam(), **self.injection.named(rows)})
+
+    def rows(self) -> Tensor:
+        """The virtual tokens as they are now, as such a matrix."""
+        return self.injection.matrix(self.reparam())
+
     def bare(self) -> TunedModel:
         """The backbone alone under the same token rule: what the prompt is compared with."""
         return TunedModel(
             self.delta.origin or self.backbone,
-            reparam=Table(0, 0),
+            reparam=ByPart.fixed((), {}),
             injection=Text(),
             placement=replace(self.placement, length=0, columns={}),
             readout=self.readout,
@@ -171,8 +194,8 @@ class TunedModel(nn.Module):
     @property
     def stored_parameters(self) -> int:
         """How many numbers an artifact keeps: virtual tokens, head, moved weights."""
-        kept = [self.reparam(), *self.readout.parameters(), *self.delta.tensors().values()]
-        return sum(tensor.numel() for tensor in kept)
+        parts = self.reparam(), dict(self.readout.named_parameters()), self.delta.tensors()
+        return sum(tensor.numel() for part in parts for tensor in part.values())
 
     @property
     def trained_parameters(self) -> int:
@@ -183,255 +206,3 @@ class TunedModel(nn.Module):
     def trained_share(self) -> float:
         """How many numbers are trained now for each one of the backbone's."""
         return self.trained_parameters / (self.delta.origin or self.backbone).parameters
-
-
-def compose(
-    backbone: Backbone,
-    options: MethodOptions,
-    readout: Readout | None = None,
-    *,
-    inside: bool = False,
-) -> TunedModel:
-    """The model that a method's options name, its virtual tokens at their random start.
-
-    Args:
-        backbone: what is tuned.
-        options: the method's.
-        readout: how the answer is read; by generation if not given.
-        inside: whether the text has slots for the virtual tokens, which then stand nowhere else.
-
-    Raises:
-        UserError: the options do not go with this backbone.
-    """
-    readout = readout or Generation()
-    delta = _delta(backbone, options.moves, head=isinstance(readout, Head))
-    backbone = delta.backbone or backbone
-    g = backbone.geometry
-    if g.kind == "encoder" and isinstance(readout, Generation):
-        raise UserError(
-            f"backbone: '{backbone.name}' ({backbone.model.config.model_type}) is an encoder, "
-            "which writes no text; name a decoder or an encoder-decoder, or give a task with "
-            "labels (task.data.label)"
-        )
-    if isinstance(readout, Head):
-        backbone.check_takes_head()
-    between = _between(backbone, options, readout, inside=inside)
-    injection = (
-        _embeddings(backbone, options, inside=True)
-        if inside or (between and options.point.injection == "embeddings")
-        else _INJECTIONS[options.point.injection](backbone, options)
-    )
-    columns = injection.columns(options.length)
-    if between and isinstance(injection, Embeddings):
-        columns = {"decoder": range(g.vocabulary, g.vocabulary + options.length)}
-    positions = "shift" if inside else _positions(backbone, options, columns)
-    if g.context is not None and positions == "shift" and options.length >= g.context:
-        raise UserError(
-            f"method.length: {options.length} virtual tokens leave no room in the {g.context} "
-            f"positions of '{backbone.name}'"
-        )
-    return TunedModel(
-        backbone,
-        reparam=_reparam(options, injection, g.width),
-        injection=injection,
-        placement=(InText if inside else Infix if between else Prefix)(
-            options.length, positions, columns, backbone.begin, g.first_position
-        ),
-        readout=readout,
-        delta=delta,
-    )
-
-
-def _between(backbone: Backbone, options: MethodOptions, readout: Readout, *, inside: bool) -> bool:
-    """Whether virtual tokens are to stand between source and target."""
-    if getattr(options, "placement", "prefix") != "infix":
-        return False
-    if inside:
-        raise UserError(
-            "method.placement: 'infix', but the virtual tokens stand in the slots of task.input; "
-            "leave one of the two out"
-        )
-    if not isinstance(readout, Generation):
-        raise UserError(
-            "method.placement: 'infix' stands between a source and the text that is written after "
-            "it, but no text is written here; use prefix-tuning or p-tuning-v2"
-        )
-    if backbone.geometry.kind != "decoder":
-        raise UserError(
-            f"method.placement: '{backbone.name}' ({backbone.model.config.model_type}) is an "
-            f"{backbone.geometry.kind}: source and target stand in two rows, with nothing between "
-            "them. Before the target stands prefix-tuning with `sites: [decoder]`"
-        )
-    return True
-
-
-def _keys_values(backbone: Backbone, options: MethodOptions) -> Injection:
-    g = backbone.geometry
-    sites = _sites(backbone, options) or tuple(g.sites)
-    chosen: Layers = getattr(options, "layers", None)
-    by_site = chosen if isinstance(chosen, Mapping) else dict.fromkeys(sites, chosen)
-    for site in by_site:
-        if site not in sites:
-            raise UserError(f"method.layers: '{site}' is none of the sites {', '.join(sites)}")
-    layers = {
-        site: _layers(backbone, site, by_site.get(site), g.sites[site].layers) for site in sites
-    }
-    return KeysValues(g, layers, dropout=getattr(options, "dropout", 0.0))
-
-
-def _layers(
-    backbone: Backbone, site: Site, chosen: Sequence[int] | None, count: int
-) -> tuple[int, ...]:
-    if chosen is None:
-        return tuple(range(count))
-    found = sorted({layer % count for layer in chosen if -count <= layer < count})
-    if not found or len(found) != len(chosen):
-        raise UserError(
-            f"method.layers: {list(chosen)} must name at least one layer of the {site} of "
-            f"'{backbone.name}', each once, from 0 to {count - 1} or from -{count} to -1"
-        )
-    if len(found) < count and backbone.geometry.through == "cache":
-        raise UserError(
-            f"method.layers: '{backbone.name}' ({backbone.model.config.model_type}) takes a prompt "
-            "through its cache alone, at all layers; leave `layers` out"
-        )
-    return tuple(found)
-
-
-def _sites(backbone: Backbone, options: MethodOptions) -> tuple[Site, ...] | None:
-    known = backbone.geometry.sites
-    chosen: tuple[Site, ...] | None = getattr(options, "sites", None)
-    for site in chosen or ():
-        if site not in known:
-            raise UserError(
-                f"method.sites: '{backbone.name}' ({backbone.model.config.model_type}) has no "
-                f"'{site}'{did_you_mean(site, known)}; its sites: {', '.join(known)}"
-            )
-    return chosen
-
-
-def _embeddings(backbone: Backbone, options: MethodOptions, *, inside: bool = False) -> Injection:
-    if "cross" in (getattr(options, "sites", None) or ()):
-        raise UserError(
-            "method.sites: 'cross' has no input of its own, so no embeddings can stand in it; "
-            "choose among encoder and decoder"
-        )
-    sites = _sites(backbone, options)
-    if inside and sites not in (None, ("encoder",), ("decoder",)[: backbone.begin is None]):
-        raise UserError(
-            f"method.sites: {', '.join(sites or ())}, but the virtual tokens stand in the slots of "
-            "task.input; leave `sites` out"
-        )
-    return Embeddings(backbone, sites, inside=inside)
-
-
-def _delta(backbone: Backbone, moves: axes.AnyDelta, *, head: bool) -> Delta:
-    match moves:
-        case axes.Frozen():
-            return Frozen()
-        case axes.Full():
-            return Full(backbone, head=head)
-        case axes.TopLayers(layers=layers):
-            return Top(backbone, layers)
-        case axes.Biases():
-            return BitFit(backbone, head=head)
-        case axes.Bottlenecks() as chosen:
-            return Adapter(
-                backbone,
-                reduction=chosen.reduction,
-                size=chosen.size,
-                activation=chosen.activation,
-                layer_norms=chosen.layer_norms,
-                head=head,
-            )
-        case axes.LowRank() as chosen:
-            return LoRA(
-                backbone,
-                rank=chosen.rank,
-                alpha=chosen.alpha,
-                dropout=chosen.dropout,
-                targets=chosen.targets,
-                head=head,
-            )
-
-
-_INJECTIONS: dict[str, Callable[[Backbone, MethodOptions], Injection]] = {
-    "keys_values": _keys_values,
-    "embeddings": _embeddings,
-    "text": lambda *_: Text(),
-}
-
-
-def _positions(
-    backbone: Backbone, options: MethodOptions, columns: Mapping[Site, Sequence[int]]
-) -> PositionRule:
-    """The rule that a recipe names, or the one that suits: a decoder's positions shift, as the
-    papers and PEFT have it; an encoder keeps all of its own."""
-    g, asked = backbone.geometry, options.positions
-    if g.kind == "decoder":
-        only_shift = options.point.injection == "embeddings" or not g.takes_positions
-        allowed: tuple[PositionRule, ...] = ("shift",) if only_shift else ("shift", "keep")
-    elif g.takes_positions or (not columns and _whole_decoder(backbone, options)):
-        allowed = ("keep", "shift")
-    else:
-        allowed = ("shift",) if columns else ("keep",)
-    if asked == "auto":
-        return allowed[0]
-    if asked not in allowed:
-        raise UserError(
-            f"method.positions: '{asked}' is not possible for {options.name} on '{backbone.name}' "
-            f"({backbone.model.config.model_type}); only '{allowed[0]}' is"
-        )
-    return asked
-
-
-def _whole_decoder(backbone: Backbone, options: MethodOptions) -> bool:
-    """Whether all of an encoder-decoder's decoder carries a prefix, and nothing else does: such a
-    prefix can lie in its cache, from which it counts positions."""
-    chosen = getattr(options, "sites", None), getattr(options, "layers", None)
-    return backbone.caches_a_prefix and chosen == (("decoder",), None)
-
-
-def _reparam(options: MethodOptions, injection: Injection, d: int) -> Reparameterization:
-    parts = injection.parts
-    if len(parts) == 1:
-        return _one(options, parts[0].width, d)
-    if not parts:
-        return Table(options.length, 0).requires_grad_(False)  # processes wait for all that do
-    return Sites({part.site: (part.width, _one(options, part.width, d)) for part in parts})
-
-
-def _one(options: MethodOptions, width: int, d: int) -> Reparameterization:
-    length = options.length
-    match options.reparameterization:
-        case axes.MLP() as mlp:
-            return MLP(
-                length,
-                width,
-                d,
-                mlp.hidden,
-                fit_steps=mlp.fit_steps,
-                fit_learning_rate=mlp.fit_learning_rate,
-            )
-        case axes.LSTM() as lstm:
-            return LSTM(
-                length,
-                width,
-                d,
-                lstm.hidden or max(1, d // 2),
-                layers=lstm.layers,
-                dropout=lstm.dropout,
-                fit_steps=lstm.fit_steps,
-                fit_learning_rate=lstm.fit_learning_rate,
-            )
-        case axes.ReluMLP() as relu:
-            return ReluMLP(
-                length,
-                width,
-                d,
-                relu.hidden or d,
-                fit_steps=relu.fit_steps,
-                fit_learning_rate=relu.fit_learning_rate,
-            )
-        case axes.Table() as table:
-            return Table(length, width, table.std)

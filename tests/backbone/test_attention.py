@@ -22,7 +22,7 @@ def gradients(backbone: Backbone, checkpointing: bool) -> list[Tensor]:
         layout = Layout.of(ids, [[1, 2], [3]], virtual=len(rows))
         with backbone.recomputing(checkpointing):
             logits = backbone.logits(
-                Call(layout, injection.prompt(rows)), layout.reading_positions()
+                Call(layout, injection.prompt_of(rows)), layout.reading_positions()
             )
         losses.append(logits.log_softmax(-1).square().mean())
     for loss in losses:
@@ -83,7 +83,7 @@ def test_without_prompt_it_is_plain_sdpa(tiny_backbone, family) -> None:
 def test_no_mask_and_a_mask_agree(tiny_backbone, family) -> None:
     """Without padding transformers passes no mask at all, and the causal one has to be made."""
     backbone = tiny_backbone(family, torch.float64)
-    prompt = KeysValues(backbone.geometry).prompt(random_rows(backbone, 3))
+    prompt = KeysValues(backbone.geometry).prompt_of(random_rows(backbone, 3))
     short, long = random_ids([5, 8])
     with torch.no_grad():
         alone = backbone.logits(Call(Layout.of([short], virtual=3), prompt))[0]
@@ -94,7 +94,7 @@ def test_no_mask_and_a_mask_agree(tiny_backbone, family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_later_token_changes_no_earlier_logit(tiny_backbone, family) -> None:
     backbone = tiny_backbone(family, torch.float64)
-    prompt = KeysValues(backbone.geometry).prompt(random_rows(backbone, 3))
+    prompt = KeysValues(backbone.geometry).prompt_of(random_rows(backbone, 3))
     (ids,) = random_ids([6])
     with torch.no_grad():
         one = backbone.logits(Call(Layout.of([ids], virtual=3), prompt))
@@ -107,7 +107,7 @@ def test_a_later_token_changes_no_earlier_logit(tiny_backbone, family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reading_gives_those_logits_alone(tiny_backbone, family, side) -> None:
     backbone = tiny_backbone(family, torch.float64)
-    prompt = KeysValues(backbone.geometry).prompt(random_rows(backbone, 3))
+    prompt = KeysValues(backbone.geometry).prompt_of(random_rows(backbone, 3))
     layout = Layout.of(random_ids([4, 6]), random_ids([3, 2], seed=1), virtual=3, side=side)
     at = layout.reading_positions()
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_company_changes_no_logit(
 ) -> None:
     """Neither padding, its side and its token, nor batch-mates, nor the order of rows matter."""
     backbone = tiny_backbone(family, torch.float64)
-    prompt = KeysValues(backbone.geometry).prompt(random_rows(backbone, 3))
+    prompt = KeysValues(backbone.geometry).prompt_of(random_rows(backbone, 3))
     order = data.draw(st.permutations(range(len(rows))))
     batch = Layout.of(
         [rows[i] for i in order], virtual=3, positions=positions, side=side, pad_id=pad_id

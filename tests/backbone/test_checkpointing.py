@@ -15,6 +15,7 @@ from transformers import AlbertConfig, AlbertForMaskedLM
 from conftest import make_backbone, mini_tokens, random_rows
 from foreword.backbone import Backbone, Call, Decoding, Prompt, cache, generate
 from foreword.backbone.checkpointing import layers_of
+from foreword.compose import compose
 from foreword.errors import BackboneError
 from foreword.injection import Embeddings
 from foreword.layout import Layout, Pair
@@ -22,7 +23,6 @@ from foreword.methods import PrefixTuning
 from foreword.methods.axes import MLP
 from foreword.recipe import TrainingSpec
 from foreword.training import train
-from foreword.tuned import compose
 
 EVERY = {**ACCEPTED, **THROUGH_THE_CACHE}
 
@@ -110,7 +110,7 @@ def test_embeddings_that_a_decoder_reads(family) -> None:
     def gradient(on: bool) -> Tensor:
         rows = random_rows(backbone, 4)[:, : injection.width].requires_grad_()
         with backbone.recomputing(on):
-            logits = backbone.logits(Call(batch(backbone, 4), injection.prompt(rows)))
+            logits = backbone.logits(Call(batch(backbone, 4), injection.prompt_of(rows)))
         logits.log_softmax(-1).square().mean().backward()
         assert rows.grad is not None
         return rows.grad

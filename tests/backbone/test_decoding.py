@@ -32,7 +32,7 @@ def backbone(request, tiny_backbone, mini) -> Backbone:
 def prompt_of(backbone: Backbone, *, with_prompt: bool = True) -> Prompt | None:
     if not with_prompt:
         return None
-    return KeysValues(backbone.geometry).prompt(random_rows(backbone, LENGTH) * 0.5)
+    return KeysValues(backbone.geometry).prompt_of(random_rows(backbone, LENGTH) * 0.5)
 
 
 def left(
@@ -152,7 +152,7 @@ def test_a_real_text_as_prompt_is_answered_as_by_transformers(tiny_backbone, fam
     backbone = tiny_backbone(family)
     front, ids = random_ids([LENGTH, 6], seed=3)
     injection = KeysValues(backbone.geometry)
-    prompt = injection.prompt(injection.real_rows(backbone, front))
+    prompt = injection.prompt(injection.real(backbone, front))
     how = Decoding(max_new_tokens=NEW, num_beams=beams)
     (found,) = generate(backbone, Call(left([ids], prompt), prompt), how)
 

@@ -28,6 +28,7 @@ from foreword.backbone import (
     generate,
     load_backbone,
 )
+from foreword.compose import compose
 from foreword.errors import BackboneError, RecipeError, UserError
 from foreword.injection import Embeddings
 from foreword.layout import Layout, Pair
@@ -36,7 +37,6 @@ from foreword.methods.axes import Table
 from foreword.recipe import TrainingSpec, parse_recipe
 from foreword.runs import train as run
 from foreword.training import train
-from foreword.tuned import compose
 
 MINI = bundled_backbones()["foreword/mini"]
 MAPS: dict[str, dict[str, dict[str, str | int]]] = {
@@ -147,7 +147,7 @@ def test_embeddings_of_a_table_that_lies_elsewhere(folders, family, spread) -> N
         g = backbone.geometry
         rows = torch.ones(3, g.width, requires_grad=True)
         if g.kind == "decoder":
-            logits = backbone.logits(Call(batch(backbone, 3), Embeddings(backbone).prompt(rows)))
+            logits = backbone.logits(Call(batch(backbone, 3), Embeddings(backbone).prompt_of(rows)))
         else:
             columns = range(g.vocabulary, g.vocabulary + 3)
             layout = Layout.of([[5, 6, 7, 8], [9, 5]], columns=columns, positions="keep")

@@ -136,7 +136,7 @@ def test_two_tables_of_words_of_different_sizes() -> None:
         read = Layout.of([[5, 6, 7]], columns=columns["encoder"])
         layout = Layout.of([[2, 9]], columns=columns["decoder"], source=read)
         with torch.no_grad():
-            found = backbone.logits(Call(layout, injection.prompt(rows)))[0, -2:]
+            found = backbone.logits(Call(layout, injection.prompt_of(rows)))[0, -2:]
         shares = dict(zip(("encoder", "decoder"), rows.chunk(2, dim=1), strict=True))
         expected = by_hand.embeddings_logits(model, shares, [5, 6, 7], decoder_ids=[2, 9])
         assert_close(found, expected)

@@ -20,6 +20,7 @@ from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Call, Decoding, bundled_backbones, generate, load_backbone
 from foreword.backbone.hashing import hash_module
 from foreword.backbone.quantization import _is_quantised
+from foreword.compose import compose
 from foreword.errors import BackboneError, RecipeError
 from foreword.layout import Layout, Pair
 from foreword.manifest import TaskId, quantised_as
@@ -28,7 +29,7 @@ from foreword.methods.axes import Table
 from foreword.recipe import TrainingSpec, parse_recipe
 from foreword.runs.given import as_the_recipe_says
 from foreword.training import train
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 MINI = bundled_backbones()["foreword/mini"]
 
@@ -240,7 +241,7 @@ def test_an_artifact_records_it_and_warns_of_another(folders, tmp_path) -> None:
     with pytest.warns(UserWarning, match=said):
         _, other = load_model(folder, quantization={})
     assert other.backbone.quantization is None
-    assert torch.equal(other.reparam(), same.reparam())
+    assert torch.equal(other.rows(), same.rows())
 
 
 def test_in_words() -> None:

@@ -100,7 +100,7 @@ def random_prompt(backbone: Backbone, length: int) -> tuple[Tensor, Prompt]:
     generator = torch.Generator().manual_seed(length)
     rows = torch.randn(length, injection.width, generator=generator)
     kept = rows.to(torch.promote_types(backbone.model.dtype, torch.float32)).requires_grad_()
-    return kept, injection.prompt(kept)
+    return kept, injection.prompt_of(kept)
 
 
 def batch(backbone: Backbone, virtual: int, *, side: str = "right", seed: int = 0) -> Layout:

@@ -14,10 +14,10 @@ from compat.exchanging import KINDS, LENGTH, WARNINGS, base_model, peft_answers,
 from families.measures import backbone_of
 from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, bundled_backbones, load_backbone
+from foreword.compose import compose
 from foreword.errors import ArtifactError, BackboneError, TemplateError, UserError
 from foreword.manifest import TaskId, read_manifest
 from foreword.methods import HardPrompt, PrefixTuning, PromptTuning, PTuning, axes
-from foreword.tuned import compose
 
 pytestmark = pytest.mark.filterwarnings(*WARNINGS)
 NEW_TOKENS = 24
@@ -242,9 +242,9 @@ def test_what_peft_has_no_place_for(mini, tmp_path) -> None:
             foreword.export_peft(folder, tmp_path / "adapter")
     folder = artifact(tmp_path / "delta", mini, METHODS["prefix"])
     manifest = json.loads((folder / "foreword.json").read_text(encoding="utf-8"))
-    manifest["axes"]["delta"] = "BitFit"
+    manifest["axes"]["delta"] = "bitfit"
     (folder / "foreword.json").write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(UserError, match="its delta is BitFit"):
+    with pytest.raises(UserError, match="its delta is bitfit"):
         foreword.export_peft(folder, tmp_path / "adapter")
     with pytest.raises(ArtifactError, match="is no artifact"):
         foreword.export_peft(tmp_path / "none", tmp_path / "adapter")

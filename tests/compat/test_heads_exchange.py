@@ -268,7 +268,7 @@ def test_an_encoders_prompt_goes_back_to_peft(kind, base, tmp_path) -> None:
 
 def test_what_is_not_exported(base, tmp_path) -> None:
     for name, task, kind, said in (
-        ("bert", "SEQ_CLS", "prefix", "its readout is SequenceHead"),
+        ("bert", "SEQ_CLS", "prefix", "its readout is sequence_head"),
         ("t5", "SEQ_2_SEQ_LM", "prefix", "is a prefix on an encoder-decoder"),
     ):
         place = tmp_path / name

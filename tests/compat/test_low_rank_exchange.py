@@ -25,11 +25,11 @@ from deltas.moving import louder, method
 from foreword.artifact import save_artifact
 from foreword.backbone import Backbone, Call, load_backbone
 from foreword.compat.adapter import NOT_HERE
+from foreword.compose import compose
 from foreword.errors import ArtifactError, BackboneError, UserError
 from foreword.layout import Layout
 from foreword.manifest import TaskId, read_manifest
 from foreword.methods import LoRA
-from foreword.tuned import compose
 from mutations.mutators import damaged_bytes, damaged_tree
 
 pytestmark = pytest.mark.filterwarnings(

@@ -16,9 +16,9 @@ from compat.with_heads import adapted, save_base
 from foreword.artifact import save_artifact
 from foreword.backbone import bundled_backbones, load_backbone
 from foreword.cli import main
+from foreword.compose import compose
 from foreword.manifest import TaskId, read_manifest
 from foreword.methods import LoRA
-from foreword.tuned import compose
 
 pytestmark = pytest.mark.filterwarnings(*WARNINGS)
 

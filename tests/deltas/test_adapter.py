@@ -13,10 +13,10 @@ from conftest import assert_close, mini_tokens
 from deltas.moving import louder, method
 from families.catalogue import wrapped
 from foreword.backbone import Backbone, Call
+from foreword.compose import compose
 from foreword.deltas import Adapter
 from foreword.errors import UserError
 from foreword.layout import Layout
-from foreword.tuned import compose
 
 IDS = [3, 4, 5, 6, 7]
 

@@ -13,9 +13,10 @@ from conftest import assert_close
 from deltas.moving import logits, louder, method, texts
 from families.catalogue import wrapped
 from foreword.backbone import Backbone, Call
+from foreword.compose import compose
 from foreword.deltas import LoRA
 from foreword.errors import BackboneError, UserError
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 
 def with_weights_by_hand(backbone: Backbone, delta: LoRA, factor: float) -> None:

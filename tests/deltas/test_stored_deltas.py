@@ -17,13 +17,14 @@ from deltas.moving import MOVING, louder, method
 from families.catalogue import plain_model, wrapped
 from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Call, bundled_backbones, load_backbone
+from foreword.compose import compose
 from foreword.deltas.base import expect_names
 from foreword.errors import ArtifactError, UserError
 from foreword.layout import Layout
 from foreword.manifest import TaskId
 from foreword.methods import MethodOptions
 from foreword.readout.head import SequenceHead
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 from foreword.understanding import task_of
 
 pytestmark = pytest.mark.filterwarnings(
@@ -200,7 +201,7 @@ def test_what_peft_has_no_place_for(gpt2: Backbone, tmp_path: Path) -> None:
         method("adapter"): "is adapter, which PEFT's format of prompts and LoRA has no place for$",
         method("bitfit"): "no place for; use `foreword export model`",
         method("prefix-tuning", length=2, delta={"kind": "lora"}): "with LoRA beside it",
-        method("prefix-tuning", length=2, delta={"kind": "bitfit"}): "its delta is BitFit",
+        method("prefix-tuning", length=2, delta={"kind": "bitfit"}): "its delta is bitfit",
     }.items():
         folder = tmp_path / f"{options.name}-{options.moves.kind}"
         stored(folder, gpt2, options)
@@ -211,7 +212,7 @@ def test_what_peft_has_no_place_for(gpt2: Backbone, tmp_path: Path) -> None:
 def test_an_artifact_says_what_moved(gpt2: Backbone, tmp_path: Path) -> None:
     model = stored(tmp_path / "it", gpt2, method("lora"))
     manifest = json.loads((tmp_path / "it" / "foreword.json").read_text(encoding="utf-8"))
-    assert manifest["axes"]["delta"] == "LoRA"
+    assert manifest["axes"]["delta"] == "lora"
     assert manifest["axes"]["targets"] == model.delta.chosen
     card = (tmp_path / "it" / "README.md").read_text(encoding="utf-8")
     assert "lora of its weights, 1,536 parameters" in card

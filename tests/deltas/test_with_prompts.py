@@ -9,10 +9,11 @@ from conftest import assert_close
 from deltas.moving import logits, louder, method, texts
 from families.catalogue import wrapped
 from foreword.backbone import Backbone, Call, Decoding, generate
+from foreword.compose import compose
 from foreword.readout.head import SequenceHead
 from foreword.recipe import TrainingSpec
 from foreword.training import Pair, train
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 PROMPTS = {
     "prefix-tuning": {"reparameterization": {"kind": "table"}},
@@ -39,7 +40,7 @@ def on_the_changed_backbone(model: TunedModel, family: str) -> TunedModel:
     injection = type(model.injection).__name__
     name = {"KeysValues": "prefix-tuning", "Embeddings": "prompt-tuning"}[injection]
     alone = compose(other, method(name, **{**PROMPTS[name], "length": 3}))
-    return alone.with_rows(model.reparam().detach())
+    return alone.with_rows(model.rows().detach())
 
 
 @pytest.mark.parametrize("delta", DELTAS)
@@ -71,7 +72,7 @@ def test_adapters_beside_a_prompt(prompt: str) -> None:
     backbone = wrapped("gpt2")
     model = model_of(backbone, prompt, "adapter", length=2).double()
     alone = compose(backbone, method(prompt, **{**PROMPTS[prompt], "length": 2})).double()
-    rows = model.reparam().detach()
+    rows = model.rows().detach()
     sources, targets = [[3, 4, 5], [7, 8]], [[5, 6, 7], [8, 9]]
     layout = model.placement.layout(sources, targets)
     with torch.no_grad():

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from foreword.backbone import Backbone, Decoding
+from foreword.compose import compose
 from foreword.errors import DataError, TemplateError, UserError
 from foreword.evaluation import evaluate
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import Table
 from foreword.tasks import Example
 from foreword.text import TextTask
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 TASK = TextTask.of("{text}\n")
 TEXTS = ["a bird", "a very long text about a small grey bird", "x", "two words", "the sea is deep"]

@@ -16,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from conftest import VOCABULARY, make_backbone, mini_tokens
 from families import by_hand
 from foreword.backbone import Backbone, Call, Decoding, way
+from foreword.compose import compose
 from foreword.evaluation import Writing, decode_rows
 from foreword.layout import Pair
 from foreword.methods import (
@@ -30,7 +31,7 @@ from foreword.methods import (
 from foreword.methods.axes import Table, UniformInit
 from foreword.readout import Generation, Head, SequenceHead, SpanHead, TokenHead, read_together
 from foreword.readout.base import Told
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 TABLE = Table(std=1.0)
 SMALL: dict[str, Any] = {

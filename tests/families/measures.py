@@ -25,9 +25,9 @@ from foreword.backbone import Backbone, Call
 from foreword.backbone.attention import Attention
 from foreword.injection import Embeddings, Injection, KeysValues
 from foreword.layout import Layout, PositionRule
-from foreword.methods.axes import Site
 from foreword.placement import Prefix
 from foreword.reparam import LSTM
+from foreword.sites import Site
 
 LENGTH, START = 4, 2
 TOLERANCE = 1e-9
@@ -89,7 +89,7 @@ def gap_to_reference(
     backbone, gaps = backbone_of(family, dtype), []
     rule = rule or rules(backbone, injection)[0]
     rows = (random_rows(injection) if rows is None else rows).to(dtype)
-    prompt = injection.prompt(rows)
+    prompt = injection.prompt_of(rows)
     expected = [_reference(family, injection, rows, rule, row) for row in range(len(SOURCES))]
     for side in ("right", "left") if backbone.geometry.kind == "decoder" else ("right",):
         for batch in batches:
@@ -150,10 +150,8 @@ def _reference(
         return by_hand.prefix_logits(
             plain, prefix, ids, decoder_ids=decoder_ids, first_position=first
         )
-    widths = [part.width for part in injection.parts]
-    shares = dict(
-        zip((part.site for part in injection.parts), torch.split(rows, widths, 1), strict=True)
-    )
+    named = injection.named(rows)
+    shares = {site: named[f"{site}.embeddings"] for site in injection.sites}
     positions = None
     if rule == "keep":
         first = g.first_position
@@ -253,7 +251,7 @@ def _peft_beside(family: str, method: str, sizes: dict[str, int]) -> Peft:
         bare = plain_of(family)(**given).logits[0, -own:]
         for rule in rules(backbone, injection):
             layout = laid_out(backbone, injection, rule, (0,), "right")
-            found = backbone.logits(Call(layout, injection.prompt(rows)))[0, -own:]
+            found = backbone.logits(Call(layout, injection.prompt_of(rows)))[0, -own:]
             gaps.append(largest(found - expected))
     return Peft(min(gaps), largest(expected - bare) > TOLERANCE)
 
@@ -317,8 +315,8 @@ def gap_of_attention(family: str, attention: Attention, *methods: str) -> float:
             rows = random_rows(injection)
             layout = laid_out(one, injection, rules(one, injection)[0], (0, 1, 2), "right")
             with torch.no_grad():
-                expected = one.logits(Call(layout, injection.prompt(rows)))
-                found = other.logits(Call(layout, injection_of(other, method).prompt(rows)))
+                expected = one.logits(Call(layout, injection.prompt_of(rows)))
+                found = other.logits(Call(layout, injection_of(other, method).prompt_of(rows)))
             gaps.append(largest((found - expected)[layout.attention_mask]))
     return max(gaps)
 
@@ -334,7 +332,7 @@ def gradient(family: str, injection: Injection, *, again: bool) -> Tensor:
     rule = rules(backbone, injection)[0]
     with backbone.recomputing(again):
         logits = backbone.logits(
-            Call(laid_out(backbone, injection, rule, (0, 1, 2), "right"), injection.prompt(rows))
+            Call(laid_out(backbone, injection, rule, (0, 1, 2), "right"), injection.prompt_of(rows))
         )
     logits.log_softmax(-1).square().mean().backward()
     assert rows.grad is not None

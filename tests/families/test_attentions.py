@@ -44,7 +44,7 @@ def test_flex(family) -> None:
 def test_answers_with_flex(family) -> None:
     one = backbone_of(family)
     injection = measures.injection_of(one, "prefix-tuning")
-    prompt = injection.prompt(measures.random_rows(injection))
+    prompt = injection.prompt_of(measures.random_rows(injection))
     rule = measures.rules(one, injection)[0]
     layout = measures.laid_out(one, injection, rule, (0, 1, 2), "left")
     how = Decoding(max_new_tokens=5)
@@ -66,7 +66,7 @@ def test_flex_compiled() -> None:
     one = wrapped("bert", torch.float32)
     other = Backbone.wrap(plain_model("bert", torch.float32), mini_tokens(), attention="flex")
     injection = measures.injection_of(one, "prefix-tuning")
-    prompt = injection.prompt(measures.random_rows(injection).float())
+    prompt = injection.prompt_of(measures.random_rows(injection).float())
     layout = measures.laid_out(one, injection, "keep", (0, 1, 2), "right")
     with torch.no_grad():
         expected, found = one.logits(Call(layout, prompt)), other.logits(layout, prompt)

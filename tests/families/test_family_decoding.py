@@ -11,13 +11,13 @@ from families import by_hand, measures
 from families.catalogue import DECODERS, ENCODER_DECODERS
 from families.measures import LENGTH, SOURCES, START, backbone_of
 from foreword.backbone import Backbone, Call, Decoding, Prompt, generate
+from foreword.compose import compose
 from foreword.errors import UserError
 from foreword.injection import Embeddings, Injection, KeysValues
 from foreword.layout import PositionRule
 from foreword.methods import PrefixTuning
-from foreword.methods.axes import Site
 from foreword.placement import Prefix
-from foreword.tuned import compose
+from foreword.sites import Site
 
 NEW = 6
 BEGIN = (START, 5)
@@ -39,7 +39,7 @@ class Case:
     ) -> None:
         g = backbone.geometry
         self.backbone = backbone
-        self.prompt: Prompt | None = injection.prompt(measures.random_rows(injection) * 0.5)
+        self.prompt: Prompt | None = injection.prompt_of(measures.random_rows(injection) * 0.5)
         self.place = Prefix(
             LENGTH,
             rule or measures.rules(backbone, injection)[0],

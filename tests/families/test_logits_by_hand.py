@@ -10,12 +10,12 @@ from families import by_hand, measures
 from families.catalogue import DECODERS, ENCODER_DECODERS, ENCODERS, FAMILIES, POSITIONS
 from families.measures import LENGTH, SOURCES, TOLERANCE, backbone_of, gap_to_reference
 from foreword.backbone import Call
+from foreword.compose import compose
 from foreword.errors import UserError
 from foreword.injection import Embeddings, KeysValues
 from foreword.methods import PrefixTuning
-from foreword.methods.axes import Site
 from foreword.placement import Prefix
-from foreword.tuned import compose
+from foreword.sites import Site
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_states_without_a_head(family) -> None:
     rows = measures.random_rows(injection)
     layout = measures.laid_out(backbone, injection, "keep", (0, 1, 2), "right")
     with torch.no_grad():
-        found = backbone.hidden(Call(layout, injection.prompt(rows)))
+        found = backbone.hidden(Call(layout, injection.prompt_of(rows)))
     plain = measures.plain_of(family).base_model
     for row, ids in enumerate(SOURCES):
         expected = by_hand.prefix_logits(plain, measures.by_layer(injection, rows), ids)
@@ -119,7 +119,7 @@ def test_all_position_slots_are_kept(family, method) -> None:
     assert placement.room(g.context) == POSITIONS
     ids = (SOURCES[0] * 5)[:POSITIONS]
     with torch.no_grad():
-        prompt = injection.prompt(measures.random_rows(injection))
+        prompt = injection.prompt_of(measures.random_rows(injection))
         logits = backbone.logits(Call(placement.layout([ids, ids[:9]]), prompt))
         alone = backbone.logits(Call(placement.layout([ids]), prompt))
     assert (logits[0] - alone[0]).abs().max() < TOLERANCE
@@ -135,7 +135,7 @@ def test_every_site_moves_the_logits(family) -> None:
         injection = KeysValues(g, {site: range(shape.layers)})
         layout = measures.laid_out(backbone, injection, "keep", (0,), "right")
         with torch.no_grad():
-            prompt = injection.prompt(measures.random_rows(injection))
+            prompt = injection.prompt_of(measures.random_rows(injection))
             moved = backbone.logits(Call(layout, prompt)) - backbone.logits(Call(layout))
         assert moved.abs().max() > 1e-3
 
@@ -146,7 +146,7 @@ def test_real_words_to_start_from(family) -> None:
     its start."""
     backbone, plain = backbone_of(family), measures.plain_of(family)
     injection, ids = KeysValues(backbone.geometry), SOURCES[1]
-    found = measures.by_layer(injection, injection.real_rows(backbone, ids))
+    found = measures.by_layer(injection, injection.matrix(injection.real(backbone, ids)))
     decoder_ids = None if backbone.begin is None else [*backbone.begin, *ids]
     expected = by_hand.keys_values(plain, ids, decoder_ids=decoder_ids)
     assert len(found) == len(expected) == len(backbone.geometry.sites)

@@ -7,11 +7,12 @@ from pydantic import ValidationError
 from families.measures import LENGTH, SOURCES, TARGETS, backbone_of
 from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone
+from foreword.compose import compose
 from foreword.errors import UserError
 from foreword.manifest import TaskId
 from foreword.methods import PrefixTuning, PromptTuning
 from foreword.methods.axes import MLP, Table
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 
 def prefix(backbone: Backbone, **options) -> TunedModel:
@@ -46,7 +47,7 @@ def test_what_is_chosen_is_trained_and_nothing_else(options, layers) -> None:
     found = model.prompt()
     assert found is not None
     assert {site: one.layers for site, one in found.sites.items()} == layers
-    assert tuple(part.site for part in model.injection.parts) == tuple(layers)
+    assert model.injection.sites == tuple(layers)
 
 
 def test_every_site_has_an_mlp_of_its_own() -> None:
@@ -133,9 +134,9 @@ def test_sites_and_layers_come_back_from_an_artifact(tmp_path, options) -> None:
         task=TaskId(input="{x}", target="{reference}"),
     )
     manifest, loaded = load_model(tmp_path / "a", backbone=backbone)
-    assert manifest.axes["sites"] == [part.site for part in model.injection.parts]
+    assert manifest.axes["sites"] == list(model.injection.sites)
     with torch.no_grad():
-        assert torch.equal(loaded.reparam(), model.reparam())
+        assert torch.equal(loaded.rows(), model.rows())
 
 
 def test_room_is_what_the_columns_leave() -> None:

@@ -27,7 +27,7 @@ def test_the_order_is_pefts() -> None:
     injection, rows = injected()
     assert injection.width == 2 * 3 * 2 * 4
     seen = rows.view(LENGTH, 6, 2, 4)
-    prompt = injection.prompt(rows).sites["decoder"]
+    prompt = injection.prompt_of(rows).sites["decoder"]
     assert prompt.length == LENGTH
     for layer in range(3):
         assert torch.equal(prompt.keys[layer], seen[:, 2 * layer])
@@ -42,11 +42,11 @@ def test_to_tensors_and_back(layers, heads, key_dim, value_dim, length) -> None:
     site = SiteGeometry(layers, heads, key_dim, value_dim)
     injection = KeysValues(Geometry("decoder", {"decoder": site}, 8, None, 10))
     rows = torch.randn(length, injection.width)
-    tensors = injection.tensors(rows)
+    tensors = injection.tensors(injection.named(rows))
     assert tensors["decoder.keys"].shape == (layers, length, heads, key_dim)
     assert tensors["decoder.values"].shape == (layers, length, heads, value_dim)
     assert tensors["decoder.layers"].tolist() == list(range(layers))
-    assert torch.equal(injection.rows(tensors, length), rows)
+    assert torch.equal(injection.matrix(injection.stored(tensors, length)), rows)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_to_tensors_and_back(layers, heads, key_dim, value_dim, length) -> None:
 )
 def test_damaged_tensors_are_refused(change, message) -> None:
     injection, rows = injected()
-    tensors = injection.tensors(rows)
+    tensors = injection.tensors(injection.named(rows))
     change(tensors)
     with pytest.raises(ArtifactError, match=re.escape(message)):
-        injection.rows(tensors, LENGTH)
+        injection.stored(tensors, LENGTH)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -76,11 +76,11 @@ def test_a_real_text_as_prefix_is_the_text_in_front(tiny_backbone, family, dtype
     backbone = tiny_backbone(family, dtype)
     injection = KeysValues(backbone.geometry)
     front, *texts = random_ids([LENGTH, 7, 4])
-    rows = injection.real_rows(backbone, front)
+    rows = injection.matrix(injection.real(backbone, front))
     assert rows.shape == (LENGTH, injection.width)
     layout = Layout.of(texts, virtual=LENGTH)
     with torch.no_grad():
-        found = backbone.logits(Call(layout, injection.prompt(rows)))
+        found = backbone.logits(Call(layout, injection.prompt_of(rows)))
         for row, text in enumerate(texts):
             expected = backbone.logits(Call(Layout.of([front + text])))[0, LENGTH:]
             assert_close(found[row, : len(text)], expected)
@@ -89,10 +89,10 @@ def test_a_real_text_as_prefix_is_the_text_in_front(tiny_backbone, family, dtype
 def test_a_real_text_on_the_bundled_backbone(mini) -> None:
     injection = KeysValues(mini.geometry)
     front, text = mini.tokens.plain("The robin is a small bird."), mini.tokens.plain(" It sings")
-    rows = injection.real_rows(mini, front)
+    rows = injection.matrix(injection.real(mini, front))
     with torch.no_grad():
         layout = Layout.of([text], virtual=len(front))
-        found = mini.logits(Call(layout, injection.prompt(rows)))[0]
+        found = mini.logits(Call(layout, injection.prompt_of(rows)))[0]
         expected = mini.logits(Call(Layout.of([front + text])))[0, len(front) :]
     assert_close(found, expected)
 
@@ -101,7 +101,10 @@ def test_gradients_reach_every_number(tiny_backbone) -> None:
     backbone = tiny_backbone("qwen3", torch.float64)
     rows = random_rows(backbone, LENGTH).requires_grad_()
     logits = backbone.logits(
-        Call(Layout.of(random_ids([4]), virtual=LENGTH), KeysValues(backbone.geometry).prompt(rows))
+        Call(
+            Layout.of(random_ids([4]), virtual=LENGTH),
+            KeysValues(backbone.geometry).prompt_of(rows),
+        )
     )
     logits.square().mean().backward()
     assert rows.grad is not None
@@ -109,11 +112,10 @@ def test_gradients_reach_every_number(tiny_backbone) -> None:
 
 
 def test_text_trains_nothing(tiny_backbone) -> None:
-    text, none = Text(), torch.zeros(0, 0)
-    assert text.width == 0
-    assert text.prompt(none) is None
-    assert text.tensors(none) == {}
-    assert text.rows({}, 0).shape == (0, 0)
-    assert text.real_rows(tiny_backbone("gpt2"), [1, 2]).shape == (0, 0)
+    text = Text()
+    assert (text.width, text.sites, text.parts(3)) == (0, (), ())
+    assert text.prompt({}) is None
+    assert text.tensors({}) == text.stored({}, 0) == text.real(tiny_backbone("gpt2"), [1]) == {}
+    assert text.matrix({}).shape == (0, 0)
     with pytest.raises(ArtifactError, match="stores no tensors"):
-        text.rows({"decoder.keys": none}, 0)
+        text.stored({"decoder.keys": torch.zeros(0, 0)}, 0)

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from conftest import assert_close, make_backbone, random_ids
+from foreword.compose import compose
 from foreword.layout import Pair
 from foreword.methods import METHODS, PrefixTuning
 from foreword.methods.axes import Table
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 FAMILIES = ["gpt2", "llama", "bloom"]  # through the attention function twice, and a cache
 

@@ -104,7 +104,7 @@ def verdict(folder: Path, backbone: Backbone | None) -> str:
         assert not out.exists()
         assert [place.name for place in folder.parent.glob(".*")] == []
         return said
-    rows = load(out, backbone=backbone).model.reparam()
+    rows = load(out, backbone=backbone).model.rows()
     assert rows.shape[0] == manifest.method.length
     assert torch.isfinite(rows).all()
     shutil.rmtree(out)

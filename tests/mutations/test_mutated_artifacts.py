@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save, save_file
 
 from foreword.artifact import save_artifact
 from foreword.backbone import Backbone
+from foreword.compose import compose
 from foreword.errors import ArtifactError, UserError
 from foreword.manifest import TaskId, read_manifest
 from foreword.methods import PrefixTuning
 from foreword.session import load
-from foreword.tuned import compose
 
 Tensors = dict[str, torch.Tensor]
 
@@ -59,7 +59,7 @@ def verdict(folder: Path, backbone: Backbone) -> bool:
         for word in ("pydantic", "nput should", "instance of"):
             assert word not in said
         return True
-    assert torch.isfinite(prompt.model.reparam()).all()
+    assert torch.isfinite(prompt.model.rows()).all()
     prompt.decoding()
     return False
 

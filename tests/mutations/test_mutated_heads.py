@@ -23,12 +23,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from conftest import VOCABULARY, mini_tokens
 from foreword.artifact import save_artifact
 from foreword.backbone import Backbone
+from foreword.compose import compose
 from foreword.errors import ArtifactError, UserError
 from foreword.manifest import TaskId
 from foreword.methods import FineTuning, HeadOnly, MethodChoice, PTuningV2
 from foreword.recipe import HeadSpec
 from foreword.session import LoadedPrompt, load
-from foreword.tuned import compose
 from foreword.understanding import HeadTask, task_of
 
 Tensors = dict[str, torch.Tensor]

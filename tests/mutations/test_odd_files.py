@@ -22,6 +22,7 @@ from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone
 from foreword.cli.app import app
 from foreword.compat import export_peft
+from foreword.compose import compose
 from foreword.errors import ArtifactError, DataError, ForewordError, RecipeError, UserError
 from foreword.manifest import TaskId, read_manifest, size_in_bytes
 from foreword.methods import LoRA, MethodChoice, PrefixTuning, PromptTuning, PTuningV2
@@ -37,7 +38,6 @@ from foreword.tasks import read_examples
 from foreword.tasks.sources import source_sha256
 from foreword.training.log import Log
 from foreword.training.storage import Storage, read_checkpoint
-from foreword.tuned import compose
 
 Swap = Callable[[Path], object]
 

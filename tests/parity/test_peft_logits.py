@@ -39,7 +39,7 @@ def peft_logits(family: str, rows: Tensor, layout: Layout) -> Tensor:
 
 def our_logits(backbone: Backbone, rows: Tensor, layout: Layout) -> Tensor:
     with torch.no_grad():
-        return backbone.logits(Call(layout, KeysValues(backbone.geometry).prompt(rows)))
+        return backbone.logits(Call(layout, KeysValues(backbone.geometry).prompt_of(rows)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -92,7 +92,7 @@ def test_left_padding_in_peft_moves_the_text(tiny_backbone, family) -> None:
 def test_as_in_the_models_own_cache(tiny_backbone, family, positions, side, dtype) -> None:
     backbone = tiny_backbone(family, dtype)
     rows = random_rows(backbone, LENGTH)
-    prompt = KeysValues(backbone.geometry).prompt(rows)
+    prompt = KeysValues(backbone.geometry).prompt_of(rows)
     ids = random_ids(LENGTHS["padded"])
     layout = Layout.of(ids, virtual=LENGTH, side=side, positions=positions)
     ours = our_logits(backbone, rows, layout)
@@ -105,7 +105,7 @@ def test_as_in_the_models_own_cache(tiny_backbone, family, positions, side, dtyp
 def test_the_rules_differ(tiny_backbone, family) -> None:
     """So that the tests above can fail: where the text stands matters to every family."""
     backbone = tiny_backbone(family, torch.float64)
-    prompt = KeysValues(backbone.geometry).prompt(random_rows(backbone, LENGTH))
+    prompt = KeysValues(backbone.geometry).prompt_of(random_rows(backbone, LENGTH))
     (ids,) = random_ids([6])
     shift = cached_logits(backbone, ids, prompt, "shift")
     assert (shift - cached_logits(backbone, ids, prompt, "keep")).abs().max() > 0.1

@@ -12,8 +12,9 @@ from test_peft_training import SEED, STEPS, TOLERANCE, Training, train_with_peft
 
 from conftest import make_backbone, tiny_model
 from deltas.moving import method
+from foreword.compose import compose
 from foreword.training import train
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"

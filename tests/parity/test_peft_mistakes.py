@@ -17,11 +17,11 @@ from families import by_hand, measures
 from families.catalogue import POSITIONS, plain_model, wrapped
 from families.measures import LENGTH, SOURCES, START, TARGETS, TOLERANCE, backbone_of
 from foreword.backbone import Call
+from foreword.compose import compose
 from foreword.injection import Embeddings, KeysValues
 from foreword.layout import Layout
 from foreword.methods import PrefixTuning, PromptTuning
 from foreword.methods.axes import MLP, Table
-from foreword.tuned import compose
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
@@ -77,7 +77,7 @@ def test_1_a_prefix_for_every_attention_and_no_dead_half(family) -> None:
     ours(ours.arrange(SOURCES[:1], TARGETS[:1])).sum().backward()
     for table in ours.parameters():
         assert (table.grad != 0).all()
-    assert {part.site for part in ours.injection.parts} == {"encoder", "decoder", "cross"}
+    assert set(ours.injection.sites) == {"encoder", "decoder", "cross"}
 
     theirs = peft_of(family, "prefix", "SEQ_2_SEQ_LM", **EVEN[family])
     plain = plain_model(family, **EVEN[family])
@@ -171,7 +171,7 @@ def test_6_left_padding_moves_nothing(family, method) -> None:
 
     backbone = backbone_of(family)
     injection = KeysValues(backbone.geometry) if method == "prefix" else Embeddings(backbone)
-    prompt = injection.prompt(weight_of(theirs).detach())
+    prompt = injection.prompt_of(weight_of(theirs).detach())
     layout = measures.laid_out(backbone, injection, "shift", (0, 1), "left")
     with torch.no_grad():
         found = row_logits(backbone.logits(Call(layout, prompt)), layout, 1)
@@ -195,7 +195,7 @@ def test_9_layers_can_be_computed_again(family) -> None:
     rows = measures.random_rows(injection).requires_grad_()
     layout = measures.laid_out(backbone, injection, "keep", (0,), "right")
     with backbone.recomputing():
-        logits = backbone.logits(Call(layout, injection.prompt(rows)))
+        logits = backbone.logits(Call(layout, injection.prompt_of(rows)))
     assert logits.requires_grad
 
 
@@ -221,7 +221,7 @@ def test_10_a_prompt_takes_no_position_slot(family, method) -> None:
         first_position=backbone.geometry.first_position,
     )
     with torch.no_grad():
-        prompt = injection.prompt(measures.random_rows(injection))
+        prompt = injection.prompt_of(measures.random_rows(injection))
         assert backbone.logits(Call(layout, prompt)).shape[1] >= POSITIONS
 
 
@@ -247,7 +247,8 @@ def test_11_an_mlp_runs_once_for_a_batch() -> None:
     seen.clear()
     method = PrefixTuning(name="prefix-tuning", length=LENGTH, reparameterization=MLP(hidden=8))
     ours = compose(backbone_of("gpt2"), method).double()
-    ours.reparam.transform.register_forward_hook(count)  # type: ignore[union-attr, operator]
+    (mlp,) = ours.reparam.makers.values()  # type: ignore[union-attr, operator]
+    mlp.transform.register_forward_hook(count)
     ours(ours.arrange(SOURCES, TARGETS))
     assert seen == [LENGTH]
     seen.clear()

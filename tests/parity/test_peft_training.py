@@ -15,7 +15,7 @@ from foreword.injection import KeysValues
 from foreword.placement import Prefix
 from foreword.readout import Generation
 from foreword.recipe import TrainingSpec
-from foreword.reparam import MLP, Table
+from foreword.reparam import MLP, ByPart, Table
 from foreword.training import LengthBatches, Pair, train
 from foreword.tuned import TunedModel
 
@@ -75,7 +75,7 @@ def our_model(family: str, dtype: torch.dtype, encoder: nn.Module) -> TunedModel
         reparam.fit(small)
     return TunedModel(
         backbone,
-        reparam=reparam.to(dtype),
+        reparam=ByPart(injection.parts(LENGTH), lambda _: reparam.to(dtype)),
         injection=injection,
         placement=Prefix(LENGTH, "shift"),
         readout=Generation(),
@@ -138,7 +138,8 @@ def check_same(family: str, dtype: torch.dtype, projection: bool, training: Trai
     assert gap <= TOLERANCE[dtype], f"losses differ by {gap:.3g}"
     assert min(losses[-5:]) < losses[0], "nothing was learned, so equality says little"
 
-    state = dict(ours.reparam.named_parameters())
+    made_by = "makers.decoder/keys_values."
+    state = {name.removeprefix(made_by): p for name, p in ours.reparam.named_parameters()}
     trained = {
         name.replace("embedding.weight", "table.weight" if projection else "rows"): p
         for name, p in encoder.named_parameters()
@@ -146,7 +147,7 @@ def check_same(family: str, dtype: torch.dtype, projection: bool, training: Trai
     assert state.keys() == trained.keys()
     tolerance = 1e-8 if dtype == torch.float64 else 1e-4
     for name, parameter in state.items():
-        assert not torch.equal(parameter, before[f"reparam.{name}"])
+        assert not torch.equal(parameter, before[f"reparam.{made_by}{name}"])
         torch.testing.assert_close(parameter, trained[name], rtol=0, atol=tolerance)
 
 

@@ -14,7 +14,7 @@ from foreword.injection import Embeddings
 from foreword.layout import Layout
 from foreword.placement import Prefix
 from foreword.readout import Generation
-from foreword.reparam import Table
+from foreword.reparam import ByPart, Table
 from foreword.training import train
 from foreword.tuned import TunedModel
 from parity.test_peft_training import SEED, STEPS, TOLERANCE, Training, train_with_peft
@@ -42,7 +42,7 @@ def our_model(family: str, dtype: torch.dtype, rows: Tensor) -> TunedModel:
     table.fit(rows)
     return TunedModel(
         backbone,
-        reparam=table,
+        reparam=ByPart(injection.parts(LENGTH), lambda _: table),
         injection=injection,
         placement=Prefix(LENGTH),
         readout=Generation(),
@@ -109,7 +109,7 @@ def test_the_same_training(family, dtype) -> None:
     assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) <= tolerance
     assert min(losses[-5:]) < losses[0]
     theirs_at_last = theirs.prompt_encoder["default"].embedding.weight
-    torch.testing.assert_close(ours.reparam(), theirs_at_last, rtol=0, atol=10 * tolerance)
+    torch.testing.assert_close(ours.rows(), theirs_at_last, rtol=0, atol=10 * tolerance)
 
 
 def test_greedy_answers_equal_those_with_the_embeddings_in_front() -> None:
@@ -124,7 +124,7 @@ def test_greedy_answers_equal_those_with_the_embeddings_in_front() -> None:
         Decoding(max_new_tokens=6),
     )
     for own, answer in zip(ids, found, strict=True):
-        row = ours.reparam()[None]
+        row = ours.rows()[None]
         for _ in range(6):
             text = model.get_input_embeddings()(torch.tensor([own]))
             with torch.no_grad():

@@ -12,6 +12,7 @@ from conftest import VOCABULARY, assert_close, mini_tokens
 from families.by_hand import ExactFloat64
 from families.catalogue import plain_model
 from foreword.backbone import Backbone, Decoding
+from foreword.compose import compose
 from foreword.errors import UserError
 from foreword.evaluation import decode, fit_inputs
 from foreword.layout import Pair
@@ -21,7 +22,7 @@ from foreword.placement import InText
 from foreword.readout import Generation, SequenceHead
 from foreword.tasks import Example
 from foreword.text import TextTask
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 DECODERS = ("gpt2", "llama", "opt", "bloom", "mistral")
 FAMILIES = (*DECODERS, "t5")
@@ -108,7 +109,7 @@ def test_answers_are_a_greedy_decoding_by_hand(family: str) -> None:
     how = Decoding(max_new_tokens=6)
     with ExactFloat64(), torch.no_grad():
         answers = decode(model, sources(model), how, batch_size=8)
-        hand = ByHand(family, model.reparam())
+        hand = ByHand(family, model.rows())
         for ids, answer in zip(sources(model), answers, strict=True):
             written = hand.greedy(ids, 6, mini_tokens().eos_id)
             assert answer == mini_tokens().text(written).strip()
@@ -117,7 +118,7 @@ def test_answers_are_a_greedy_decoding_by_hand(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradient_of_a_text(family: str) -> None:
     model = tuned(family)
-    soft = model.reparam().detach().clone().requires_grad_()
+    soft = model.rows().detach().clone().requires_grad_()
     model.reparam.requires_grad_()
     task = TextTask.of(TEMPLATE)
     pairs = [
@@ -151,7 +152,7 @@ def test_a_head_reads_states_that_saw_the_virtual_tokens(family: str) -> None:
     pairs = [Pair(row, marks=(len(row) - 1 if last else 0,)) for row in ids]
     with ExactFloat64(), torch.no_grad():
         said = model.read(model.lay_out(pairs))
-        hand = ByHand(family, model.reparam())
+        hand = ByHand(family, model.rows())
         for row, found in zip(ids, said, strict=True):
             given = hand.embedded(row)
             body = hand.plain.base_model

@@ -21,6 +21,7 @@ from families.measures import SOURCES, backbone_of, by_layer, largest, plain_of,
 from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Call, Decoding, Sources, generate
 from foreword.compat.exporting import export_peft
+from foreword.compose import compose
 from foreword.errors import UserError
 from foreword.injection import KeysValues
 from foreword.layout import Layout
@@ -33,7 +34,7 @@ from foreword.training import Pair, Stopped, train
 from foreword.training.checkpoints import LOG, Checkpoints, newest
 from foreword.training.log import Log
 from foreword.training.signals import Stop
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 LENGTH, NEW = 4, 6
 TARGETS = [[7, 8, 9, 10], [11], [12, 13]]
@@ -71,7 +72,7 @@ def reference(model: TunedModel, plain: Any, source: list[int], target: list[int
     does), and the model reads on. Embeddings: one pass over
     `[source; virtual; target]`.
     """
-    rows, g = model.reparam(), model.backbone.geometry
+    rows, g = model.rows(), model.backbone.geometry
     plain.set_attn_implementation("eager")
     with torch.no_grad():
         if isinstance(model.placement, Infix) and model.placement.columns:
@@ -292,7 +293,7 @@ def test_no_row_depends_on_another(lengths, what, name) -> None:
 
 def test_the_source_sees_nothing_of_it_and_the_answer_does() -> None:
     model = tuned(backbone_of("gpt2"), KEYS)
-    other = model.with_rows(model.reparam() + 1)
+    other = model.with_rows(model.rows() + 1)
     layout = model.arrange(SOURCES, TARGETS)
     assert layout.before is not None
     with torch.no_grad():
@@ -363,7 +364,7 @@ def test_a_training_with_kept_sources_is_the_one_without(what, monkeypatch) -> N
         model = compose(make_backbone("gpt2", torch.float64), METHODS[what]).double()
         spec = TrainingSpec(steps=6, batch_size=2, learning_rate=0.05, source_cache=limit)
         train(model, pairs, spec)
-        states.append(model.reparam())
+        states.append(model.rows())
         rows.append(sum(read))
         assert model.sources is None
     assert largest(states[0] - states[1]) < 1e-9
@@ -407,7 +408,7 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(limit, tmp_path) -> Non
                 on_step(entry)
 
             train(model, pairs, spec, on_step=logged, checkpoints=kept, stop=stop)
-        return model.reparam()
+        return model.rows()
 
     for name in ("whole", "again"):
         (tmp_path / name).mkdir()
@@ -442,14 +443,14 @@ def test_an_artifact_answers_as_the_model_did(what, tmp_path) -> None:
     folder = tmp_path / "artifact"
     task = TaskId(input="{text}", target="{reference}")
     manifest = save_artifact(folder, model, name="a", method=METHODS[what], task=task)
-    assert manifest.axes["placement"] == "Infix"
+    assert manifest.axes["placement"] == "infix"
     _, loaded = load_model(folder, backbone=backbone)
     assert isinstance(loaded.placement, Infix)
     assert loaded.placement == model.placement
     layout = model.arrange(SOURCES, side="left")
     how = Decoding(max_new_tokens=NEW)
     assert loaded.answers(layout, how) == model.answers(layout, how)
-    with pytest.raises(UserError, match="its placement is Infix"):
+    with pytest.raises(UserError, match="its placement is infix"):
         export_peft(folder, tmp_path / "peft")
 
 

@@ -9,6 +9,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from conftest import LLAMA_LIKE, VOCABULARY, assert_close, make_backbone, mini_tokens, random_ids
 from foreword.backbone import Backbone
+from foreword.compose import compose
 from foreword.errors import UserError
 from foreword.layout import Pair
 from foreword.methods import FineTuning, HeadOnly, PromptTuning, PTuningV2
@@ -16,7 +17,7 @@ from foreword.methods.axes import Table, UniformInit
 from foreword.readout import Head, SequenceHead, SpanHead, TokenHead
 from foreword.recipe import TrainingSpec
 from foreword.training import train
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 LENGTH = 4
 ENCODERS = {
@@ -138,7 +139,7 @@ def test_virtual_columns_shift_no_mark(backbones, family) -> None:
     body = backbone.model.base_model
     with torch.no_grad():
         own = backbone.model.get_input_embeddings()(torch.tensor([pair.source]))
-        given = torch.cat([model.reparam()[None], own], dim=1)
+        given = torch.cat([model.rows()[None], own], dim=1)
         states = body(
             inputs_embeds=given, attention_mask=torch.ones(given.shape[:2])
         ).last_hidden_state

@@ -6,12 +6,12 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from conftest import VOCABULARY, assert_close, make_backbone, mini_tokens, random_ids
 from foreword.backbone import Backbone
+from foreword.compose import compose
 from foreword.errors import RecipeError, UserError
 from foreword.layout import Pair
 from foreword.methods import HeadOnly
 from foreword.readout import SequenceHead
 from foreword.recipe import parse_recipe
-from foreword.tuned import compose
 from foreword.understanding import HeadOptions
 
 TASK = {"data": {"format": "jsonl", "train": "a.jsonl", "label": "label"}}

@@ -21,6 +21,7 @@ from conftest import VOCABULARY, assert_close, mini_tokens
 from families.by_hand import ExactFloat64
 from families.catalogue import plain_model
 from foreword.backbone import Backbone, Tokens
+from foreword.compose import compose
 from foreword.errors import BackboneError, DataError, TemplateError
 from foreword.evaluation import tell
 from foreword.evaluation.calibration import calibrate
@@ -29,7 +30,7 @@ from foreword.methods import HardPrompt, PTuning, axes
 from foreword.readout import Verbalizer
 from foreword.tasks import Example
 from foreword.text import TextTask
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 from foreword.understanding import Cloze, MissingWord, soft_slots
 
 ENCODERS = ("bert", "roberta", "albert", "distilbert", "electra", "modernbert")
@@ -89,7 +90,7 @@ class ByHand:
         self.family, self.plain = family, plain(family)
         self.plain.set_attn_implementation("eager")
         self.vocabulary = model.backbone.geometry.vocabulary
-        self.soft = model.reparam() if soft is None else soft
+        self.soft = model.rows() if soft is None else soft
         self.begin = model.backbone.begin
 
     def embedded(self, ids: list[int]) -> Tensor:
@@ -183,7 +184,7 @@ def test_loss_and_gradients_are_those_of_the_definition(family: str) -> None:
     """Every virtual token learns, by the definition's gradient, and nothing of the backbone."""
     task = cloze(family)
     model = tuned(backbone(family), task)
-    soft = model.reparam().detach().clone().requires_grad_()
+    soft = model.rows().detach().clone().requires_grad_()
     for parameter in model.reparam.parameters():
         parameter.requires_grad_()
     windows = windows_of(model, task, labelled=True)

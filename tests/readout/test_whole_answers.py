@@ -14,6 +14,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from conftest import VOCABULARY, assert_close, make_backbone, mini_tokens
 from foreword.backbone import Backbone, Call
+from foreword.compose import compose
 from foreword.errors import DataError
 from foreword.evaluation import tell
 from foreword.layout import Layout, Pair
@@ -23,7 +24,7 @@ from foreword.placement import Prefix
 from foreword.tasks import Example
 from foreword.tasks.example import Span
 from foreword.text import TextTask
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 from foreword.understanding import (
     Answered,
     Classification,

@@ -6,12 +6,12 @@ from peft import PromptEncoder, PromptEncoderConfig
 
 from conftest import assert_close, random_ids
 from foreword.backbone import Decoding
+from foreword.compose import compose
 from foreword.layout import Layout
 from foreword.methods import PTuning, axes
 from foreword.recipe import TrainingSpec
-from foreword.reparam import LSTM, ReluMLP, Reparameterization
+from foreword.reparam import LSTM, ReluMLP, Rows
 from foreword.training import Pair, train
-from foreword.tuned import compose
 
 LENGTH, D, HIDDEN = 5, 12, 7
 
@@ -29,7 +29,7 @@ def theirs(kind: str, **options) -> PromptEncoder:
     )
 
 
-def ours(kind: str, **options) -> Reparameterization:
+def ours(kind: str, **options) -> Rows:
     return {"LSTM": LSTM, "MLP": ReluMLP}[kind](LENGTH, D, D, HIDDEN, **options)
 
 
@@ -90,11 +90,11 @@ def test_folding_happens_without_dropout(tiny_backbone) -> None:
     method = PTuning(name="p-tuning", length=LENGTH, reparameterization=axes.LSTM(dropout=0.5))
     model = compose(tiny_backbone("gpt2"), method)
     assert model.training
-    first = model.fold().reparam()
-    assert torch.equal(first, model.fold().reparam())
+    first = model.fold().rows()
+    assert torch.equal(first, model.fold().rows())
     with torch.no_grad():
-        assert torch.equal(first, model.eval().reparam())
-    assert_close(model.reparam(), first)
+        assert torch.equal(first, model.eval().rows())
+    assert_close(model.rows(), first)
     layout = Layout.of(random_ids([4, 2]), virtual=LENGTH, side="left")
     model.train()
     how = Decoding(max_new_tokens=5)

@@ -104,7 +104,7 @@ def test_label_words(
         assert torch.equal(weight, untouched[name])
     assert run.recipe.method.length == 3, "as many as slots"
     manifest = read_manifest(run.artifact)
-    assert (manifest.axes["placement"], manifest.axes["readout"]) == ("InText", "Verbalizer")
+    assert (manifest.axes["placement"], manifest.axes["readout"]) == ("in_text", "verbalizer")
     assert manifest.task.labels == ("yes", "no")
     assert set(run.metrics) >= {"prompt", "backbone"}, "words are read without virtual tokens too"
     tensors = load_file(run.artifact / "prompt.safetensors")
@@ -165,9 +165,9 @@ def test_slots_beside_a_head(masked: Backbone, rated: Path, tmp_path: Path) -> N
     assert [answered.answer for answered in again] == [row["output"] for row in found]
     axes = read_manifest(run.artifact).axes
     assert (axes["placement"], axes["readout"], axes["delta"]) == (
-        "InText",
-        "SequenceHead",
-        "BitFit",
+        "in_text",
+        "sequence_head",
+        "bitfit",
     )
 
 
@@ -187,7 +187,7 @@ def test_probing(kind: str, masked: Backbone, mini: Backbone, facts: Path, tmp_p
     )
     run = start(given, backbone, tmp_path / "run")
     manifest = read_manifest(run.artifact)
-    assert (manifest.task.answer, manifest.axes["readout"]) == ("word", "AnyWord")
+    assert (manifest.task.answer, manifest.axes["readout"]) == ("word", "any_word")
     assert manifest.method.length == (9 if kind == "encoder" else 6)
     assert set(run.metrics["prompt"]["all"]) == {"precision_at_1"}
     if kind == "decoder":
@@ -228,7 +228,7 @@ def test_text_with_slots(mini: Backbone, tmp_path: Path) -> None:
         for row in found
     ]
     assert prompt.generate(rows) == [row["output"] for row in found]
-    with pytest.raises(UserError, match="placement is InText"):
+    with pytest.raises(UserError, match="placement is in_text"):
         export_peft(run.artifact, tmp_path / "peft")
 
 
@@ -236,7 +236,7 @@ def test_peft_has_no_place_for_label_words(mini: Backbone, rated: Path, tmp_path
     task = {"input": "{sentence} It was {mask}"}
     given = labelled(rated, mini, task=task, method={"name": "prompt-tuning", "length": 3})
     run = start(given, mini, tmp_path / "run")
-    with pytest.raises(UserError, match="readout is Verbalizer"):
+    with pytest.raises(UserError, match="readout is verbalizer"):
         export_peft(run.artifact, tmp_path / "peft")
     assert not (tmp_path / "peft").exists()
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 import foreword
 from conftest import VOCABULARY
 from foreword.backbone import Backbone, Call, load_backbone
+from foreword.compose import compose
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.evaluation import tell
 from foreword.layout import Layout, Pair
@@ -26,7 +27,6 @@ from foreword.tasks import Example
 from foreword.text import TextTask
 from foreword.training.hardware import Hardware
 from foreword.training.masking import MaskedWords
-from foreword.tuned import compose
 from foreword.understanding import Cloze
 
 PATTERNS = ("{sentence:cut} It was {mask} .", "{sentence:cut} All {mask} !")

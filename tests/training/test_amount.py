@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from foreword.backbone import Backbone
+from foreword.compose import compose
 from foreword.layout import Pair
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import Table
@@ -16,7 +17,6 @@ from foreword.progress import Silent
 from foreword.recipe import TrainingSpec
 from foreword.training import train
 from foreword.training.amount import Amount, Estimate
-from foreword.tuned import compose
 
 PAIRS = [Pair([1] * n, [2, 3]) for n in range(1, 11)]
 

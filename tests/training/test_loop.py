@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foreword.backbone import Backbone
 from foreword.backbone.hashing import hash_module
+from foreword.compose import compose
 from foreword.errors import RunError, UserError
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import MLP, Table
@@ -20,7 +21,7 @@ from foreword.recipe import TrainingSpec
 from foreword.training import History, Pair, train
 from foreword.training.hardware import Hardware
 from foreword.training.loop import dev_loss
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 
 Build = Callable[..., TunedModel]
 
@@ -120,7 +121,7 @@ def test_a_batch_in_parts_trains_the_same(build: Build, loss: str) -> None:
             pairs,
             spec(loss=loss, batch_size=batch_size, accumulation=accumulation, learning_rate=1e-2),
         )
-        found.append((losses(history), model.reparam().detach()))
+        found.append((losses(history), model.rows().detach()))
     for other, rows in found[1:]:
         assert other == pytest.approx(found[0][0], rel=1e-6)
         assert (rows - found[0][1]).abs().max() < 1e-6
@@ -128,10 +129,10 @@ def test_a_batch_in_parts_trains_the_same(build: Build, loss: str) -> None:
 
 def test_training_lowers_the_loss_and_moves_the_prompt_alone(build: Build) -> None:
     model = build()
-    before, start = hash_module(model.backbone.model), model.reparam().detach().clone()
+    before, start = hash_module(model.backbone.model), model.rows().detach().clone()
     history = train(model, make_pairs(8), spec(steps=30, learning_rate=3e-2))
     assert losses(history)[-1] < losses(history)[0] - 0.2
-    assert not torch.equal(model.reparam(), start)
+    assert not torch.equal(model.rows(), start)
     assert hash_module(model.backbone.model) == before
     assert all(p.grad is None for p in model.backbone.model.parameters())
     assert not any(p.requires_grad for p in model.backbone.model.parameters())
@@ -144,7 +145,7 @@ def test_the_seed_decides(build: Build, reparam: Any) -> None:
     def trained(seed: int) -> Tensor:
         model = build(reparam, seed=seed)
         train(model, pairs, spec(), seed=seed)
-        return model.reparam().detach()
+        return model.rows().detach()
 
     assert torch.equal(trained(0), trained(0))
     assert not torch.equal(trained(0), trained(1))
@@ -201,9 +202,9 @@ def test_clipping_bounds_the_gradient(build: Build) -> None:
     moved = []
     for clip in (None, free * 10, free / 100):
         model = build()
-        start = model.reparam().detach().clone()
+        start = model.rows().detach().clone()
         train(model, make_pairs(8), spec(steps=1, clip=clip, betas=(0.0, 0.0)))
-        moved.append(model.reparam().detach() - start)
+        moved.append(model.rows().detach() - start)
     assert torch.equal(moved[0], moved[1])
     assert not torch.equal(moved[0], moved[2])
 
@@ -212,14 +213,14 @@ def test_weight_decay_shrinks(build: Build) -> None:
     plain, decayed = build(), build()
     train(plain, make_pairs(8), spec(learning_rate=1e-2))
     train(decayed, make_pairs(8), spec(learning_rate=1e-2, weight_decay=5.0))
-    assert decayed.reparam().norm() < plain.reparam().norm()
+    assert decayed.rows().norm() < plain.rows().norm()
 
 
 def test_the_best_by_score_is_kept_and_patience_stops(build: Build) -> None:
     scores, seen = iter([1.0, 3.0, 2.0, 3.0, 9.0]), []
 
     def score(model: TunedModel) -> float:
-        seen.append(model.reparam().detach().clone())
+        seen.append(model.rows().detach().clone())
         return next(scores)
 
     model = build()
@@ -234,7 +235,7 @@ def test_the_best_by_score_is_kept_and_patience_stops(build: Build) -> None:
     assert history.best_step == 4
     assert [entry["bleu"] for entry in history.evaluations] == [1.0, 3.0, 2.0, 3.0]
     assert [entry["step"] for entry in history.evaluations] == [2, 4, 6, 8]
-    assert torch.equal(model.reparam(), seen[1])
+    assert torch.equal(model.rows(), seen[1])
 
 
 def test_the_lowest_dev_loss_is_kept(build: Build) -> None:
@@ -265,10 +266,10 @@ def test_the_last_is_kept_where_nothing_is_compared(build: Build) -> None:
             make_pairs(8),
             spec(steps=5, evaluate_every=2, learning_rate=0.5, **settings),
             dev=dev,
-            on_step=lambda _: seen.append(model.reparam().detach().clone()),  # noqa: B023
+            on_step=lambda _: seen.append(model.rows().detach().clone()),  # noqa: B023
         )
         assert history.best_step == 5
-        assert torch.equal(model.reparam(), seen[-1])
+        assert torch.equal(model.rows(), seen[-1])
         assert [entry["step"] for entry in history.evaluations] == [2, 4, 5]
     assert train(build(), make_pairs(4), spec()).evaluations == []
 

@@ -23,7 +23,7 @@ from foreword.backbone import devices
 from foreword.backbone.carrying import ARGUMENT
 from foreword.backbone.prompt import PLACES, Attend, Place, Prompt, Recorder
 from foreword.errors import BackboneError
-from foreword.methods.axes import SITES, Site
+from foreword.sites import SITES, Site
 
 Kind = Literal["decoder", "encoder", "encoder-decoder"]
 READ, WRITTEN = 3, 2

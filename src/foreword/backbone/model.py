@@ -40,7 +40,7 @@ from foreword.backbone.sublayers import Ending
 from foreword.backbone.tokens import BosRule, Tokens
 from foreword.errors import BackboneError
 from foreword.layout import Layout
-from foreword.methods.axes import Site
+from foreword.sites import Site
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from foreword.backbone.key_values import Front, KeyValues, PromptKeyValues, join_rows
-from foreword.methods.axes import Site
+from foreword.sites import Site
 
 PLACES = "foreword_places"
 """The attribute by which an attention module knows its places."""

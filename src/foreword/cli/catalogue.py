@@ -164,7 +164,7 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
     texts = {"input": repr(written_input(task.input))}
     if task.second is not None:
         texts["second"] = repr(task.second)
-    soft = manifest.axes.get("placement") == "InText"
+    soft = manifest.axes.get("placement") == "in_text"
     if soft:
         texts["soft"] = f"{manifest.method.length} virtual tokens stand in the slots of the input"
     if task.answer == "word":

@@ -26,8 +26,8 @@ from foreword.injection import KeysValues
 from foreword.injection.base import expect_shapes
 from foreword.manifest import CARD, TENSORS, Manifest, artifact_folder, read_manifest
 from foreword.methods import PTuning, axes
-from foreword.methods.axes import Site
 from foreword.run_files import refuse_unwritable
+from foreword.sites import Site
 from foreword.stored import read_parts
 
 
@@ -80,18 +80,18 @@ def _refuse_what_peft_has_not(source: Path, manifest: Manifest) -> None:
             "folder of PEFT's holds one of them; train one alone to export it"
         )
     if lora:
-        if stated.get("readout", "Generation") != "Generation":
+        if stated.get("readout", "generation") != "generation":
             raise UserError(
                 f"{source}: its readout is {str(stated['readout'])[:60]}, for which LoRA in PEFT's "
                 "format has no place here; `foreword export model` writes the model below it"
             )
         return
-    if method.point.injection == "text" and method.moves.kind != "none":
+    if not method.enters.trains and method.moves.kind != "none":
         raise UserError(
             f"{source}: is {method.name}, which PEFT's format of prompts and LoRA has no place for"
             f"{'' if method.moves.kind == 'adapter' else '; use `foreword export model`'}"
         )
-    if method.point.injection == "text":
+    if not method.enters.trains:
         raise UserError(
             f"{source}: is {method.name}: it has no trained prompt that PEFT could load"
         )
@@ -106,13 +106,13 @@ def _refuse_what_peft_has_not(source: Path, manifest: Manifest) -> None:
             f"{source}: its backbone attends through a sliding window, from beyond which the "
             "prompt is seen here, but not in PEFT, where the answers would be others"
         )
-    if method.point.injection == "keys_values" and stated.get("cache") == "latents":
+    if issubclass(method.enters, axes.KeysValues) and stated.get("cache") == "latents":
         raise UserError(
             f"{source}: its backbone's cache holds latents from which keys and values are made "
             "(latent attention), and PEFT puts a prefix into the cache; prompt tuning and P-Tuning "
             "can be exported"
         )
-    for axis, usual in (("delta", "Frozen"), ("placement", "Prefix"), ("readout", "Generation")):
+    for axis, usual in (("delta", "none"), ("placement", "prefix"), ("readout", "generation")):
         if stated.get(axis, usual) != usual:
             raise UserError(
                 f"{source}: its {axis} is {str(stated[axis])[:60]}, for which a prompt in PEFT's "
@@ -120,7 +120,7 @@ def _refuse_what_peft_has_not(source: Path, manifest: Manifest) -> None:
             )
     sites = stated.get("sites", ["decoder"])
     if manifest.backbone.kind == "encoder-decoder":
-        if method.point.injection == "keys_values":
+        if issubclass(method.enters, axes.KeysValues):
             raise UserError(
                 f"{source}: is a prefix on an encoder-decoder ({', '.join(map(str, sites))[:60]}): "
                 "PEFT gives its encoder and the attention over it none, and lets layers of the "
@@ -147,9 +147,10 @@ def _prompt(source: Path, manifest: Manifest) -> tuple[Tensor, PromptLearningCon
         "num_virtual_tokens": method.length,
         "num_transformer_submodules": 1,  # PEFT's 2 would add rows that it never reads
     }
-    if method.point.injection == "keys_values":
+    if issubclass(method.enters, axes.KeysValues):
         geometry = _geometry(source, tensors)
-        rows = KeysValues(geometry).rows(tensors, method.length)
+        prefix = KeysValues(geometry)
+        rows = prefix.matrix(prefix.stored(tensors, method.length))
         return rows, PrefixTuningConfig(
             **common,
             token_dim=geometry.width,
@@ -209,6 +210,10 @@ def _encoder(method: PTuning, d: int) -> dict[str, Any]:
             "encoder_reparameterization_type": "MLP",
             "encoder_hidden_size": made_by.hidden or d,
         }
+    if not isinstance(made_by, axes.LSTM):
+        return {}
+    if not isinstance(made_by, axes.LSTM):
+        return {}
     return {
         "encoder_reparameterization_type": "LSTM",
         "encoder_hidden_size": made_by.hidden or max(1, d // 2),

@@ -25,6 +25,7 @@ from foreword.compat.adapter import (
 )
 from foreword.compat.heads import AdapterHead, is_pooler, read_head
 from foreword.compat.low_rank import updated
+from foreword.compose import compose
 from foreword.errors import (
     ArtifactError,
     BackboneError,
@@ -41,7 +42,7 @@ from foreword.run_files import refuse_unwritable
 from foreword.tasks import MaskSlot, Template
 from foreword.tasks.template import SoftSlot, excerpt, shown
 from foreword.text import TextTask
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 from foreword.understanding import HeadTask, task_of
 
 KINDS = {"CAUSAL_LM": "decoder", "SEQ_2_SEQ_LM": "encoder-decoder"}
@@ -289,7 +290,7 @@ def _prefix(config: PrefixAdapter, geometry: Geometry) -> MethodChoice:
         ("decoder",) if geometry.kind == "encoder-decoder" else None
     )
     token_dim = geometry.main.kv_heads * geometry.main.key_dim
-    made_by: axes.Table | axes.MLP = axes.Table()
+    made_by: axes.ReparameterizationSpec = axes.Table()
     if config.prefix_projection:
         made_by = axes.MLP(hidden=config.encoder_hidden_size or token_dim)
     return PrefixTuning(
@@ -312,7 +313,7 @@ def _prompt(config: PromptAdapter, geometry: Geometry) -> MethodChoice:
 
 def _p_tuning(config: PTuningAdapter, geometry: Geometry) -> MethodChoice:
     hidden = config.encoder_hidden_size or geometry.width
-    made_by: axes.LSTM | axes.ReluMLP = axes.ReluMLP(hidden=hidden)
+    made_by: axes.ReparameterizationSpec = axes.ReluMLP(hidden=hidden)
     if config.encoder_reparameterization_type == "LSTM":
         layers = config.encoder_num_layers
         made_by = axes.LSTM(

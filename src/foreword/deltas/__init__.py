@@ -1,11 +1,27 @@
 """What of the backbone's own weights moves."""
 
-from foreword.deltas.adapter import Adapter
-from foreword.deltas.base import Delta
-from foreword.deltas.bitfit import BitFit
-from foreword.deltas.frozen import Frozen
-from foreword.deltas.full import Full
-from foreword.deltas.lora import LoRA
-from foreword.deltas.top import Top
+from __future__ import annotations
 
-__all__ = ["Adapter", "BitFit", "Delta", "Frozen", "Full", "LoRA", "Top"]
+from typing import TYPE_CHECKING
+
+from foreword.lazily import names_of
+
+if TYPE_CHECKING:
+    from foreword.deltas.adapter import Adapter as Adapter
+    from foreword.deltas.base import Delta as Delta
+    from foreword.deltas.bitfit import BitFit as BitFit
+    from foreword.deltas.frozen import Frozen as Frozen
+    from foreword.deltas.full import Full as Full
+    from foreword.deltas.lora import LoRA as LoRA
+    from foreword.deltas.top import Top as Top
+
+_HOMES = {
+    "Adapter": "adapter",
+    "BitFit": "bitfit",
+    "Delta": "base",
+    "Frozen": "frozen",
+    "Full": "full",
+    "LoRA": "lora",
+    "Top": "top",
+}
+__getattr__ = names_of(__name__, _HOMES)

@@ -8,7 +8,7 @@ feed-forward part.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,8 @@ class Adapter(Moving):
     Raises:
         BackboneError: the sub-layers cannot be told, or the weights cannot be copied.
     """
+
+    kind: ClassVar[str] = "adapter"
 
     def __init__(
         self,

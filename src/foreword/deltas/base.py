@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,12 @@ class Delta(nn.Module):
     """What of the backbone's own weights moves; its parameters are those that do.
 
     Attributes:
+        kind: the name by which artifacts and recipes call it.
         backbone: the one that moves, a copy; None where nothing does.
         origin: the one it is a copy of, untouched.
     """
 
+    kind: ClassVar[str]
     backbone: Backbone | None = None
     origin: Backbone | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from foreword.backbone import Backbone
 from foreword.deltas.base import Weights
 from foreword.errors import UserError
@@ -17,6 +19,8 @@ class BitFit(Weights):
     Raises:
         UserError: the backbone has no bias.
     """
+
+    kind: ClassVar[str] = "bitfit"
 
     def __init__(self, backbone: Backbone, *, head: bool = False) -> None:
         biases = [name for name in backbone.movable(head=head) if is_bias(name)]

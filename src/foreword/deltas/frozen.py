@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from foreword.deltas.base import Delta
 
 
 class Frozen(Delta):
     """The delta of all prompt methods proper."""
+
+    kind: ClassVar[str] = "none"

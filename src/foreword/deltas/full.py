@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from foreword.backbone import Backbone
 from foreword.deltas.base import Weights
 
@@ -13,6 +15,8 @@ class Full(Weights):
         backbone: what is copied.
         head: whether a head reads its last states.
     """
+
+    kind: ClassVar[str] = "full"
 
     def __init__(self, backbone: Backbone, *, head: bool = False) -> None:
         super().__init__(backbone, backbone.movable(head=head))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class LoRA(Moving):
         UserError: PEFT is not installed, or no layer is named so.
         BackboneError: the weights cannot be copied.
     """
+
+    kind: ClassVar[str] = "lora"
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from foreword.backbone import Backbone
 from foreword.deltas.base import Weights
 
@@ -13,6 +15,8 @@ class Top(Weights):
         backbone: what is copied, the last layers with new memory.
         layers: k.
     """
+
+    kind: ClassVar[str] = "top"
 
     def __init__(self, backbone: Backbone, layers: int) -> None:
         backbone.check_movable()

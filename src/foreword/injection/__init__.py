@@ -1,8 +1,21 @@
 """Where virtual tokens enter the backbone."""
 
-from foreword.injection.base import Injection
-from foreword.injection.embeddings import Embeddings
-from foreword.injection.keys_values import KeysValues
-from foreword.injection.text import Text
+from __future__ import annotations
 
-__all__ = ["Embeddings", "Injection", "KeysValues", "Text"]
+from typing import TYPE_CHECKING
+
+from foreword.lazily import names_of
+
+if TYPE_CHECKING:
+    from foreword.injection.base import Injection as Injection
+    from foreword.injection.embeddings import Embeddings as Embeddings
+    from foreword.injection.keys_values import KeysValues as KeysValues
+    from foreword.injection.text import Text as Text
+
+_HOMES = {
+    "Embeddings": "embeddings",
+    "Injection": "base",
+    "KeysValues": "keys_values",
+    "Text": "text",
+}
+__getattr__ = names_of(__name__, _HOMES)

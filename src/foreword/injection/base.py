@@ -4,62 +4,103 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from foreword.backbone import Backbone, Prompt
+from foreword import parts
+from foreword.backbone import Backbone, Geometry, Prompt
 from foreword.errors import ArtifactError
-from foreword.methods.axes import Site
-
-
-@dataclass(frozen=True)
-class Part:
-    """A site's share of every virtual token.
-
-    Attributes:
-        site: where it goes.
-        width: how many of a virtual token's numbers are its own.
-    """
-
-    site: Site
-    width: int
+from foreword.layout import PositionRule
+from foreword.parts import Named, Part, VirtualTokens
+from foreword.sites import Site
 
 
 class Injection(ABC):
-    """Turns virtual tokens `[P, width]` into what a backbone takes, and into stored tensors."""
+    """Says which tensors a prompt is made of, and turns them into what a backbone takes.
 
-    parts: tuple[Part, ...]
-    """The sites in their order; a virtual token is their shares, one after the other."""
+    Attributes:
+        kind: the name by which artifacts call it.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def parts(self, length: int) -> tuple[Part, ...]:
+        """What P virtual tokens are made of, by site, in their order."""
+
+    @abstractmethod
+    def prompt(self, named: Named) -> Prompt | None:
+        """What the backbone takes for one call, from the named tensors of all parts."""
+
+    @abstractmethod
+    def real(self, backbone: Backbone, ids: list[int]) -> dict[str, Tensor]:
+        """The named tensors of the virtual tokens if they were this text."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where something enters, each once."""
+        return tuple(dict.fromkeys(part.site for part in self.parts(1)))
 
     @property
     def width(self) -> int:
         """Numbers per virtual token, at all sites together."""
-        return sum(part.width for part in self.parts)
+        return sum(part.width for part in self.parts(1) if isinstance(part, VirtualTokens))
 
     def columns(self, length: int) -> Mapping[Site, Sequence[int]]:  # noqa: ARG002
         """The token ids by which P virtual tokens stand in a site's input, where they do."""
         return {}
 
-    @abstractmethod
-    def prompt(self, rows: Tensor) -> Prompt | None:
-        """What the backbone takes for one call, from virtual tokens `[P, width]`."""
+    def position_rules(
+        self, geometry: Geometry, columns: Mapping[Site, Sequence[int]]
+    ) -> tuple[PositionRule, ...]:
+        """The rules that are possible, the usual one first: a decoder's positions shift, as the
+        papers and PEFT have it; an encoder keeps all of its own."""
+        if geometry.kind == "decoder":
+            return ("shift", "keep") if geometry.takes_positions else ("shift",)
+        if geometry.takes_positions:
+            return ("keep", "shift")
+        return ("shift",) if columns else ("keep",)
 
-    @abstractmethod
-    def tensors(self, rows: Tensor) -> dict[str, Tensor]:
-        """The folded virtual tokens by their names in an artifact's `prompt.safetensors`."""
+    def tensors(self, named: Named) -> dict[str, Tensor]:
+        """What an artifact's `prompt.safetensors` holds: the named tensors, and `facts`."""
+        return {name: tensor.contiguous() for name, tensor in named.items()} | self.facts()
 
-    @abstractmethod
-    def rows(self, tensors: Mapping[str, Tensor], length: int) -> Tensor:
-        """The inverse of `tensors`: `[P, width]`.
+    def stored(self, tensors: Named, length: int) -> dict[str, Tensor]:
+        """The inverse of `tensors`: those of `length` virtual tokens.
 
         Raises:
             ArtifactError: a tensor is missing, superfluous, or of another shape or type.
         """
+        shapes = {n: shape for part in self.parts(length) for n, shape in part.shapes.items()}
+        facts = self.facts()
+        expected = shapes | {name: tuple(fact.shape) for name, fact in facts.items()}
+        expect_shapes(tensors, expected)
+        expect_finite(tensors, list(shapes))
+        for name, fact in facts.items():
+            if not torch.equal(tensors[name].cpu(), fact):
+                raise ArtifactError(
+                    f"prompt.safetensors: {name} is {tensors[name].tolist()}, expected "
+                    f"{fact.tolist()}"
+                )
+        return {name: tensors[name] for name in shapes}
 
-    @abstractmethod
-    def real_rows(self, backbone: Backbone, ids: list[int]) -> Tensor:
-        """What the virtual tokens would be if they were this text: `[len(ids), width]`."""
+    def facts(self) -> dict[str, Tensor]:
+        """Tensors of whole numbers that an artifact holds beside those that were trained."""
+        return {}
+
+    def matrix(self, named: Named) -> Tensor:
+        """All virtual tokens as one matrix `[P, width]`, each site's numbers in PEFT's order."""
+        return parts.matrix(self.parts(1), named)
+
+    def named(self, rows: Tensor) -> dict[str, Tensor]:
+        """The named tensors of a matrix `[P, width]`; the inverse of `matrix`."""
+        return parts.split(self.parts(rows.shape[0]), rows)
+
+    def prompt_of(self, rows: Tensor) -> Prompt | None:
+        """What the backbone takes, from a matrix `[P, width]`."""
+        return self.prompt(self.named(rows))
 
 
 def expect_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -15,13 +15,16 @@ the text has their ids already.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from foreword.backbone import Backbone, Prompt
-from foreword.injection.base import Injection, Part, expect_finite, expect_shapes
-from foreword.methods.axes import Site
+from foreword.backbone import Backbone, Geometry, Prompt
+from foreword.injection.base import Injection
+from foreword.layout import PositionRule
+from foreword.parts import EmbeddingsPart, Named
+from foreword.sites import Site
 
 
 class Embeddings(Injection):
@@ -30,56 +33,60 @@ class Embeddings(Injection):
     Args:
         backbone: reads them.
         sites: whose input they stand in: the encoder's, where there is one, if not given.
-        inside: whether the text has slots for them.
+        inside: whether they have columns of their own among the text, in a decoder, too.
+        between: whether these columns stand between source and target, and are not the text's.
     """
 
-    def __init__(
-        self, backbone: Backbone, sites: Sequence[Site] | None = None, *, inside: bool = False
-    ) -> None:
-        self.backbone, self.inside = backbone, inside
-        g = backbone.geometry
-        chosen = sites or ("decoder" if g.kind == "decoder" else "encoder",)
-        self.parts = tuple(Part(site, g.width) for site in chosen)
+    kind: ClassVar[str] = "embeddings"
 
-    def prompt(self, rows: Tensor) -> Prompt:
+    def __init__(
+        self,
+        backbone: Backbone,
+        sites: Sequence[Site] | None = None,
+        *,
+        inside: bool = False,
+        between: bool = False,
+    ) -> None:
+        self.backbone, self.inside, self.between = backbone, inside or between, between
+        main: Site = "decoder" if backbone.geometry.kind == "decoder" else "encoder"
+        self.chosen: tuple[Site, ...] = tuple(sites or (main,))
+
+    def parts(self, length: int) -> tuple[EmbeddingsPart, ...]:
+        """`<site>.embeddings` of each site."""
+        width = self.backbone.geometry.width
+        return tuple(EmbeddingsPart(site, length, width) for site in self.chosen)
+
+    def prompt(self, named: Named) -> Prompt:
         """Keys and values that a decoder computes for embeddings `[P, width]`; or the embeddings,
         those of one site after those of the other."""
+        rows = [named[f"{site}.embeddings"] for site in self.chosen]
         if self.backbone.geometry.kind == "decoder" and not self.inside:
-            return Prompt({"decoder": self.backbone.read_embeddings(rows)})
-        return Prompt(embeddings=torch.cat(self._shares(rows)))
+            return Prompt({"decoder": self.backbone.read_embeddings(rows[0])})
+        return Prompt(embeddings=torch.cat(rows))
 
     def columns(self, length: int) -> Mapping[Site, Sequence[int]]:
-        """Ids from the vocabulary's size on, except in a decoder, where they have no column, and
-        where the text has them."""
+        """Ids from the vocabulary's size on, except where the text has them, and in front of a
+        decoder's text, where they have no column."""
         g = self.backbone.geometry
+        if self.between:
+            return {"decoder": range(g.vocabulary, g.vocabulary + length)}
         if g.kind == "decoder" or self.inside:
             return {}
-        firsts = range(g.vocabulary, g.vocabulary + length * len(self.parts), max(1, length))
+        firsts = range(g.vocabulary, g.vocabulary + length * len(self.chosen), max(1, length))
         return {
-            part.site: range(first, first + length)
-            for part, first in zip(self.parts, firsts, strict=False)
+            site: range(first, first + length)
+            for site, first in zip(self.chosen, firsts, strict=False)
         }
 
-    def tensors(self, rows: Tensor) -> dict[str, Tensor]:
-        """`<site>.embeddings` `[P, width]`."""
-        return {
-            f"{part.site}.embeddings": share.contiguous()
-            for part, share in zip(self.parts, self._shares(rows), strict=True)
-        }
+    def position_rules(
+        self, geometry: Geometry, columns: Mapping[Site, Sequence[int]]
+    ) -> tuple[PositionRule, ...]:
+        """In a decoder they take positions as real tokens do."""
+        if geometry.kind == "decoder":
+            return ("shift",)
+        return super().position_rules(geometry, columns)
 
-    def rows(self, tensors: Mapping[str, Tensor], length: int) -> Tensor:
-        """`[P, width]` from the tensors of an artifact."""
-        names = [f"{part.site}.embeddings" for part in self.parts]
-        expect_shapes(
-            tensors,
-            {name: (length, part.width) for name, part in zip(names, self.parts, strict=True)},
-        )
-        expect_finite(tensors, names)
-        return torch.cat([tensors[name] for name in names], dim=1)
-
-    def real_rows(self, backbone: Backbone, ids: list[int]) -> Tensor:
+    def real(self, backbone: Backbone, ids: list[int]) -> dict[str, Tensor]:
         """The backbone's own embeddings of a text, the same at every site: `[len(ids), width]`."""
-        return backbone.embeddings(ids).repeat(1, len(self.parts))
-
-    def _shares(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(rows, [part.width for part in self.parts], dim=1)
+        rows = backbone.embeddings(ids)
+        return {f"{site}.embeddings": rows for site in self.chosen}

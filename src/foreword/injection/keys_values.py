@@ -7,118 +7,90 @@ and in the decoder's over the encoder (the authors' code for BART; P-Tuning v2 f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from foreword.backbone import Backbone, Geometry, Prompt, PromptKeyValues
-from foreword.errors import ArtifactError
-from foreword.injection.base import Injection, Part, expect_finite, expect_shapes
-from foreword.methods.axes import Site
+from foreword.injection.base import Injection
+from foreword.layout import PositionRule
+from foreword.parts import KeysValuesPart, Named
+from foreword.sites import Site
 
 
 class KeysValues(Injection):
-    """A row holds, site by site and layer by layer, a key and a value for every head.
-
-    At each site this is PEFT's order.
+    """Each site takes keys and values of P virtual tokens, in the layers chosen for it.
 
     Args:
         geometry: the backbone's.
         layers: by site, which layers carry virtual tokens; all of all sites if not given.
+        keeps_positions: whether positions may be kept and shifted though the backbone is told
+            none: all of an encoder-decoder's decoder carries a prefix, and nothing else does, so
+            that it can lie in its cache, from which positions are counted.
         dropout: on keys and values, in training steps alone.
     """
+
+    kind: ClassVar[str] = "keys_values"
 
     def __init__(
         self,
         geometry: Geometry,
         layers: Mapping[Site, Sequence[int]] | None = None,
         *,
+        keeps_positions: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        self.geometry = geometry
-        self.dropout = dropout
+        self.geometry, self.keeps_positions, self.dropout = geometry, keeps_positions, dropout
         every = {site: range(g.layers) for site, g in geometry.sites.items()}
         self.layers: dict[Site, tuple[int, ...]] = {
             site: tuple(chosen) for site, chosen in (layers or every).items()
         }
-        self.parts = tuple(
-            Part(site, len(chosen) * geometry.sites[site].layer_width)
-            for site, chosen in self.layers.items()
+
+    def parts(self, length: int) -> tuple[KeysValuesPart, ...]:
+        """`<site>.keys` and `<site>.values` of each site."""
+        sites = self.geometry.sites
+        return tuple(
+            KeysValuesPart(
+                site,
+                length,
+                layers,
+                sites[site].kv_heads,
+                sites[site].key_dim,
+                sites[site].value_dim,
+            )
+            for site, layers in self.layers.items()
         )
 
-    def prompt(self, rows: Tensor) -> Prompt:
-        """Keys and values of every site, from `[P, width]`."""
-        return Prompt(self._sites(rows))
-
-    def _sites(self, rows: Tensor) -> dict[Site, PromptKeyValues]:
-        shares = torch.split(rows, [part.width for part in self.parts], dim=1)
-        return {
-            part.site: self._site(part.site, share)
-            for part, share in zip(self.parts, shares, strict=True)
-        }
-
-    def _site(self, site: Site, rows: Tensor) -> PromptKeyValues:
-        g, layers = self.geometry.sites[site], self.layers[site]
-        widths = [g.kv_heads * g.key_dim, g.kv_heads * g.value_dim]
-        sides = torch.split(rows.view(-1, len(layers), sum(widths)), widths, dim=2)
-        keys, values = (
-            side.reshape(-1, len(layers), g.kv_heads, dim).transpose(0, 1)
-            for side, dim in zip(sides, (g.key_dim, g.value_dim), strict=True)
+    def prompt(self, named: Named) -> Prompt:
+        """Keys and values of every site."""
+        return Prompt(
+            {site: self._site(site, layers, named) for site, layers in self.layers.items()}
         )
+
+    def _site(self, site: Site, layers: tuple[int, ...], named: Named) -> PromptKeyValues:
+        keys, values = named[f"{site}.keys"], named[f"{site}.values"]
         # Whatever measures, decodes or folds has no gradient to give to the virtual tokens.
-        trained = torch.is_grad_enabled() and rows.requires_grad
+        trained = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
         return PromptKeyValues(keys, values, layers, dropout=self.dropout if trained else 0.0)
 
-    def tensors(self, rows: Tensor) -> dict[str, Tensor]:
-        """`<site>.keys` `[layers, P, kv_heads, key_dim]`, `<site>.values`
-        `[layers, P, kv_heads, value_dim]`, and `<site>.layers`."""
-        found: dict[str, Tensor] = {}
-        for site, tokens in self._sites(rows).items():
-            found |= {
-                f"{site}.keys": tokens.keys.contiguous(),
-                f"{site}.values": tokens.values.contiguous(),
-                f"{site}.layers": torch.tensor(tokens.layers),
-            }
-        return found
+    def position_rules(
+        self, geometry: Geometry, columns: Mapping[Site, Sequence[int]]
+    ) -> tuple[PositionRule, ...]:
+        """Both, too, where the prefix can lie in a cache."""
+        if geometry.kind != "decoder" and self.keeps_positions:
+            return ("keep", "shift")
+        return super().position_rules(geometry, columns)
 
-    def rows(self, tensors: Mapping[str, Tensor], length: int) -> Tensor:
-        """`[P, width]` from the tensors of an artifact."""
-        expected: dict[str, tuple[int, ...]] = {}
-        for site, layers in self.layers.items():
-            g = self.geometry.sites[site]
-            every = (len(layers), length, g.kv_heads)
-            expected |= {
-                f"{site}.keys": (*every, g.key_dim),
-                f"{site}.values": (*every, g.value_dim),
-                f"{site}.layers": (len(layers),),
-            }
-        expect_shapes(tensors, expected)
-        expect_finite(tensors, [name for name in expected if not name.endswith(".layers")])
-        for site, layers in self.layers.items():
-            stored = tensors[f"{site}.layers"].tolist()
-            if stored != list(layers):
-                raise ArtifactError(
-                    f"prompt.safetensors: {site}.layers is {stored}, expected {list(layers)}"
-                )
-        return self._join(
-            {site: (tensors[f"{site}.keys"], tensors[f"{site}.values"]) for site in self.layers}
-        )
+    def facts(self) -> dict[str, Tensor]:
+        """`<site>.layers`: the numbers of the layers."""
+        return {f"{site}.layers": torch.tensor(layers) for site, layers in self.layers.items()}
 
-    def real_rows(self, backbone: Backbone, ids: list[int]) -> Tensor:
+    def real(self, backbone: Backbone, ids: list[int]) -> dict[str, Tensor]:
         """The backbone's own keys and values for a text: the paper's "real words" start (7.4)."""
-        found = backbone.keys_values(ids)
-        return self._join(
-            {
-                site: (found[site][0][list(layers)], found[site][1][list(layers)])
-                for site, layers in self.layers.items()
-            }
-        )
-
-    def _join(self, sides: Mapping[Site, tuple[Tensor, Tensor]]) -> Tensor:
-        shares = [
-            torch.cat([side.flatten(2) for side in sides[part.site]], dim=2)
-            .transpose(0, 1)
-            .flatten(1)
-            for part in self.parts
-        ]
-        return torch.cat(shares, dim=1)
+        read = backbone.keys_values(ids)
+        named: dict[str, Tensor] = {}
+        for site, layers in self.layers.items():
+            keys, values = read[site]
+            named |= {f"{site}.keys": keys[list(layers)], f"{site}.values": values[list(layers)]}
+        return named

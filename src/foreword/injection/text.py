@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
 from foreword.backbone import Backbone, Prompt
 from foreword.errors import ArtifactError
 from foreword.injection.base import Injection
+from foreword.parts import Named, Part
 
 
 class Text(Injection):
-    """The injection of methods that train no virtual token; its rows have no width."""
+    """The injection of methods that train no virtual token: a prompt of no part."""
 
-    parts = ()
+    kind: ClassVar[str] = "text"
 
-    def prompt(self, rows: Tensor) -> Prompt | None:  # noqa: ARG002
+    def parts(self, length: int) -> tuple[Part, ...]:  # noqa: ARG002
+        """None."""
+        return ()
+
+    def prompt(self, named: Named) -> Prompt | None:  # noqa: ARG002
         """Nothing."""
         return None
 
-    def tensors(self, rows: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+    def stored(self, tensors: Named, length: int) -> dict[str, Tensor]:
         """Nothing."""
-        return {}
-
-    def rows(self, tensors: Mapping[str, Tensor], length: int) -> Tensor:
-        """An empty `[0, 0]`."""
         if tensors or length:
             raise ArtifactError(
                 f"prompt.safetensors: a text prompt stores no tensors, found {sorted(tensors)} "
                 f"and length {length}"
             )
-        return Tensor().reshape(0, 0)
+        return {}
 
-    def real_rows(self, backbone: Backbone, ids: list[int]) -> Tensor:  # noqa: ARG002
-        """An empty `[0, 0]`."""
-        return Tensor().reshape(0, 0)
+    def real(self, backbone: Backbone, ids: list[int]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Nothing."""
+        return {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import AnyDelta, BottleneckOptions, Bottlenecks
+from foreword.methods.axes import BottleneckOptions, Bottlenecks, DeltaSpec
 from foreword.methods.base import DeltaOptions, method
 
 
@@ -33,7 +33,6 @@ class Adapter(BottleneckOptions, DeltaOptions):
     name: Literal["adapter"]
 
     @property
-    def moves(self) -> AnyDelta:
+    def moves(self) -> DeltaSpec:
         """The adapters."""
-        chosen = {name: getattr(self, name) for name in BottleneckOptions.model_fields}
-        return Bottlenecks.model_validate(chosen)
+        return Bottlenecks.model_validate(self.fields_of(Bottlenecks))

@@ -6,15 +6,18 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from foreword.choices import Data
 from foreword.methods.axes import (
-    AnyDelta,
-    AnyReparameterization,
+    BeforeText,
     DeltaChoice,
+    DeltaSpec,
     Frozen,
-    Init,
-    Point,
+    InitSpec,
+    InjectionSpec,
+    PlacementSpec,
     Positions,
     RandomInit,
+    ReparameterizationSpec,
     Table,
+    Text,
 )
 from foreword.registry import Registry
 
@@ -22,24 +25,44 @@ from foreword.registry import Registry
 class MethodOptions(Data):
     """Base of all methods' options: the `method` section of a recipe.
 
-    `training_defaults` are the paper's settings for the `training` section; a recipe overrides
-    them.
+    The options are the method's point on the axes: each axis is asked for its choice by one of the
+    properties below, or by the field of that name.
+
+    Attributes:
+        enters: the injection; its options are the method's fields of the same names.
+        paper: where the method is from.
+        training_defaults: the paper's settings for the `training` section; a recipe overrides them.
     """
 
-    point: ClassVar[Point]
+    enters: ClassVar[type[InjectionSpec]]
     paper: ClassVar[str]
     training_defaults: ClassVar[dict[str, Any]] = {}
 
     name: str
     length: int
     positions: Literal["auto", "shift", "keep"]
-    reparameterization: AnyReparameterization
-    init: Init
+    reparameterization: ReparameterizationSpec
+    init: InitSpec
 
     @property
-    def moves(self) -> AnyDelta:
+    def injection(self) -> InjectionSpec:
+        """Where virtual tokens enter."""
+        return self.enters.model_validate(self.fields_of(self.enters))
+
+    @property
+    def stands(self) -> PlacementSpec:
+        """Where virtual tokens stand, unless the text has slots for them."""
+        return BeforeText()
+
+    @property
+    def moves(self) -> DeltaSpec:
         """What of the backbone's own weights moves."""
         return Frozen()
+
+    def fields_of(self, options: type[Data]) -> dict[str, Any]:
+        """The method's fields that other options have, too."""
+        names = options.model_fields.keys() & type(self).model_fields.keys()
+        return {name: getattr(self, name) for name in names}
 
 
 class PromptOptions(MethodOptions):
@@ -48,20 +71,24 @@ class PromptOptions(MethodOptions):
     delta: DeltaChoice = Frozen()
 
     @property
-    def moves(self) -> AnyDelta:
+    def moves(self) -> DeltaSpec:
         """What of the backbone's own weights moves."""
         return self.delta
 
 
-class DeltaOptions(MethodOptions):
-    """Base of the options of methods without a prompt, where the backbone alone moves."""
+class TextOptions(MethodOptions):
+    """Base of the options of methods without a prompt."""
 
-    point: ClassVar[Point] = Point("text")
+    enters: ClassVar[type[InjectionSpec]] = Text
 
     length: Literal[0] = 0
     positions: Positions = "auto"
     reparameterization: Table = Table()
     init: RandomInit = RandomInit()
+
+
+class DeltaOptions(TextOptions):
+    """Base of the options of methods where the backbone alone moves."""
 
 
 METHODS: Registry[type[MethodOptions]] = Registry("method", "foreword.methods")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import AnyDelta, Biases
+from foreword.methods.axes import Biases, DeltaSpec
 from foreword.methods.base import DeltaOptions, method
 
 
@@ -30,6 +30,6 @@ class BitFit(DeltaOptions):
     name: Literal["bitfit"]
 
     @property
-    def moves(self) -> AnyDelta:
+    def moves(self) -> DeltaSpec:
         """The biases."""
         return Biases()

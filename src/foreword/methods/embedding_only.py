@@ -12,12 +12,16 @@ from pydantic import Field
 
 from foreword.methods.axes import (
     MLP,
+    BeforeText,
+    BetweenTexts,
+    Embeddings,
+    InjectionSpec,
     InputSites,
     LabelsInit,
-    Point,
+    PlacementSpec,
     Positions,
     RandomInit,
-    Reparameterization,
+    RowsChoice,
     TextInit,
     UniformInit,
     VocabularyInit,
@@ -30,7 +34,7 @@ from foreword.methods.prefix_tuning import PrefixTuning
 class EmbeddingOnly(PromptOptions):
     """Options of the embedding-only ablation."""
 
-    point: ClassVar[Point] = Point("embeddings")
+    enters: ClassVar[type[InjectionSpec]] = Embeddings
     paper: ClassVar[str] = "Li & Liang 2021, section 7.2"
     training_defaults: ClassVar[dict[str, Any]] = PrefixTuning.training_defaults
 
@@ -41,8 +45,13 @@ class EmbeddingOnly(PromptOptions):
     )
     positions: Positions = "auto"
     sites: InputSites = None
-    reparameterization: Reparameterization = MLP()
+    reparameterization: RowsChoice = MLP()
     init: Annotated[
         RandomInit | UniformInit | VocabularyInit | TextInit | LabelsInit,
         Field(discriminator="kind"),
     ] = RandomInit()
+
+    @property
+    def stands(self) -> PlacementSpec:
+        """As `placement` says."""
+        return BetweenTexts() if self.placement == "infix" else BeforeText()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import AnyDelta, Full
+from foreword.methods.axes import DeltaSpec, Full
 from foreword.methods.base import DeltaOptions, method
 
 
@@ -31,6 +31,6 @@ class FineTuning(DeltaOptions):
     name: Literal["fine-tuning"]
 
     @property
-    def moves(self) -> AnyDelta:
+    def moves(self) -> DeltaSpec:
         """Every weight."""
         return Full()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import AnyDelta, TopLayers, TopOptions
+from foreword.methods.axes import DeltaSpec, TopLayers, TopOptions
 from foreword.methods.base import DeltaOptions, method
 
 
@@ -29,6 +29,6 @@ class FineTuningTop(TopOptions, DeltaOptions):
     name: Literal["fine-tuning-top"]
 
     @property
-    def moves(self) -> AnyDelta:
+    def moves(self) -> DeltaSpec:
         """The last layers."""
         return TopLayers(layers=self.layers)

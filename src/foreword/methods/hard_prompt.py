@@ -11,21 +11,15 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from foreword.methods.axes import Point, Positions, RandomInit, Table
-from foreword.methods.base import MethodOptions, method
+from foreword.methods.base import TextOptions, method
 
 
 @method
-class HardPrompt(MethodOptions):
+class HardPrompt(TextOptions):
     """Options of a hard prompt."""
 
-    point: ClassVar[Point] = Point("text")
     paper: ClassVar[str] = "Brown et al. 2020"
 
     name: Literal["hard-prompt"]
     shots: int = Field(0, ge=0, le=1024, description="training examples before the input")
     separator: str = Field("\n\n", description="what stands after each of them")
-    length: Literal[0] = 0
-    positions: Positions = "auto"
-    reparameterization: Table = Table()
-    init: RandomInit = RandomInit()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import Point, Positions, RandomInit, Table
-from foreword.methods.base import MethodOptions, method
+from foreword.methods.base import TextOptions, method
 
 
 @method
-class HeadOnly(MethodOptions):
+class HeadOnly(TextOptions):
     """Options of a head without a prompt."""
 
-    point: ClassVar[Point] = Point("text")
     paper: ClassVar[str] = "a linear probe"
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 3,
@@ -21,7 +19,3 @@ class HeadOnly(MethodOptions):
     }
 
     name: Literal["head-only"]
-    length: Literal[0] = 0
-    positions: Positions = "auto"
-    reparameterization: Table = Table()
-    init: RandomInit = RandomInit()

@@ -13,12 +13,15 @@ from pydantic import Field
 
 from foreword.methods.axes import (
     MLP,
+    BetweenTexts,
+    InjectionSpec,
+    KeysValues,
     KeysValuesInit,
-    Point,
+    PlacementSpec,
     Positions,
     PromptDropout,
     RandomInit,
-    Reparameterization,
+    RowsChoice,
 )
 from foreword.methods.base import PromptOptions, method
 from foreword.methods.prefix_tuning import PrefixTuning
@@ -28,7 +31,7 @@ from foreword.methods.prefix_tuning import PrefixTuning
 class InfixTuning(PromptOptions):
     """Options of infix-tuning."""
 
-    point: ClassVar[Point] = Point("keys_values")
+    enters: ClassVar[type[InjectionSpec]] = KeysValues
     paper: ClassVar[str] = "Li & Liang 2021, section 7.3"
     training_defaults: ClassVar[dict[str, Any]] = PrefixTuning.training_defaults
 
@@ -37,5 +40,10 @@ class InfixTuning(PromptOptions):
     placement: Literal["infix"] = "infix"
     positions: Positions = "auto"
     dropout: PromptDropout = 0.0
-    reparameterization: Reparameterization = MLP()
+    reparameterization: RowsChoice = MLP()
     init: KeysValuesInit = RandomInit()
+
+    @property
+    def stands(self) -> PlacementSpec:
+        """Between source and target."""
+        return BetweenTexts()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.axes import AnyDelta, LowRank, LowRankOptions
+from foreword.methods.axes import DeltaSpec, LowRank, LowRankOptions
 from foreword.methods.base import DeltaOptions, method
 
 
@@ -33,7 +33,6 @@ class LoRA(LowRankOptions, DeltaOptions):
     name: Literal["lora"]
 
     @property
-    def moves(self) -> AnyDelta:
+    def moves(self) -> DeltaSpec:
         """The low-rank updates."""
-        chosen = {name: getattr(self, name) for name in LowRankOptions.model_fields}
-        return LowRank.model_validate(chosen)
+        return LowRank.model_validate(self.fields_of(LowRank))

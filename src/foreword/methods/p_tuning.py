@@ -16,12 +16,13 @@ from pydantic import Field
 
 from foreword.methods.axes import (
     LSTM,
+    Embeddings,
+    InjectionSpec,
     InputSites,
     LabelsInit,
-    Point,
     Positions,
+    PTuningEncoder,
     RandomInit,
-    ReluMLP,
     TextInit,
     UniformInit,
     VocabularyInit,
@@ -33,7 +34,7 @@ from foreword.methods.base import PromptOptions, method
 class PTuning(PromptOptions):
     """Options of P-Tuning."""
 
-    point: ClassVar[Point] = Point("embeddings")
+    enters: ClassVar[type[InjectionSpec]] = Embeddings
     paper: ClassVar[str] = "Liu et al. 2021"
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
@@ -48,7 +49,7 @@ class PTuning(PromptOptions):
     length: int = Field(9, ge=1, le=4096, description="virtual tokens")
     positions: Positions = "auto"
     sites: InputSites = None
-    reparameterization: Annotated[LSTM | ReluMLP, Field(discriminator="kind")] = LSTM()
+    reparameterization: PTuningEncoder = LSTM()
     init: Annotated[
         RandomInit | UniformInit | VocabularyInit | TextInit | LabelsInit,
         Field(discriminator="kind"),

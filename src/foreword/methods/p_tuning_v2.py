@@ -19,12 +19,13 @@ from pydantic import Field
 from foreword.methods.axes import (
     AttentionSites,
     ChosenLayers,
+    InjectionSpec,
+    KeysValues,
     KeysValuesInit,
-    Point,
     Positions,
     PromptDropout,
     RandomInit,
-    Reparameterization,
+    RowsChoice,
     Table,
 )
 from foreword.methods.base import PromptOptions, method
@@ -34,7 +35,7 @@ from foreword.methods.base import PromptOptions, method
 class PTuningV2(PromptOptions):
     """Options of P-Tuning v2."""
 
-    point: ClassVar[Point] = Point("keys_values")
+    enters: ClassVar[type[InjectionSpec]] = KeysValues
     paper: ClassVar[str] = "Liu et al. 2022"
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 10,
@@ -50,5 +51,5 @@ class PTuningV2(PromptOptions):
     dropout: PromptDropout = 0.0
     sites: AttentionSites = None
     layers: ChosenLayers = None
-    reparameterization: Reparameterization = Table(std=1.0)
+    reparameterization: RowsChoice = Table(std=1.0)
     init: KeysValuesInit = RandomInit()

@@ -16,12 +16,13 @@ from foreword.methods.axes import (
     MLP,
     AttentionSites,
     ChosenLayers,
+    InjectionSpec,
+    KeysValues,
     KeysValuesInit,
-    Point,
     Positions,
     PromptDropout,
     RandomInit,
-    Reparameterization,
+    RowsChoice,
 )
 from foreword.methods.base import PromptOptions, method
 
@@ -30,7 +31,7 @@ from foreword.methods.base import PromptOptions, method
 class PrefixTuning(PromptOptions):
     """Options of prefix-tuning."""
 
-    point: ClassVar[Point] = Point("keys_values")
+    enters: ClassVar[type[InjectionSpec]] = KeysValues
     paper: ClassVar[str] = "Li & Liang 2021"
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 5,
@@ -48,5 +49,5 @@ class PrefixTuning(PromptOptions):
     dropout: PromptDropout = 0.0
     sites: AttentionSites = None
     layers: ChosenLayers = None
-    reparameterization: Reparameterization = MLP()
+    reparameterization: RowsChoice = MLP()
     init: KeysValuesInit = RandomInit()

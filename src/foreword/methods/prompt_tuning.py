@@ -14,12 +14,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from foreword.methods.axes import (
+    Embeddings,
     EmbeddingsInit,
+    InjectionSpec,
     InputSites,
     LabelsInit,
-    Point,
     Positions,
     Table,
+    TableOnly,
 )
 from foreword.methods.base import PromptOptions, method
 
@@ -28,7 +30,7 @@ from foreword.methods.base import PromptOptions, method
 class PromptTuning(PromptOptions):
     """Options of prompt tuning."""
 
-    point: ClassVar[Point] = Point("embeddings")
+    enters: ClassVar[type[InjectionSpec]] = Embeddings
     paper: ClassVar[str] = "Lester et al. 2021"
     training_defaults: ClassVar[dict[str, Any]] = {
         "steps": 30_000,
@@ -42,5 +44,5 @@ class PromptTuning(PromptOptions):
     length: int = Field(100, ge=1, le=4096, description="virtual tokens")
     positions: Positions = "auto"
     sites: InputSites = None
-    reparameterization: Table = Table()
+    reparameterization: TableOnly = Table()
     init: EmbeddingsInit = LabelsInit()

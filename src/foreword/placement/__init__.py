@@ -1,7 +1,15 @@
 """Where in the sequence virtual tokens stand."""
 
-from foreword.placement.in_text import InText
-from foreword.placement.infix import Infix
-from foreword.placement.prefix import Prefix
+from __future__ import annotations
 
-__all__ = ["InText", "Infix", "Prefix"]
+from typing import TYPE_CHECKING
+
+from foreword.lazily import names_of
+
+if TYPE_CHECKING:
+    from foreword.placement.in_text import InText as InText
+    from foreword.placement.infix import Infix as Infix
+    from foreword.placement.prefix import Prefix as Prefix
+
+_HOMES = {"InText": "in_text", "Infix": "infix", "Prefix": "prefix"}
+__getattr__ = names_of(__name__, _HOMES)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from foreword.placement.prefix import Prefix
 
 
 class InText(Prefix):
     """P virtual tokens wherever the text has their ids: nothing stands before it."""
+
+    kind: ClassVar[str] = "in_text"
 
     @property
     def outside(self) -> int:

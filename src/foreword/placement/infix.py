@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -21,6 +22,8 @@ class Infix(Prefix):
     The part before the virtual tokens is laid out apart, as `Layout.before`. Padding is at the two
     ends of a row: no column lies idle between its tokens.
     """
+
+    kind: ClassVar[str] = "infix"
 
     def layout(
         self,

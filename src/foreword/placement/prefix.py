@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from foreword.layout import Layout, PositionRule, Side
-from foreword.methods.axes import Site
+from foreword.sites import Site
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Prefix:
             row as the target.
         first_position: the id of the backbone's first position.
     """
+
+    kind: ClassVar[str] = "prefix"
 
     length: int
     positions: PositionRule = "shift"

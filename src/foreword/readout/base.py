@@ -13,7 +13,13 @@ from foreword.backbone import Backbone, Call, way
 
 
 class Readout(nn.Module):
-    """Reads the answer off a backbone; what it trains for that is its own."""
+    """Reads the answer off a backbone; what it trains for that is its own.
+
+    Attributes:
+        kind: the name by which artifacts call it.
+    """
+
+    kind: ClassVar[str]
 
     @abstractmethod
     def loss(self, backbone: Backbone, call: Call) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from foreword.backbone import Backbone, Call, Decoding, Tokens, generate
@@ -10,6 +12,8 @@ from foreword.readout.base import Readout
 
 class Generation(Readout):
     """Trained on the log-likelihood of the target tokens, read by decoding."""
+
+    kind: ClassVar[str] = "generation"
 
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood, in nats, of each target token: `[N]`."""

@@ -6,6 +6,8 @@ Which states it reads, the layout marks, so virtual tokens, padding and truncati
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -74,6 +76,8 @@ class SequenceHead(Head):
             multiplied by its square (Hinton et al. 2015, section 2).
     """
 
+    kind: ClassVar[str] = "sequence_head"
+
     temperature: float = 1.0
 
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
@@ -103,6 +107,8 @@ class SequenceHead(Head):
 class TokenHead(Head):
     """One label for each marked token: a word's first."""
 
+    kind: ClassVar[str] = "token_head"
+
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood of each token's label: `[N]`."""
         logits = self.logits(self.taken(backbone, call))
@@ -120,6 +126,8 @@ class SpanHead(Head):
     A row's two labels are the ordinals of its first and last token among the marked ones. The first
     marked token stands for "no answer here".
     """
+
+    kind: ClassVar[str] = "span_head"
 
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood of each row's begin and end: `[2 B]`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,8 @@ class Verbalizer(Blank):
             always takes them all at once, as PET does.
         calibrated: whether a prior is kept.
     """
+
+    kind: ClassVar[str] = "verbalizer"
 
     prior: Tensor | None
     beside: Callable[[Prompt | None], Tensor] | None = None
@@ -227,6 +229,8 @@ class Verbalizer(Blank):
 
 class AnyWord(Blank):
     """The most probable of all words of one token: what LAMA asks (Petroni et al. 2019)."""
+
+    kind: ClassVar[str] = "any_word"
 
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood of each row's word: `[B]`."""

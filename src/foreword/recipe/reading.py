@@ -132,8 +132,9 @@ def _or_plain(node: dict[str, Any], field: FieldInfo, key: str) -> dict[str, Any
     mapping = node.get("discriminator", {}).get("mapping")
     texts = list(mapping) if mapping else [getattr(field.default, key)]
     alone = TypeAdapter[Any](Annotated[field.annotation, *field.metadata, field])  # type: ignore[arg-type]
-    whole = {name: node[name] for name in ("oneOf", "discriminator", "$ref") if name in node}
-    rest = {name: value for name, value in node.items() if name not in whole}
+    apart = ("default", "description", "title") if mapping else ("default",)
+    rest = {name: node[name] for name in apart if name in node}
+    whole = {name: value for name, value in node.items() if name not in rest}
     return {"anyOf": [whole, {"enum": [t for t in texts if _valid(alone, {key: t})]}], **rest}
 
 

@@ -449,7 +449,7 @@ def types_rule(dtype: Any, precision: Any) -> str | None:
 def pooling_rule(pooling: Any, method: Any) -> str | None:
     """What is wrong with a head that reads a virtual token of this method, if anything."""
     known = METHODS.get(method) if isinstance(method, str) else None
-    if pooling != "prompt" or known is None or known.point.injection == "embeddings":
+    if pooling != "prompt" or known is None or known.enters.has_slots:
         return None
     return (
         f"task.head.pooling: `prompt` reads a virtual token in an encoder's input, where {method} "
@@ -718,7 +718,7 @@ class Recipe(Data):
 def _has_slots(method: Any) -> bool:
     """Whether a method's virtual tokens can stand in the text."""
     known = METHODS.get(method) if isinstance(method, str) else None
-    return known is not None and known.point.injection == "embeddings"
+    return known is not None and known.enters.has_slots
 
 
 def _spell_out(path: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What every reparameterization can do."""
+"""What every reparameterization can do, and what makes the rows of one part."""
 
 from __future__ import annotations
 
@@ -8,9 +8,29 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from foreword.parts import Named
+
 
 class Reparameterization(nn.Module):
-    """Makes the P virtual tokens from its parameters, once per step and not once per row."""
+    """Makes a prompt's named tensors from its parameters, once per step and not once per row."""
+
+    @abstractmethod
+    def forward(self) -> dict[str, Tensor]:
+        """The tensors that the injection asked for, by name."""
+
+    @abstractmethod
+    def fit(self, named: Named) -> float:
+        """Set the parameters so that `forward` gives these tensors, as well as it can.
+
+        Tensors that are not virtual tokens may be left out; they then stay as they are.
+
+        Returns:
+            The mean squared error that is left, over the virtual tokens.
+        """
+
+
+class Rows(nn.Module):
+    """Makes the P virtual tokens of one part."""
 
     @abstractmethod
     def forward(self) -> Tensor:
@@ -26,14 +46,14 @@ class Reparameterization(nn.Module):
 
 
 def fit_by_adam(
-    reparam: Reparameterization,
+    maker: Rows,
     rows: Tensor,
     parameters: Iterable[nn.Parameter],
     *,
     steps: int,
     learning_rate: float,
 ) -> float:
-    """Train some of a reparameterization's parameters towards `rows` `[P, width]`.
+    """Train some of a maker's parameters towards `rows` `[P, width]`.
 
     Adam on the squared error, as the authors of Prefix-Tuning do it (Li & Liang 2021, 7.4); no
     gradient is left behind.
@@ -46,9 +66,9 @@ def fit_by_adam(
     with torch.enable_grad():
         for _ in range(steps):
             optimizer.zero_grad()
-            loss = nn.functional.mse_loss(reparam(), rows)
+            loss = nn.functional.mse_loss(maker(), rows)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     with torch.no_grad():
-        reparam.zero_grad(set_to_none=True)
-        return nn.functional.mse_loss(reparam(), rows).item()
+        maker.zero_grad(set_to_none=True)
+        return nn.functional.mse_loss(maker(), rows).item()

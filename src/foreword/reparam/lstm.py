@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from foreword.reparam.base import Reparameterization, fit_by_adam
+from foreword.reparam.base import Rows, fit_by_adam
 
 
 def lstm_head(d: int, hidden: int, layers: int, dropout: float) -> nn.LSTM:
@@ -35,7 +35,7 @@ def relu_mlp_head(d: int, hidden: int, width: int) -> nn.Sequential:
     )
 
 
-class _Encoder(Reparameterization):
+class _Encoder(Rows):
     """A table `[P, d]` and a network that makes `[P, width]` of it."""
 
     def __init__(self, length: int, d: int, fit_steps: int, fit_learning_rate: float) -> None:

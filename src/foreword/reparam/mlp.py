@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from foreword.reparam.base import Reparameterization, fit_by_adam
+from foreword.reparam.base import Rows, fit_by_adam
 
 
-class MLP(Reparameterization):
+class MLP(Rows):
     """A table `[P, d]` through `Linear(d, hidden)`, tanh, `Linear(hidden, width)`.
 
     Args:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from foreword.reparam.base import Reparameterization
+from foreword.reparam.base import Rows
 
 
-class Table(Reparameterization):
+class Table(Rows):
     """A plain `[P, width]` parameter.
 
     Args:

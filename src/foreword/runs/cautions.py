@@ -133,8 +133,7 @@ def _by_rate(spec: TrainingSpec, recipe: Recipe) -> Iterator[tuple[str, float, W
     wants, where they are known."""
     method: MethodOptions = recipe.method
     if method.length:
-        embedded = METHODS[method.name].point.injection == "embeddings"
-        kinds = EMBEDDINGS if embedded else KEYS_VALUES
+        kinds = EMBEDDINGS if method.enters.has_slots else KEYS_VALUES
         yield "learning_rate", spec.learning_rate, kinds.get(method.reparameterization.kind)
     if method.moves.kind != "none":
         own = spec.delta_learning_rate

@@ -111,7 +111,7 @@ def _shots(recipe: Recipe) -> int:
 
 
 def _is_still(method: MethodOptions) -> bool:
-    return method.point.injection == "text" and method.moves.kind == "none"
+    return not method.enters.trains and method.moves.kind == "none"
 
 
 def read_examples(recipe: Recipe) -> RunExamples:

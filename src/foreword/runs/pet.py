@@ -26,6 +26,7 @@ from torch import Tensor
 from foreword import files, opening
 from foreword.artifact import load_model
 from foreword.backbone import Backbone
+from foreword.compose import compose
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.evaluation import tell
 from foreword.layout import Pair
@@ -36,7 +37,7 @@ from foreword.recipe import Recipe, parse_recipe
 from foreword.runs.data import RunExamples
 from foreword.tasks import Example, Template
 from foreword.text import TextTask
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 from foreword.understanding import Answered, Classification, Cloze, task_of
 
 FOLDER, SAID, ENSEMBLE = "patterns", "said.safetensors", "ensemble.json"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
+from foreword.compose import compose
 from foreword.errors import RecipeError
 from foreword.manifest import TaskId, said_of_trained
 from foreword.progress import Progress
@@ -15,7 +16,7 @@ from foreword.recipe import Recipe, types_rule, written_input
 from foreword.runs.cautions import cautions
 from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
 from foreword.text import TextTask
-from foreword.tuned import TunedModel, compose
+from foreword.tuned import TunedModel
 from foreword.understanding import Classification, Cloze, HeadTask, soft_slots, task_of
 
 
