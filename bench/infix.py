@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     planned = training.plan(pairs, options.batch_size, options.steps, options.seed)
     rounds = list(islice(planned, options.rounds))
     used = {i for one in rounds for rows in one.sorted for i in rows}
-    backbone = training._backbone(random_gpt2(options.shape, options.seed).to(device))
+    backbone = training.as_backbone(random_gpt2(options.shape, options.seed).to(device))
     size = 0
     steps: dict[str, Callable[[list[int]], float]] = {}
     common: dict[str, Any] = {"length": options.length, "reparameterization": Table()}
@@ -136,8 +136,8 @@ def step_of(
     )
 
     def step(rows: list[int]) -> float:
-        loss, _ = _one_step(wrapped, model, pairs, [rows], spec, hardware, optimizer)
-        return loss
+        losses, _ = _one_step(wrapped, model, pairs, [rows], spec, hardware, optimizer)
+        return losses["loss"]
 
     return step, model.sources.size if model.sources else 0
 

@@ -241,7 +241,7 @@ def make_variants(
     }
     floor = Floor(_same_weights(weights), layouts)
     strict = Floor(with_one_gelu_kernel(_same_weights(weights)), layouts)
-    backbone = _backbone(_same_weights(weights))
+    backbone = as_backbone(_same_weights(weights))
     # Accelerate's precision is the whole process's: float32 models are prepared before bfloat16's.
     ours = {
         "MLP": ours_step(backbone, pairs, options, MLP(hidden=HIDDEN), "float32"),
@@ -288,8 +288,8 @@ def ours_step(
     )
 
     def step(rows: list[int]) -> float:
-        loss, _ = _one_step(wrapped, model, pairs, [rows], spec, hardware, optimizer)
-        return loss
+        losses, _ = _one_step(wrapped, model, pairs, [rows], spec, hardware, optimizer)
+        return losses["loss"]
 
     return step
 
@@ -344,7 +344,7 @@ def _same_weights(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in kept})
 
 
-def _backbone(model: GPT2LMHeadModel) -> Backbone:
+def as_backbone(model: GPT2LMHeadModel) -> Backbone:
     """The model as foreword takes it; no text is read, so its tokenizer knows one word."""
     end = "<|endoftext|>"
     words = Tokenizer(WordLevel({end: 0}, unk_token=end))

@@ -119,7 +119,7 @@ def test_what_is_kept_changes_no_loss(infix: ModuleType, training: ModuleType) -
     losses = []
     for kept in ([], [pairs[i].source for i in rows]):
         torch.manual_seed(0)
-        backbone = training._backbone(infix.random_gpt2("tiny", 0))
+        backbone = training.as_backbone(infix.random_gpt2("tiny", 0))
         method = infix.InfixTuning(name="infix-tuning", length=3, reparameterization=infix.Table())
         step, size = infix.step_of(backbone, pairs, method, len(rows), kept)
         assert (size > 0) == bool(kept)

@@ -3,7 +3,7 @@
 from foreword.evaluation.evaluate import Report, decode, evaluate, fit_inputs
 from foreword.evaluation.heads import Asking, tell, tell_rows
 from foreword.evaluation.metrics import METRICS, Metric
-from foreword.evaluation.writing import Writing, decode_rows
+from foreword.evaluation.writing import Writing, decode_rows, write_rows
 
 __all__ = [
     "METRICS",
@@ -17,4 +17,5 @@ __all__ = [
     "fit_inputs",
     "tell",
     "tell_rows",
+    "write_rows",
 ]

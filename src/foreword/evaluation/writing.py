@@ -35,14 +35,28 @@ class Writing:
         return self.model.readout
 
 
-@torch.no_grad()
 def decode_rows(
     rows: Sequence[Writing],
     *,
     batch_size: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """The answers, in the order of the rows.
+    """The answers as texts, in the order of the rows; see `write_rows`."""
+    new = write_rows(rows, batch_size=batch_size, advance=advance)
+    return [
+        row.readout.text(row.model.backbone.tokens, ids, row.how.stop)
+        for row, ids in zip(rows, new, strict=True)
+    ]
+
+
+@torch.no_grad()
+def write_rows(
+    rows: Sequence[Writing],
+    *,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[list[int]]:
+    """The answers as tokens, in the order of the rows, end tokens left off.
 
     A greedy answer does not depend on the others of its batch, but where two tokens are equally
     likely; a drawn one depends on its own seed.
@@ -95,7 +109,7 @@ def decode_rows(
             written = generate(backbone, call, how, rows[own[0]].seed)
             new.update(zip(own, written, strict=True))
             advance(len(own))
-    return [row.readout.text(backbone.tokens, new[i], row.how.stop) for i, row in enumerate(rows)]
+    return [new[i] for i in range(len(rows))]
 
 
 def _columns(
