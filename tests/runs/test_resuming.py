@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -490,6 +491,7 @@ def test_two_processes_go_on_together(tmp_path: Path, launch: Callable[..., Any]
     log = tmp_path / "stopped" / "run" / "log.jsonl"
     while not log.exists() or log.read_bytes().count(b"\n") < 5:
         assert stopped.poll() is None
+        time.sleep(0.02)  # the processes that are waited for need the processors
     stopped.terminate()
     assert stopped.wait(60) != 0
     saved = newest(log.parent)
