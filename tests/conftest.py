@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from foreword.backbone import Backbone, Prompt, Tokens, bundled_backbones, load_backbone
 from foreword.layout import Layout, PositionRule
 from foreword.tuned import TunedModel
+
+# One thread for a process, and for those that tests start: more of them than free processors wait
+# for each other by spinning, which doubles what a test takes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VOCABULARY = 8192
