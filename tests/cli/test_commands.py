@@ -162,11 +162,12 @@ def test_train_refuses_bad_data(
 
 def test_a_failed_run_ends_with_status_1(foreword: Command) -> None:
     done = foreword(
-        "train", QUICKSTART, "--device", "cpu", *small("training.learning_rate=1e30"), "--out", "o"
+        *("train", QUICKSTART, "--device", "cpu", "--out", "o"),
+        *small("training.learning_rate=1e3", "training.weight_decay=1e3", "training.steps=30"),
     )
     assert done.status == 1
     assert done.out == ""
-    message = r"^foreword: the (development )?loss became (nan|inf) at step [12]"
+    message = r"^foreword: the (development )?loss became (nan|inf) at step \d+"
     assert re.search(message, done.err, re.M)
 
 
@@ -242,7 +243,10 @@ def test_generate_refuses_bad_input(
     [
         ([], "give inputs with --text"),
         (["--input", "none.txt"], "none.txt: no such file"),
-        (["--text", "x", "--temperature", 0], "decoding.temperature: must be more than 0, found 0"),
+        (
+            ["--text", "x", "--temperature", 0],
+            "decoding.temperature: must be at least 0.001, found 0",
+        ),
         (["--text", "x", "--top-p", 0], "decoding.top_p: must be more than 0"),
         (["--text", "x", "--stop", ""], "decoding.stop: a stop word must not be empty"),
         (["--text", "x", "--max-new-tokens", 0], "--max-new-tokens"),
