@@ -53,7 +53,8 @@ def test_what_is_chosen_is_trained_and_nothing_else(options, layers) -> None:
 def test_every_site_has_an_mlp_of_its_own() -> None:
     model = prefix(backbone_of("t5"), reparameterization=MLP(hidden=8))
     heads = {name.split(".")[2] for name, _ in model.named_parameters()}
-    assert heads == {"encoder", "decoder", "cross"}
+    sites = ("encoder", "decoder", "cross")
+    assert heads == {f"{site}/keys_values" for site in sites}
 
 
 def test_embeddings_stand_in_the_encoder_unless_told() -> None:
