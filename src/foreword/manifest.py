@@ -23,6 +23,7 @@ from foreword.methods import METHODS, MethodChoice
 from foreword.recipe import DecodingSpec, HeadSpec, InputSpec, VerbalizerSpec, written_input
 from foreword.recipe.problems import explain
 from foreword.run_files import holds_run, how_to_go_on, is_finished
+from foreword.tasks import fields_asked
 
 FORMAT = "1.1"
 MANIFEST, TENSORS, CARD = "foreword.json", "prompt.safetensors", "README.md"
@@ -109,6 +110,12 @@ class TaskId(_Part):
     def columns(self) -> dict[str, Any]:
         """What `foreword.tasks.read_data` is told of a file, beside its path and format."""
         return {name: getattr(self, name) for name in names.COLUMNS}
+
+    def inputs(self) -> tuple[str, ...] | None:
+        """The fields that the templates name; None where words, or a context, are what is read."""
+        if self.answer in ("tags", "span"):
+            return None
+        return fields_asked(written_input(self.input), self.second, self.target)
 
 
 class Manifest(_Part):

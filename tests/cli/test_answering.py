@@ -83,6 +83,12 @@ def test_fields_that_hold_no_text(
     refused(foreword("predict", labelled / "run", "--input", "x.jsonl"), said)
 
 
+def test_fields_that_hold_no_text_are_named_by_evaluate(foreword: Command, run: Run) -> None:
+    Path("x.jsonl").write_text('{"record": null, "references": "a", "seen": 1}\n', "utf-8")
+    done = foreword("evaluate", run.artifact, "--data", "x.jsonl")
+    refused(done, "x.jsonl, line 1, field 'record': is null; expected a text")
+
+
 def test_bytes_that_are_no_text(foreword: Command, labelled: Path) -> None:
     done = foreword("predict", labelled / "run", "--text", "a\udcff")
     refused(done, "--text 1: is no text that can be read: it holds half a character ('\\udcff')")

@@ -158,7 +158,11 @@ def evaluate(
     if references is not None:
         columns["references"] = references
     examples = read_examples(
-        data, format or _format_of(data, task.format), encoding=encoding, **columns
+        data,
+        format or _format_of(data, task.format),
+        encoding=encoding,
+        inputs=task.inputs(),
+        **columns,
     )[:limit]
     prompt = _load(artifact, on)
     progress = progress_for_terminal()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,9 +19,9 @@ from foreword.tasks import (
     Reading,
     bare_name,
     few_shot,
+    fields_asked,
     hold_out,
     merged,
-    parse_input,
     source_sha256,
     take_census,
 )
@@ -312,14 +312,11 @@ def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
     task = recipe.task
     if task.answer in ("tags", "span"):
         return None
-    slots: Callable[[Any], tuple[str, ...]] = lambda template: template.slots  # noqa: E731
-    second = () if task.second is None else slots(Template.parse(task.second))
-    target = tuple(name for name in slots(Template.parse(task.target)) if name != "reference")
     patterns = recipe.method.patterns if isinstance(recipe.method, PET) else ()
     written = (text for pattern in patterns for text in pattern.texts)
     asked = (slot for text in written for slot in Template.parse(text).slots)
-    named = (*slots(parse_input(written_input(task.input))), *second, *target, *asked)
-    return tuple(dict.fromkeys(named))
+    named = fields_asked(written_input(task.input), task.second, task.target)
+    return tuple(dict.fromkeys((*named, *asked)))
 
 
 def _too_few(known: Sequence[str], used: Sequence[str], limits: Limits) -> str:

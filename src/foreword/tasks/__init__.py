@@ -1,7 +1,7 @@
 """What is asked of the backbone: examples, templates, and readers of data files. No torch."""
 
 from foreword.tasks.census import Census, take_census
-from foreword.tasks.chat import Chat, parse_input
+from foreword.tasks.chat import Chat, fields_asked, parse_input
 from foreword.tasks.example import Example, Field, Span, linearise
 from foreword.tasks.holding_out import few_shot, hold_out
 from foreword.tasks.readers import Reading, merged, read_data, read_examples
@@ -19,6 +19,7 @@ __all__ = [
     "Template",
     "bare_name",
     "few_shot",
+    "fields_asked",
     "hold_out",
     "linearise",
     "merged",

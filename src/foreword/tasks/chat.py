@@ -67,6 +67,19 @@ class Chat:
         ]
 
 
+def fields_asked(
+    input: str | list[dict[str, str]], second: str | None, target: str
+) -> tuple[str, ...]:
+    """The fields that a task's templates name, each once; `reference` is none.
+
+    Raises:
+        TemplateError: a template does not parse.
+    """
+    others = (Template.parse(text).slots for text in (second, target) if text is not None)
+    named = (*parse_input(input).slots, *(slot for slots in others for slot in slots))
+    return tuple(dict.fromkeys(name for name in named if name != "reference"))
+
+
 def parse_input(written: str | Sequence[Mapping[str, str]]) -> Template | Chat:
     """A recipe's `task.input`: a text with slots, or messages of such texts."""
     return Template.parse(written) if isinstance(written, str) else Chat.parse(written)
