@@ -17,13 +17,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from foreword.backbone import (
-    attention,
-    checkpointing,
     copying,
     devices,
     geometry,
     hashing,
-    sublayers,
 )
 from foreword.backbone import quantization as quantized
 from foreword.backbone.activations import fuse_activations
@@ -33,10 +30,10 @@ from foreword.backbone.carrying import ARGUMENT, looking_up, reading_at
 from foreword.backbone.families import COUNT_THE_MASK, refuse_known
 from foreword.backbone.geometry import Geometry
 from foreword.backbone.key_values import Past, PromptKeyValues
+from foreword.backbone.moving import Moving
 from foreword.backbone.prompt import Prompt, Recorder, stack
 from foreword.backbone.quantization import Quantization
-from foreword.backbone.silence import quiet
-from foreword.backbone.sublayers import Ending
+from foreword.backbone.reach import reach
 from foreword.backbone.tokens import BosRule, Tokens
 from foreword.errors import BackboneError
 from foreword.layout import Layout
@@ -44,7 +41,7 @@ from foreword.sites import Site
 
 
 @dataclass(frozen=True, eq=False)
-class Backbone:
+class Backbone(Moving):
     """A frozen model with its token rule and its identity; see `load_backbone` and `wrap`.
 
     Attributes:
@@ -98,7 +95,7 @@ class Backbone:
         if quantization is not None:
             quantized.keep_gradients(model)
         kind = geometry.kind_of(model)
-        measured, used = _reach(model, kind, attention)
+        measured, used = reach(model, kind, attention)
         found = cls(
             model,
             replace(tokens, encodes=kind != "decoder", virtual=measured.vocabulary),
@@ -144,6 +141,14 @@ class Backbone:
             )
         leading = self.tokens.leading
         return leading if leading[:1] == (start,) else (int(start), *leading)
+
+    def copied(self, moving: Collection[str] = ()) -> Backbone:
+        """The same backbone in modules of its own, around the same weights.
+
+        Args:
+            moving: names of parameters that are copied, to be trained.
+        """
+        return replace(self, model=copying.copied(self.model, moving))
 
     def with_bos(self, bos: BosRule) -> Backbone:
         """The same model under another rule for the beginning token."""
@@ -284,100 +289,6 @@ class Backbone:
         )
         return list(tables)
 
-    def recomputing(self, on: bool = True) -> AbstractContextManager[None]:
-        """Gradient checkpointing of forward passes while it lasts; nothing if it is not `on`.
-
-        Raises:
-            BackboneError: the family cannot do it.
-        """
-        return checkpointing.recomputing(self.model) if on else nullcontext()
-
-    @cached_property
-    def parameters(self) -> int:
-        """How many numbers the model is made of, tied ones counted once."""
-        return int(self.model.num_parameters())
-
-    def copied(self, moving: Collection[str] = ()) -> Backbone:
-        """The same backbone in modules of its own, around the same weights.
-
-        Args:
-            moving: names of parameters that are copied, to be trained.
-        """
-        return replace(self, model=copying.copied(self.model, moving))
-
-    def movable(self, *, head: bool) -> dict[str, nn.Parameter]:
-        """The parameters that an answer depends on, by name, tied ones once.
-
-        Args:
-            head: whether a head reads the last states, so that neither the language-model head nor
-                a pooler has a part in it.
-        """
-        if not head:
-            return dict(self.model.named_parameters())
-        body = self.model.base_model
-        pooler = getattr(body, "pooler", None)
-        unread = set() if pooler is None else {id(p) for p in pooler.parameters()}
-        read = {id(p) for p in body.parameters()} - unread
-        return {name: p for name, p in self.model.named_parameters() if id(p) in read}
-
-    def endings(self) -> list[Ending]:
-        """The linear layers that end the sub-layers of all layers.
-
-        Raises:
-            BackboneError: they cannot be told.
-        """
-        return sublayers.endings(self.model, self.geometry)
-
-    def last_layers(self, count: int) -> list[nn.Module]:
-        """The last layers of a model's only stack, or of its decoder's.
-
-        Raises:
-            BackboneError: there are not as many, or they are no modules of their own.
-        """
-        stack = sublayers.layers_of(self.model, self.geometry)[-1]
-        if count > len(stack):
-            raise BackboneError(
-                f"method.layers: {count} layers are to move, but '{self.name}' has {len(stack)}"
-            )
-        return list(stack)[-count:]
-
-    def check_movable(self) -> None:
-        """Make sure that the model can be copied, and its own weights trained.
-
-        Raises:
-            BackboneError: they are quantised, or lie in several places.
-        """
-        if self.quantization is not None:
-            raise BackboneError(
-                "backbone.quantization: quantised weights do not move, and nothing that moves is "
-                "put among them here (LoRA, adapters); leave it out, or train a prompt alone"
-            )
-        if devices.is_spread(self.model):
-            raise BackboneError(
-                "backbone.device_map: weights in several places are not trained here; leave it out "
-                "to train the backbone itself"
-            )
-
-    def check_trainable(self, *, recomputing: bool = False) -> None:
-        """Make sure that gradients reach a prompt, and that they can be had as wished.
-
-        Args:
-            recomputing: whether gradient checkpointing is wished for.
-
-        Raises:
-            BackboneError: its attention or a quantised layer gives no gradients, or its layers
-                cannot be recomputed.
-        """
-        if self.attention == "flex" and self.device.type == "cpu":
-            raise BackboneError(
-                "backbone.attention: 'flex' has no backward pass on a CPU, so it trains no prompt "
-                "there; leave it at auto"
-            )
-        if recomputing:
-            checkpointing.layers_of(self.model)
-        if self.quantization is not None:
-            quantized.check_gradients(self.model, self.quantization)
-
     def keys_values(self, ids: list[int]) -> dict[Site, tuple[Tensor, Tensor]]:
         """The model's own keys and values for a text, by site: `[layers, T, kv_heads, …_dim]`.
 
@@ -479,40 +390,3 @@ class Backbone:
             "the logits after a text, and after its keys",
             rounded=self.quantization is not None,
         )
-
-
-def _reach(
-    model: PreTrainedModel, kind: geometry.Kind, how: Attention | None
-) -> tuple[Geometry, Attention | Literal["own"]]:
-    """Route a model's attention through ours, or find that its cache has to do."""
-    attention.register()
-    own = model.config._attn_implementation
-    sites: dict[Site, geometry.SiteGeometry] = {}
-    # Families with soft caps or sinks raise under sdpa; as plain matrix products they work.
-    choices: tuple[Attention, ...] = (how,) if how else ("sdpa", "eager")
-    for choice in choices:
-        reason = "its attention does not go through transformers' attention interface"
-        with quiet():
-            try:
-                model.set_attn_implementation(attention.implementation(choice))
-            except (RuntimeError, ValueError) as error:
-                reason = str(error).split(". ")[0]
-            else:
-                try:
-                    sites = geometry.trace(model, kind)
-                except geometry.FAILURES as error:
-                    reason = f"its forward pass fails ({geometry.first_line(error)})"
-            if sites:
-                return geometry.measure(model, kind, sites, "interface"), choice
-            model.set_attn_implementation(own)
-    if how is not None:
-        raise BackboneError(
-            f"backbone.attention: family '{model.config.model_type}' cannot use '{how}': {reason}; "
-            "leave it at auto"
-        )
-    if kind == "decoder":
-        sites = geometry.cached_sites(model)
-    if not sites:
-        geometry.check_runs(model, kind)
-        geometry.refuse(model, reason)
-    return geometry.measure(model, kind, sites, "cache"), "own"
