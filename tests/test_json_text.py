@@ -92,7 +92,7 @@ def test_nested_data_from_python() -> None:
         parse_recipe({"version": 1, "name": nested(2000)})
     with pytest.raises(BackboneError, match="nested more than 64 deep"):
         plain({"quant_method": "x", "deep": nested(2000)})
-    with pytest.raises(ValueError, match=r"nested (more than 64 deep|too deeply)"):
+    with pytest.raises(ValueError, match="nested more than 64 deep"):
         parse_yaml("[" * 100 + "]" * 100)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 DEEPEST = 64
 """How many lists and objects may stand inside each other; nothing real comes near it."""
-_TOO_DEEP = f"it is nested more than {DEEPEST} deep"
+TOO_DEEP = f"it is nested more than {DEEPEST} deep"
 
 
 def parse_json(
@@ -29,7 +29,7 @@ def parse_json(
     try:
         value = json.loads(text, object_pairs_hook=object_pairs_hook)
     except RecursionError as error:
-        raise ValueError(_TOO_DEEP) from error
+        raise ValueError(TOO_DEEP) from error
     check_depth(value)
     return value
 
@@ -47,7 +47,7 @@ def check_depth(value: Any) -> None:
         if not isinstance(here, Mapping | list | tuple) or seen.get(id(here), 0) >= depth:
             continue
         if depth > DEEPEST:
-            raise ValueError(_TOO_DEEP)
+            raise ValueError(TOO_DEEP)
         seen[id(here)] = depth
         inner = here.values() if isinstance(here, Mapping) else here
         waiting += [(one, depth + 1) for one in inner]

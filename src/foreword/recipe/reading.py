@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from foreword import opening
 from foreword.errors import RecipeError, argument, refuse_single
-from foreword.json_text import check_depth
+from foreword.json_text import DEEPEST, TOO_DEEP, check_depth
 from foreword.methods import METHODS
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules, training_rules
@@ -150,10 +150,17 @@ class _Loader(yaml.SafeLoader):
     """YAML without duplicate keys, and with 1e-3 as the number that it is.
 
     An alias may stand for a text or a number alone: a few lines of nested ones would otherwise say
-    more than a memory holds. What aliases repeat is counted, for the same reason.
+    more than a memory holds. What aliases repeat is counted, for the same reason. The scanner looks
+    at every open bracket again for each token, so too many are refused where they open.
     """
 
     repeated = 0
+
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
+        if self.flow_level >= DEEPEST:
+            mark = self.get_mark()
+            raise yaml.scanner.ScannerError(None, None, TOO_DEEP, mark)
+        super().fetch_flow_collection_start(TokenClass)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -214,7 +221,7 @@ def parse_yaml(text: str) -> Any:
     try:
         value = yaml.load(text, Loader=_Loader)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError(TOO_DEEP) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
