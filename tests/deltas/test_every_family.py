@@ -14,8 +14,16 @@ from foreword.deltas import Adapter, BitFit, Delta, Full, LoRA, Top
 from foreword.deltas.bitfit import is_bias
 from foreword.errors import BackboneError, UserError
 
-WITH_EXPERTS = ("gpt_oss", "mixtral", "nllb-moe", "switch_transformers")
+WITH_EXPERTS = {
+    *("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "gpt_oss", "mixtral", "nllb-moe"),
+    "switch_transformers",
+}
+WITHOUT_LIST = {"albert": 3, "longcat_flash": 4}
+"""Families where one module stands for several layers, with their numbers of layers."""
+LATENT = {"deepseek_v2", "deepseek_v3", "glm4_moe_lite", "longcat_flash", "minicpm3"}
+"""Families whose keys and values come from one linear layer, so that none is for values alone."""
 WITHOUT_BIASES = {
+    *LATENT,
     *("eurobert", "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "mixtral"),
     *("mt5", "olmo", "olmo2", "phi3", "qwen3", "switch_transformers", "t5", "t5gemma", "umt5"),
     "vaultgemma",
@@ -78,8 +86,9 @@ def gradients(delta: Delta) -> dict[str, torch.Tensor | None]:
 
 
 def test_adapters(backbone: Backbone) -> None:
-    if family(backbone) in (*WITH_EXPERTS, "albert"):
-        reason = "no list of its 3 layers" if family(backbone) == "albert" else "no place for"
+    if family(backbone) in {*WITH_EXPERTS, *WITHOUT_LIST}:
+        layers = WITHOUT_LIST.get(family(backbone))
+        reason = f"no list of its {layers} layers" if layers else "no place for"
         with pytest.raises(BackboneError, match=reason):
             Adapter(backbone)
         return
@@ -109,8 +118,9 @@ def test_biases(backbone: Backbone) -> None:
 
 
 def test_last_layers(backbone: Backbone) -> None:
-    if family(backbone) == "albert":
-        with pytest.raises(BackboneError, match="no list of its 3 layers"):
+    if family(backbone) in WITHOUT_LIST:
+        reason = f"no list of its {WITHOUT_LIST[family(backbone)]} layers"
+        with pytest.raises(BackboneError, match=reason):
             Top(backbone, 2)
         return
     delta = Top(backbone, 2)
@@ -127,7 +137,12 @@ def test_last_layers(backbone: Backbone) -> None:
 
 
 def test_low_rank_updates(backbone: Backbone) -> None:
-    delta = LoRA(backbone, rank=2, dropout=0.0)
+    targets = None
+    if family(backbone) in LATENT:
+        with pytest.raises(UserError, match=r"no layers for queries and values .* known by their"):
+            LoRA(backbone, rank=2)
+        targets = ["q_b_proj", "kv_b_proj"]
+    delta = LoRA(backbone, rank=2, dropout=0.0, targets=targets)
     check(delta, backbone)
     everywhere = LoRA(backbone, rank=2, targets=["all"])
     assert len(everywhere.tensors()) > len(delta.tensors())

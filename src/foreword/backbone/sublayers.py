@@ -106,8 +106,8 @@ def endings(model: PreTrainedModel, geometry: Geometry) -> list[Ending]:
 
 
 def _has_experts(layer: nn.Module) -> bool:
-    """Whether a list inside a layer has several modules of one kind."""
-    return any(
+    """Whether a list inside a layer has modules of one kind, or a weight several matrices."""
+    return any(weight.ndim > 2 for weight in layer.parameters()) or any(
         len(kinds := [type(member) for member in module.children()]) > len(set(kinds))
         for module in layer.modules()
         if isinstance(module, nn.ModuleList | nn.ModuleDict)

@@ -81,10 +81,11 @@ class LoRA(Moving):
             r=rank,
             lora_alpha=alpha,  # type: ignore[arg-type]
             lora_dropout=dropout,
-            target_modules=list(self.chosen),
+            target_modules=[f"model.{name}" for name in self.chosen],
             fan_in_fan_out=self.transposed,
         )
-        inject_adapter_in_model(config, copied.model)
+        # Where PEFT sees a config with experts, it takes dense layers by their names for experts.
+        inject_adapter_in_model(config, nn.ModuleDict({"model": copied.model}))
         super().__init__(backbone, copied)
         dtype = torch.promote_types(backbone.model.dtype, torch.float32)
         self.layers: dict[str, Any] = {n: copied.model.get_submodule(n) for n in self.chosen}
