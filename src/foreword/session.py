@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from foreword.artifact import load_model
-from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
+from foreword.backbone import Backbone, Decoding, load_backbone
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.quantization import Quantization
 from foreword.bounds import Rows, Seed
@@ -151,8 +151,6 @@ class LoadedPrompt:
         if metrics is not None:
             refuse_single("metrics", metrics)
         _check_call(batch_size, seed)
-        if seed is not None:
-            seed_all(seed)
         return evaluate(
             self.model,
             self.task,
@@ -160,6 +158,7 @@ class LoadedPrompt:
             self.decoding(**decoding),
             metrics=self.manifest.task.metrics if metrics is None else metrics,
             batch_size=batch_size,
+            seed=seed,
             advance=advance,
         )
 

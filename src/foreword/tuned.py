@@ -89,10 +89,11 @@ class TunedModel(nn.Module):
             (name, one.data_ptr(), one._version, one.device, one.dtype)
             for name, one in named.items()
         )
-        if self._made is None or self._made.state != state:
+        made = self._made
+        if made is None or made.state != state:
             with torch.no_grad():
-                self._made = _Made(state, named, self.injection.prompt(named))
-        prompt = self._made.prompt
+                made = self._made = _Made(state, named, self.injection.prompt(named))
+        prompt = made.prompt
         return None if prompt is None else Prompt(prompt.sites, prompt.embeddings)
 
     def arrange(

@@ -8,8 +8,9 @@ model in evaluation. A prompt belongs to its call, so the second computation has
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,11 +20,22 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foreword.backbone import cache, devices
-from foreword.backbone.forwards import Forward, wrapped
+from foreword.backbone.forwards import Forward, Shared
 from foreword.backbone.prompt import PLACES
 from foreword.errors import BackboneError
 
 FIELD = "training.gradient_checkpointing"
+_wraps = Shared()
+
+
+class _Here(threading.local):
+    """The models that this thread recomputes the layers of, each as often as it was asked for."""
+
+    def __init__(self) -> None:
+        self.models: list[PreTrainedModel] = []
+
+
+_here = _Here()
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
@@ -55,9 +67,10 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
 
 @contextmanager
 def recomputing(model: PreTrainedModel) -> Iterator[None]:
-    """Forward passes with gradients keep the inputs of each layer alone.
+    """Forward passes with gradients that this thread runs keep the inputs of each layer alone.
 
-    The backward pass may come later, after the end of this.
+    The backward pass may come later, after the end of this. Other threads that run the model in the
+    meantime keep what they keep without it.
 
     Raises:
         BackboneError: the family cannot do it; see `layers_of`.
@@ -68,15 +81,20 @@ def recomputing(model: PreTrainedModel) -> Iterator[None]:
 
     def recomputed(forward: Forward) -> Forward:
         def run(*args: Any, **kwargs: Any) -> Any:
-            if not torch.is_grad_enabled() or _writes([*args, *kwargs.values()]):
+            on = any(one is model for one in _here.models) and torch.is_grad_enabled()
+            if not on or _writes([*args, *kwargs.values()]):
                 return forward(*args, **kwargs)
-            with set_checkpoint_early_stop(not to_the_end):
+            with set_checkpoint_early_stop(False) if to_the_end else nullcontext():
                 return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
         return run
 
-    with wrapped(layers_of(model), recomputed):
-        yield
+    with _wraps.on(model, layers_of(model), recomputed):
+        _here.models.append(model)
+        try:
+            yield
+        finally:
+            _here.models.remove(model)
 
 
 def _writes(given: Iterable[Any]) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from foreword.backbone.forwards import unwrapped
+
 
 def copied(model: PreTrainedModel, moving: Collection[str] = ()) -> PreTrainedModel:
     """The same modules anew, around the same tensors.
@@ -23,6 +25,7 @@ def copied(model: PreTrainedModel, moving: Collection[str] = ()) -> PreTrainedMo
         if name not in chosen
     }
     new = copy.deepcopy(model, memo)
+    unwrapped(new)  # another thread may recompute layers of the original just now
     for name, parameter in new.named_parameters():
         if name in chosen:
             parameter.requires_grad_()

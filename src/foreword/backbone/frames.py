@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from foreword.backbone.tokenizing import whole
 from foreword.errors import BackboneError
 
 Special = tuple[tuple[int, int], ...]
@@ -33,7 +34,7 @@ class Frame:
             BackboneError: it changes a text, so that it cannot be told what stands around one.
         """
         words = ("a", "b")[:texts]
-        found = tokenizer(*words, return_token_type_ids=True, verbose=False)
+        found = whole(tokenizer)(*words, return_token_type_ids=True, verbose=False)
         ids: list[int] = found["input_ids"]
         kinds: list[int] = found.get("token_type_ids") or [0] * len(ids)
         parts: list[Special] = []

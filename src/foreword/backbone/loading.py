@@ -6,6 +6,7 @@ goes to transformers' own loading.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -37,6 +38,9 @@ from foreword.errors import BackboneError, argument, did_you_mean
 DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 _FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 """What transformers raises where a checkpoint cannot be loaded."""
+_loading = threading.Lock()
+"""transformers sets torch's default type and how modules start for the whole process while it
+loads, so that one backbone is loaded at a time."""
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
 
@@ -101,7 +105,11 @@ def load_backbone(
         used = quantized.stored(config) or (quantized.plain(quantization) if quantization else None)
         if used and not spread:
             spread = {"device_map": {"": torch.device(device)}}  # it cannot always be moved
-        with quiet(), _quantising(name, config, quantization, dtype, spread) as quantising:
+        with (
+            _loading,
+            quiet(),
+            _quantising(name, config, quantization, dtype, spread) as quantising,
+        ):
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
             model, report = auto.from_pretrained(
                 where,

@@ -6,9 +6,10 @@ The only class through which the rest of foreword runs a model.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -21,6 +22,7 @@ from foreword.backbone import (
     devices,
     geometry,
     hashing,
+    turns,
 )
 from foreword.backbone import quantization as quantized
 from foreword.backbone.activations import fuse_activations
@@ -48,6 +50,7 @@ class Backbone(Moving):
         attention: how attention is computed; "own" where the family does not let us.
         quantization: what transformers' quantisation config was made of, where weights are
             quantised.
+        turn: held during each forward pass; a lock where the model's modules change while it runs.
     """
 
     model: PreTrainedModel
@@ -58,6 +61,7 @@ class Backbone(Moving):
     sha256: str
     attention: Attention | Literal["own"] = "own"
     quantization: Quantization | None = None
+    turn: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
     @classmethod
     def wrap(
@@ -105,6 +109,7 @@ class Backbone(Moving):
             sha256 or hashing.hash_module(model),
             used,
             quantization,
+            threading.RLock() if turns.changes_itself(model) else nullcontext(),
         )
         if kind == "decoder":
             found._check_with_a_text()
@@ -238,7 +243,7 @@ class Backbone(Moving):
     def _run(self, model: nn.Module, call: Call, **given: Any) -> Any:
         past = () if call.layout.before is None else self.past(call)
         whole = {**inputs(self.model, self.geometry, call, past), **given}
-        with self.looking_up(call.prompt):
+        with self.turn, self.looking_up(call.prompt):
             return model(**whole)
 
     def read(self, before: Layout) -> Past:
@@ -255,7 +260,8 @@ class Backbone(Moving):
         }
         if self.geometry.takes_positions:
             given["position_ids"] = before.position_ids
-        filled = self.model.base_model(**given).past_key_values
+        with self.turn:
+            filled = self.model.base_model(**given).past_key_values
         return tuple((layer.keys, layer.values) for layer in filled.layers)
 
     def past(self, call: Call) -> Past:
@@ -329,7 +335,7 @@ class Backbone(Moving):
             recorder = Recorder(embeddings)
             self._run(self.model.base_model, Call(layout, recorder))
             return {site: recorder.rows(site) for site in g.sites}
-        with self.looking_up(Prompt(embeddings=embeddings)):
+        with self.turn, self.looking_up(Prompt(embeddings=embeddings)):
             filled = self.model.base_model(
                 input_ids=layout.input_ids,
                 attention_mask=layout.attention_mask.long(),
@@ -348,7 +354,7 @@ class Backbone(Moving):
         source, prompt = call.layout.source, call.prompt
         assert source is not None, "only an encoder-decoder encodes"
         extra = {} if prompt is None else {ARGUMENT: prompt}
-        with self.looking_up(prompt):
+        with self.turn, self.looking_up(prompt):
             return self.model.get_encoder()(
                 input_ids=source.input_ids, attention_mask=source.attention_mask, **extra
             )

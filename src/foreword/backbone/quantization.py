@@ -11,6 +11,7 @@ import inspect
 import json
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from foreword.errors import BackboneError, did_you_mean
 from foreword.json_text import check_depth
 
 FIELD = "backbone.quantization"
+_checking = threading.Lock()
+"""Warnings are turned off for the whole process while gradients are checked."""
 Quantization = Mapping[str, Any]
 """What transformers' quantisation config is made of: `quant_method`, and that method's options."""
 
@@ -212,7 +215,7 @@ def _return(module: nn.Module, width: int, device: torch.device, dtype: torch.dt
     """g·x over |f(x) - f(0)|²: 1 where the gradient is right."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, width, generator=generator).to(device, dtype).requires_grad_()
-    with torch.enable_grad(), warnings.catch_warnings():
+    with _checking, torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about what is found out here
         y = module(x)
         with torch.no_grad():

@@ -10,17 +10,16 @@ that the model has can fill it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from foreword.backbone.frames import Frame, cut_in_windows, placed_best
+from foreword.backbone.tokenizing import sha256, whole
 from foreword.errors import BackboneError, DataError
 
 BosRule = Literal["auto", "always", "never"]
@@ -199,7 +198,9 @@ class Tokens:
         """
         if text[:1] == " " and _mark(self.tokenizer).doubled:
             text = text[1:]  # the tokenizer sets this blank itself
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids: list[int] = whole(self.tokenizer)(text, add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         self._known(*ids)
         return ids
 
@@ -210,7 +211,7 @@ class Tokens:
 
     def _spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokens of a text without any special token, and the characters that each covers."""
-        found = self.tokenizer(
+        found = whole(self.tokenizer)(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
         self._known(*found["input_ids"])
@@ -303,20 +304,8 @@ class Tokens:
 
     @property
     def sha256(self) -> str:
-        """Hash of all that decides how text becomes tokens: vocabulary, merges, normalizer,
-        special tokens, chat template. Padding and truncation are left out: we do them."""
-        digest = hashlib.sha256()
-        fast = getattr(self.tokenizer, "backend_tokenizer", None)
-        if fast is None:
-            whole: dict[str, Any] = {"vocabulary": self.tokenizer.get_vocab()}
-        else:
-            whole = json.loads(fast.to_str())
-            whole.pop("truncation", None)
-            whole.pop("padding", None)
-        digest.update(json.dumps(whole, sort_keys=True).encode())
-        digest.update(repr(sorted(self.tokenizer.special_tokens_map.items())).encode())
-        digest.update(repr(self.tokenizer.chat_template).encode())
-        return digest.hexdigest()
+        """Hash of all that decides how text becomes tokens; see `tokenizing.sha256`."""
+        return sha256(self.tokenizer)
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ def evaluate(
     *,
     metrics: Sequence[str],
     batch_size: int = 32,
+    seed: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Report:
     """Answer examples and measure.
@@ -109,6 +110,7 @@ def evaluate(
         how: decoding, where the answer is a text.
         metrics: names in `METRICS`.
         batch_size: rows answered together.
+        seed: of the first example's draws; see `decode`.
         advance: called with the number of rows after each batch.
     """
     if isinstance(task, HeadTask):
@@ -124,7 +126,7 @@ def evaluate(
             told,
         )
     fitted = fit_inputs(model, task, examples, how)
-    decoded = decode(model, fitted.sources, how, batch_size=batch_size, advance=advance)
+    decoded = decode(model, fitted.sources, how, batch_size=batch_size, seed=seed, advance=advance)
     answers = [task.bare_answer(text) for text in decoded]
     return Report(
         fitted.texts,

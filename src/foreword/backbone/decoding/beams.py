@@ -7,6 +7,7 @@ and answer together; both are given here what they are meant to look at.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -26,13 +27,16 @@ from foreword.backbone.decoding.choosing import penalties, real_tokens
 from foreword.backbone.decoding.options import Decoding
 from foreword.backbone.key_values import KeyValues
 from foreword.backbone.model import Backbone
+from foreword.backbone.seeding import drawing_from
 from foreword.backbone.silence import quiet
 from foreword.backbone.tokens import Tokens
 from foreword.layout import Layout
 
 
 @torch.no_grad()
-def search(backbone: Backbone, call: Call, how: Decoding) -> list[list[int]]:
+def search(
+    backbone: Backbone, call: Call, how: Decoding, seed: int | None = None
+) -> list[list[int]]:
     """The best of several beams for every row; returns the new tokens, end token left off.
 
     Args:
@@ -40,6 +44,7 @@ def search(backbone: Backbone, call: Call, how: Decoding) -> list[list[int]]:
         call: a decoder's rows are left-padded; an encoder-decoder's hold the start of the answer,
             and their `source` the question.
         how: decoding.
+        seed: of all draws; from torch's random state if not given.
     """
     layout, beams, model = call.layout, how.num_beams, backbone.model
     config = generation_config(backbone.tokens, how)
@@ -80,7 +85,14 @@ def search(backbone: Backbone, call: Call, how: Decoding) -> list[list[int]]:
         carried = None
     if carried is not None and not carried.sites:
         carried = None
-    with quiet(), backbone.looking_up(call.prompt), carrying(model, carried):
+    drawing = nullcontext() if seed is None or not how.do_sample else drawing_from(seed)
+    with (
+        quiet(),
+        backbone.turn,
+        backbone.looking_up(call.prompt),
+        carrying(model, carried),
+        drawing,
+    ):
         output = model.generate(**given)
     new = output[:, layout.input_ids.shape[1] :].tolist()
     return [until_end(row, backbone.tokens.eos_id) for row in new]

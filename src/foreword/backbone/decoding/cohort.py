@@ -107,7 +107,8 @@ class Cohort:
                 given["decoder_attention_mask"] = self._mask
         if self._carried is not None and self._carried.sites and g.through == "interface":
             given[ARGUMENT] = self._carried
-        output = self.backbone.model(**given)
+        with self.backbone.turn:
+            output = self.backbone.model(**given)
         self._cache = output.past_key_values
         logits: Tensor = output.logits[:, -1]
         return logits

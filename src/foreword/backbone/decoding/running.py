@@ -106,7 +106,8 @@ class Running:
             "use_cache": False,
             ARGUMENT: stepping,
         }
-        self.logits = self.backbone.model(**given).logits[:, -1]
+        with self.backbone.turn:
+            self.logits = self.backbone.model(**given).logits[:, -1]
         for held in self.slots.held:
             held.end += 1
         self._positions = self._positions + 1

@@ -20,7 +20,6 @@ from foreword.backbone.decoding.cohort import Cohort
 from foreword.backbone.decoding.options import Decoding
 from foreword.backbone.decoding.running import Running
 from foreword.backbone.model import Backbone
-from foreword.backbone.seeding import seed_all
 
 TOGETHER = 4
 """New rows wait until a share of this many of the places is free: reading several at once costs
@@ -171,9 +170,7 @@ def generate(
         seed: of the first row's draws; the next rows have the next numbers.
     """
     if how.num_beams > 1:
-        if how.do_sample and seed is not None:
-            seed_all(seed)
-        return search(backbone, call, how)
+        return search(backbone, call, how, seed)
     many = call.rows
     return write(
         backbone,
