@@ -38,6 +38,17 @@ def test_the_python_page_runs(
     assert capsys.readouterr().out.count("\n") >= 10
 
 
+@pytest.mark.slow
+def test_the_page_on_other_loops_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("attach.md", "python")
+    exec(compile(block, "docs/attach.md", "exec"), {})
+    *_, before, after = capsys.readouterr().out.splitlines()
+    assert after == str([before.strip()])
+
+
 def test_the_chat_pages_recipe_is_one() -> None:
     (written,) = blocks("chat.md", "yaml")
     recipe = parse_recipe(yaml.safe_load(written))

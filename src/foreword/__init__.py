@@ -16,6 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foreword.attached import attach as attach
+    from foreword.attached import detach as detach
     from foreword.backbone import load_backbone as load_backbone
     from foreword.bank import prompts as prompts
     from foreword.compat import PeftType as PeftType
@@ -51,6 +53,8 @@ __all__ = [
     "PromptTuningInit",
     "TaskType",
     "__version__",
+    "attach",
+    "detach",
     "export_model",
     "export_peft",
     "import_peft",
@@ -74,6 +78,8 @@ _HOMES = {
     "PromptTuningConfig": _COMPAT,
     "PromptTuningInit": _COMPAT,
     "TaskType": _COMPAT,
+    "attach": "foreword.attached",
+    "detach": "foreword.attached",
     "export_model": _COMPAT,
     "export_peft": _COMPAT,
     "import_peft": _COMPAT,

@@ -2,7 +2,15 @@
 
 from foreword.backbone import deferred as deferred  # before anything that imports a model
 from foreword.backbone.call import Call, way
-from foreword.backbone.decoding import Decoding, StepDecoder, Written, columns_of, generate, write
+from foreword.backbone.decoding import (
+    Decoding,
+    StepDecoder,
+    Written,
+    columns_of,
+    generate,
+    write,
+    write_by_transformers,
+)
 from foreword.backbone.geometry import Geometry, SiteGeometry
 from foreword.backbone.key_values import KeyValues, PromptKeyValues, RowKeyValues
 from foreword.backbone.loading import bundled_backbones, default_device, load_backbone
@@ -40,4 +48,5 @@ __all__ = [
     "stored_pooler",
     "way",
     "write",
+    "write_by_transformers",
 ]

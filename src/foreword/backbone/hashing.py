@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from foreword.errors import BackboneError
 from foreword.json_text import parse_json
@@ -81,6 +82,27 @@ def hash_folder(folder: Path) -> str:
             raise BackboneError(f"{folder}: its checkpoint cannot be read: {error}") from error
         _write_cache(known)
     return known[key]
+
+
+def first_difference(folder: Path, model: PreTrainedModel) -> str | None:
+    """The first stored tensor whose values a model does not have any more; None where it has all.
+
+    What the model calls otherwise than its checkpoint does is not compared.
+
+    Args:
+        folder: the checkpoint.
+        model: loaded from it, in whichever type.
+    """
+    own, body = model.state_dict(), f"{model.base_model_prefix}."
+    for name, stored in _stored(_checkpoint_files(folder)):
+        names = (name, f"{body}{name}", name.removeprefix(body))
+        mine = next((own[one] for one in names if one in own), None)
+        if mine is None or mine.is_meta:
+            continue
+        same = mine.shape == stored.shape and torch.equal(mine.cpu(), stored.to(mine.dtype))
+        if not same:
+            return name
+    return None
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:

@@ -240,6 +240,16 @@ class Backbone(Moving):
         states: Tensor = self._run(self.model.base_model, call).last_hidden_state
         return states
 
+    def output(self, call: Call, *, body: bool = False, **given: Any) -> Any:
+        """What transformers' own forward pass gives for a call.
+
+        Args:
+            call: rows and their prompts, on the model's device.
+            body: whether the model without its head is run.
+            given: what the model gets beside or instead of what `inputs` says, such as labels.
+        """
+        return self._run(self.model.base_model if body else self.model, call, **given)
+
     def _run(self, model: nn.Module, call: Call, **given: Any) -> Any:
         past = () if call.layout.before is None else self.past(call)
         whole = {**inputs(self.model, self.geometry, call, past), **given}

@@ -7,6 +7,7 @@ and answer together; both are given here what they are meant to look at.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -27,9 +28,11 @@ from foreword.backbone.decoding.choosing import penalties, real_tokens
 from foreword.backbone.decoding.options import Decoding
 from foreword.backbone.key_values import KeyValues
 from foreword.backbone.model import Backbone
+from foreword.backbone.prompt import Prompt
 from foreword.backbone.seeding import drawing_from
 from foreword.backbone.silence import quiet
 from foreword.backbone.tokens import Tokens
+from foreword.errors import UserError
 from foreword.layout import Layout
 
 
@@ -46,12 +49,84 @@ def search(
         how: decoding.
         seed: of all draws; from torch's random state if not given.
     """
-    layout, beams, model = call.layout, how.num_beams, backbone.model
+    layout, model = call.layout, backbone.model
     config = generation_config(backbone.tokens, how)
-    given: dict[str, Any] = {"generation_config": config}
+    given, carried = arguments(backbone, call, how.num_beams)
+    given["generation_config"] = config
     given |= watch(backbone.tokens, layout, how, vocabulary=backbone.geometry.vocabulary)
     if layout.source is not None:
         config.decoder_start_token_id = int(layout.input_ids[0, 0])
+    drawing = nullcontext() if seed is None or not how.do_sample else drawing_from(seed)
+    with (
+        quiet(),
+        backbone.turn,
+        backbone.looking_up(call.prompt),
+        carrying(model, carried),
+        drawing,
+    ):
+        output = model.generate(**given)
+    new = output[:, layout.input_ids.shape[1] :].tolist()
+    return [until_end(row, backbone.tokens.eos_id) for row in new]
+
+
+@torch.no_grad()
+def write_by_transformers(
+    backbone: Backbone, call: Call, settings: GenerationConfig, given: Mapping[str, Any]
+) -> Any:
+    """transformers' own `generate` with its own settings, for rows with their prompts.
+
+    Args:
+        backbone: decodes.
+        call: as in `search`.
+        settings: what holds where `given` says nothing.
+        given: arguments of `generate` beside the rows.
+
+    Returns:
+        What `generate` returns.
+
+    Raises:
+        UserError: the prompt lies in the cache, which is asked for to be another one.
+    """
+
+    def number(name: str) -> int:
+        return int(given.get(name) or getattr(settings, name, None) or 1)
+
+    other = sorted(OTHER_CACHES & given.keys())
+    if given.get("use_cache") is False:
+        other.append("use_cache")
+    if other and backbone.geometry.through == "cache":
+        raise UserError(
+            f"generate: {other[0]}: the prompt of '{backbone.name}' "
+            f"({backbone.model.config.model_type}) lies in the cache; leave it out"
+        )
+    times = max(number("num_beams"), number("num_return_sequences"))
+    rows, carried = arguments(backbone, call, times, in_cache=not other)
+    given = {**rows, **given}
+    if call.layout.source is not None:
+        given["decoder_start_token_id"] = int(call.layout.input_ids[0, 0])
+    with backbone.turn, backbone.looking_up(call.prompt), carrying(backbone.model, carried):
+        return backbone.model.generate(**given)
+
+
+OTHER_CACHES = frozenset({"assistant_model", "cache_implementation", "prompt_lookup_num_tokens"})
+"""Arguments of `generate` by which it makes a cache of its own, or cuts one that it has."""
+
+
+def arguments(
+    backbone: Backbone, call: Call, times: int, *, in_cache: bool = True
+) -> tuple[dict[str, Any], Prompt | None]:
+    """What transformers' `generate` gets for a call, and the prompt that each of its forward passes
+    has with it.
+
+    Args:
+        backbone: decodes.
+        call: as in `search`.
+        times: how many rows `generate` makes of each.
+        in_cache: whether the prompt may lie in the cache that `generate` goes on with.
+    """
+    layout, model = call.layout, backbone.model
+    given: dict[str, Any] = {}
+    if layout.source is not None:
         given |= {
             "input_ids": layout.source.input_ids,  # read already; they say rows and device
             "encoder_outputs": backbone.encode(call),
@@ -65,37 +140,27 @@ def search(
         if backbone.geometry.takes_positions:
             given["position_ids"] = layout.position_ids
     kind, _ = way(backbone.geometry, call)
-    front, cached = call.front(), cacheable(backbone, call)
-    carried = None if call.prompt is None else call.prompt.repeated(beams)
-    rows = layout.rows * beams
+    front, cached = call.front(), cacheable(backbone, call) if in_cache else None
+    carried = None if call.prompt is None else call.prompt.repeated(times)
+    rows = layout.rows * times
     if kind == "between":
         past = backbone.past(call)
         own, midst = in_the_midst(backbone.geometry, call)
-        own = None if own is None else own.repeated(beams)
+        own = None if own is None else own.repeated(times)
         given["past_key_values"] = cache.fill(model, own, rows=rows, past=past)
         given["attention_mask"] = whole_mask(call, virtual=midst is None).long()
         carried = None if midst is None else carried
     elif kind == "start":
         assert front is not None
-        begun = cache.fill(model, front.repeated(beams), rows=rows)
+        begun = cache.fill(model, front.repeated(times), rows=rows)
         given["past_key_values"], carried = cache.empty(begun), None
     elif cached is not None:
-        given["past_key_values"] = cache.fill(model, cached.repeated(beams), rows=rows)
+        given["past_key_values"] = cache.fill(model, cached.repeated(times), rows=rows)
         given["attention_mask"] = whole_mask(call).long()
         carried = None
     if carried is not None and not carried.sites:
         carried = None
-    drawing = nullcontext() if seed is None or not how.do_sample else drawing_from(seed)
-    with (
-        quiet(),
-        backbone.turn,
-        backbone.looking_up(call.prompt),
-        carrying(model, carried),
-        drawing,
-    ):
-        output = model.generate(**given)
-    new = output[:, layout.input_ids.shape[1] :].tolist()
-    return [until_end(row, backbone.tokens.eos_id) for row in new]
+    return given, carried
 
 
 def cacheable(backbone: Backbone, call: Call) -> KeyValues | None:

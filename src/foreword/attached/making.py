@@ -1,0 +1,143 @@
+"""Put a prompt on a transformers model, and take it off again."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic import ValidationError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from foreword.attached.model import AttachedModel
+from foreword.attached.saving import UNMEASURED, NoTokenizer
+from foreword.backbone import Backbone, Tokens
+from foreword.backbone.attention import Attention
+from foreword.backbone.restoring import Snapshot
+from foreword.backbone.tokens import BosRule
+from foreword.choices import Data
+from foreword.compose import compose
+from foreword.errors import UserError, did_you_mean
+from foreword.initial import initialise
+from foreword.injection import starts
+from foreword.methods import METHODS, MethodChoice, MethodOptions
+from foreword.recipe.problems import explain
+from foreword.recipe.spec import PLAIN
+
+MARK = "_foreword_attached"
+"""On a model that carries a prompt."""
+
+
+class _Asked(Data):
+    method: MethodChoice
+
+
+def attach(
+    model: PreTrainedModel,
+    method: str,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    bos: BosRule = "auto",
+    attention: Attention | None = None,
+    **options: Any,
+) -> AttachedModel:
+    """Put a prompt on a transformers model, for a training loop that is not foreword's.
+
+    The model is frozen, and its attention is routed so that virtual tokens can enter; `detach`
+    gives it back as it was.
+
+    Args:
+        model: a decoder or an encoder-decoder that writes, as `from_pretrained` loaded it.
+        method: the name of a method with a prompt, such as "prefix-tuning".
+        tokenizer: the model's; needed where training starts from words, to save, and on an
+            encoder-decoder.
+        bos: the rule for the beginning token, which an artifact keeps: "auto" is what the tokenizer
+            does by itself.
+        attention: how attention is computed; what suits the family if not given.
+        options: as in the `method` section of a recipe, such as `length=20`.
+
+    Raises:
+        UserError: there is no such method or option, it has no prompt, or a prompt is attached
+            already.
+        BackboneError: the model cannot carry a prompt.
+    """
+    chosen = _options(method, options)
+    _check(model)
+    before = Snapshot(model)
+    try:
+        tokens = Tokens(cast(PreTrainedTokenizerBase, tokenizer or NoTokenizer()), bos)
+        revision = getattr(model.config, "_commit_hash", None)
+        backbone = Backbone.wrap(
+            model, tokens, revision=revision, sha256=UNMEASURED, attention=attention
+        )
+        before.restore_generation()
+        if backbone.geometry.kind == "encoder":
+            raise UserError(
+                f"model: {type(model).__name__} is an encoder, which writes no text; give a "
+                "decoder or an encoder-decoder, or train it by a recipe with labels "
+                "(foreword train)"
+            )
+        backbone.check_trainable()
+        tuned = compose(backbone, chosen)
+        initialise(tuned, chosen.init, [])
+    except BaseException:
+        before.restore()
+        raise
+    setattr(model, MARK, True)
+    return AttachedModel(tuned, chosen, before)
+
+
+def detach(model: AttachedModel) -> PreTrainedModel:
+    """Take a prompt off; returns the model as it was before `attach`.
+
+    Raises:
+        UserError: it was detached already.
+    """
+    return model.release()
+
+
+def _options(method: str, options: dict[str, Any]) -> MethodOptions:
+    """The method's options.
+
+    Raises:
+        UserError: they do not say a method with a prompt.
+    """
+    if method not in METHODS:
+        raise UserError(f"method: there is no '{method}'{did_you_mean(method, METHODS)}")
+    with_prompt = [name for name, known in METHODS.items() if known.model_fields["length"].default]
+    if method not in with_prompt:
+        raise UserError(
+            f"method: '{method}' trains no prompt, so there is nothing to attach; choose one of "
+            f"{', '.join(with_prompt)}"
+        )
+    plain = {
+        key: {PLAIN[f"method.{key}"]: value}
+        for key, value in options.items()
+        if isinstance(value, str) and f"method.{key}" in PLAIN
+    }
+    try:
+        asked = _Asked.model_validate({"method": {"name": method, **options, **plain}})
+    except ValidationError as error:
+        raise UserError("\n".join(explain(error, _Asked))) from error
+    chosen: MethodOptions = asked.method
+    if chosen.stands.stands == "between":
+        raise UserError(
+            "method: virtual tokens between source and target need to know where the source ends, "
+            "which a row of input_ids does not say; choose a method that stands before the row "
+            "(placement: prefix)"
+        )
+    if isinstance(chosen.init, starts.ActivationsInit) and chosen.init.examples:
+        raise UserError(
+            "method.init.examples: there are no training examples here; give init's `text` alone"
+        )
+    return chosen
+
+
+def _check(model: PreTrainedModel) -> None:
+    """Raise UserError for what no prompt can be attached to."""
+    if isinstance(model, AttachedModel) or getattr(model, MARK, False):
+        raise UserError(
+            "model: carries a prompt already; take it off with foreword.detach(...) first"
+        )
+    if not isinstance(model, PreTrainedModel):
+        raise UserError(
+            f"model: expected a transformers model (PreTrainedModel), found {type(model).__name__}"
+        )

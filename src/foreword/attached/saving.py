@@ -1,0 +1,137 @@
+"""From a prompt on a model to an artifact."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from foreword import files
+from foreword.artifact import save_artifact
+from foreword.backbone import Backbone, bundled_backbones
+from foreword.backbone.hashing import first_difference, hash_folder, hash_module
+from foreword.backbone.loading import stored_folder
+from foreword.errors import UserError
+from foreword.manifest import Manifest, TaskId
+from foreword.methods import MethodChoice
+from foreword.recipe import DecodingSpec
+from foreword.recipe.problems import explain
+from foreword.tuned import TunedModel
+from foreword.understanding import task_of
+
+UNMEASURED = "0" * 64
+"""The hash of a backbone that nobody asked for yet: it reads all weights."""
+
+
+class NoTokenizer:
+    """Stands where a tokenizer would, and says so when one is needed."""
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Nothing becomes tokens."""
+        raise self._missing()
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name) if name.startswith("__") else self._missing()
+
+    @staticmethod
+    def _missing() -> UserError:
+        return UserError(
+            "tokenizer: is needed here (to start from words, to save, on an encoder-decoder), and "
+            "none was given; give attach() the model's `tokenizer`"
+        )
+
+
+def save(
+    folder: Path,
+    model: TunedModel,
+    method: MethodChoice,
+    *,
+    name: str | None = None,
+    input: str | Sequence[Mapping[str, str]] = "{text}",
+    target: str = "{reference}",
+    decoding: Mapping[str, Any] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    state_dict: Mapping[str, Any] | None = None,  # noqa: ARG001
+    save_function: Any = None,  # noqa: ARG001
+) -> Manifest:
+    """Write a prompt as an artifact.
+
+    Args:
+        folder: a folder that is empty, or that is not there yet.
+        model: the prompt on its model.
+        method: the method's options.
+        name: what the artifact is called; as the folder is if not given.
+        input: the template of what was read in training, as `task.input` of a recipe.
+        target: that of what was written.
+        decoding: how it decodes, as that section of a recipe.
+        tokenizer: the model's, if `attach` was given none.
+        state_dict, save_function: what accelerate gives `save_pretrained`. A prompt is whole in
+            every process, and is written as safetensors, so neither has a say.
+
+    Raises:
+        UserError: see `AttachedModel.save_pretrained`.
+    """
+    try:
+        spec = DecodingSpec.model_validate({} if decoding is None else decoding)
+        task = TaskId.model_validate({"input": input, "target": target})
+    except ValidationError as error:
+        section = DecodingSpec if error.title == "DecodingSpec" else TaskId
+        root = "decoding" if section is DecodingSpec else "task"
+        lines = [f"{root}.{line}" for line in explain(error, section, root=root)]
+        raise UserError("\n".join(lines)) from error
+    task_of(task)
+    files.refuse_occupied(folder)
+    backbone = model.backbone
+    if tokenizer is not None:
+        backbone = replace(backbone, tokens=replace(backbone.tokens, tokenizer=tokenizer))
+    saved = copy.copy(model)
+    saved.backbone = identified(backbone)
+    return save_artifact(
+        folder,
+        saved,
+        name=name or folder.resolve().name,
+        method=method,
+        task=task,
+        decoding=spec,
+        trained_parameters=model.trained_parameters,
+    )
+
+
+def identified(backbone: Backbone) -> Backbone:
+    """The same backbone under the name and the hash by which an artifact finds it again.
+
+    Raises:
+        UserError: its weights are not those that its name stands for.
+    """
+    if backbone.sha256 != UNMEASURED:
+        return backbone
+    name = str(backbone.model.config.name_or_path or "")
+    folder = _stored(name, backbone.revision)
+    if folder is None:
+        return replace(backbone, sha256=hash_module(backbone.model))
+    if backbone.quantization is None:
+        other = first_difference(folder, backbone.model)
+        if other is not None:
+            raise UserError(
+                f"the weights of the model are not those of '{name}' any more (the first that "
+                f"differs: {other}), so an artifact could not find them again; save the model with "
+                "its own save_pretrained(), load it from there, and attach the prompt to that"
+            )
+    bundled = {path.resolve(): known for known, path in bundled_backbones().items()}
+    known = bundled.get(folder.resolve(), name)
+    return replace(backbone, name=known, sha256=hash_folder(folder))
+
+
+def _stored(name: str, revision: str | None) -> Path | None:
+    """The folder of a model's checkpoint, where it is here."""
+    if not name:
+        return None
+    try:
+        return stored_folder(name, revision)
+    except (OSError, ValueError):
+        return None
