@@ -16,7 +16,7 @@ from transformers.activations import NewGELUActivation
 from foreword import load_backbone, read_examples
 from foreword.compose import compose
 from foreword.methods import PrefixTuning
-from foreword.text import TextTask
+from foreword.text import Templates
 from foreword.tuned import TunedModel
 
 ROWS, ROUNDS = 8, 40
@@ -35,7 +35,7 @@ def main() -> None:
     backbone = load_backbone("foreword/mini")
     model: TunedModel = compose(backbone, PrefixTuning(name="prefix-tuning"))
     examples = read_examples("foreword/fieldguide/train", "jsonl")[:ROWS]
-    task = TextTask.of("{record}\n")
+    task = Templates.of("{record}\n")
     pairs = [task.pair(backbone.tokens, e, e.references[0], None) for e in examples]
     layout = model.arrange([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 

@@ -38,11 +38,11 @@ from transformers.utils import logging as transformers_logging
 from floor import SHAPES, random_gpt2
 from foreword.backbone import Backbone, Decoding, load_backbone
 from foreword.compose import compose
-from foreword.evaluation import Writing, write_rows
 from foreword.manifest import versions
 from foreword.methods import HardPrompt, PrefixTuning
 from foreword.methods.axes import Table
 from foreword.tuned import TunedModel
+from foreword.understanding import Writing, write_rows
 from training import CLOCKS, SHARED, _e2e_lengths, as_backbone
 
 GENERATE = "generate"

@@ -179,16 +179,18 @@ def _e2e_lengths(count: int, dice: random.Random) -> list[tuple[int, int]] | Non
     from transformers import GPT2Tokenizer
 
     from foreword.tasks import read_examples
-    from foreword.text import TextTask
+    from foreword.text import Templates
 
     vocabulary, merges = (SHARED / "tokenizers/gpt2" / n for n in ("encoder.json", "vocab.bpe"))
     data = SHARED / "data/e2e/trainset.csv"
     if not all(file.is_file() for file in (vocabulary, merges, data)):
         return None
     tokens = Tokens(GPT2Tokenizer(vocab=str(vocabulary), merges=str(merges)))
-    task = TextTask.of("{record}\n")
+    templates = Templates.of("{record}\n")
     both = [(e, reference) for e in read_examples(data, "e2e") for reference in e.references]
-    tokenised = [task.pair(tokens, *one, room=lambda _: None) for one in dice.sample(both, count)]
+    tokenised = [
+        templates.pair(tokens, *one, room=lambda _: None) for one in dice.sample(both, count)
+    ]
     return [(len(source), len(target)) for source, target, _ in tokenised]
 
 

@@ -10,7 +10,7 @@ from foreword.backbone import Backbone, load_backbone
 from foreword.errors import BackboneError, RecipeError, TemplateError
 from foreword.recipe import parse_recipe
 from foreword.tasks import Example
-from foreword.text import TextTask
+from foreword.text import Templates
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>{% endfor %}"
@@ -32,7 +32,7 @@ def chatty() -> Backbone:
 
 
 def test_source_ends_where_the_assistant_begins(chatty) -> None:
-    tokens, task = chatty.tokens, TextTask.of(MESSAGES)
+    tokens, task = chatty.tokens, Templates.of(MESSAGES)
     text, ids = task.source(tokens, EXAMPLE)
     assert text == (
         "<system>Say the record.<|endoftext|><user>name : Ivy | type : bird<|endoftext|><assistant>"
@@ -41,7 +41,7 @@ def test_source_ends_where_the_assistant_begins(chatty) -> None:
 
 
 def test_only_the_assistants_turn_is_target(chatty) -> None:
-    tokens, task = chatty.tokens, TextTask.of(MESSAGES)
+    tokens, task = chatty.tokens, Templates.of(MESSAGES)
     source, target, cut = task.pair(tokens, EXAMPLE, "Ivy is a bird.", lambda _: None)
     assert not cut
     assert target == [*tokens.plain("Ivy is a bird."), tokens.eos_id]
@@ -74,12 +74,12 @@ def test_a_template_that_refuses_the_roles_says_so(chatty) -> None:
 
 def test_a_tokenizer_without_template_is_refused(mini) -> None:
     with pytest.raises(BackboneError, match="has no chat template"):
-        TextTask.of(MESSAGES).source(mini.tokens, EXAMPLE)
+        Templates.of(MESSAGES).source(mini.tokens, EXAMPLE)
 
 
 def test_truncation_cuts_the_field_alone(chatty) -> None:
     tokens = chatty.tokens
-    task = TextTask.of([{"role": "user", "content": "Say: {text} Now!"}], truncate="text")
+    task = Templates.of([{"role": "user", "content": "Say: {text} Now!"}], truncate="text")
     example = Example({"text": "word " * 60}, ("x",))
     source, _, cut = task.pair(tokens, example, "x", lambda answer: 40 - answer)
     text = tokens.tokenizer.decode(source)
@@ -111,7 +111,7 @@ def test_wrong_messages_in_a_recipe(written: Any, message: str) -> None:
 
 def test_messages_must_end_before_the_answer() -> None:
     with pytest.raises(TemplateError, match="end before the assistant's turn"):
-        TextTask.of([{"role": "assistant", "content": "x"}])
+        Templates.of([{"role": "assistant", "content": "x"}])
 
 
 @pytest.mark.slow
@@ -135,5 +135,5 @@ def test_a_chat_recipe_end_to_end(chatty, tmp_path: Path) -> None:
     }
     run = foreword.train(recipe, out=tmp_path / "run", backbone=chatty)
     loaded = foreword.load(run.artifact, backbone=chatty)
-    assert loaded.task.input.source == MESSAGES
+    assert loaded.task.task.text.input.source == MESSAGES
     assert len(loaded.generate([{"record": {"name": "Ivy"}}], max_new_tokens=3)) == 1

@@ -15,7 +15,7 @@ from foreword.methods import HardPrompt, PrefixTuning
 from foreword.methods.axes import MLP, ActivationsInit, RandomInit, Table
 from foreword.recipe import TrainingSpec
 from foreword.tasks import Example
-from foreword.text import TextTask
+from foreword.text import Templates
 from foreword.training import Pair, train
 from foreword.tuned import TunedModel
 
@@ -209,4 +209,4 @@ def test_an_empty_input_is_refused(mini) -> None:
     The bundled tokenizer sets no beginning token, so an empty text has no tokens at all.
     """
     with pytest.raises(UserError, match="the input is empty"):
-        TextTask.of("{x}").pair(mini.tokens, Example({"x": ""}), "grey", lambda _: None)
+        Templates.of("{x}").pair(mini.tokens, Example({"x": ""}), "grey", lambda _: None)

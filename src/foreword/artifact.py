@@ -49,7 +49,7 @@ from foreword.readout import Readout
 from foreword.recipe import DecodingSpec
 from foreword.stored import read_checked, read_parts
 from foreword.tuned import TunedModel
-from foreword.understanding import HeadTask, soft_slots, task_of
+from foreword.understanding import task_of
 
 
 def axes_of(model: TunedModel, trained_as: str) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def save_artifact(
         )
         text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
         files.write_text(temporary / MANIFEST, text + "\n")
-        files.write_text(temporary / CARD, card(manifest))
+        files.write_text(temporary / CARD, card(manifest, task_of(task).usage("THIS_FOLDER")))
     return manifest
 
 
@@ -234,8 +234,7 @@ def load_model(
     if manifest.axes.get("positions") in ("shift", "keep"):
         as_stored["positions"] = manifest.axes["positions"]
     task = task_of(manifest.task)
-    readout = task.readout(backbone) if isinstance(task, HeadTask) else None
-    soft = soft_slots(task)
+    readout, soft = task.readout(backbone), task.soft
     if soft and soft != manifest.method.length:
         raise ArtifactError(
             f"{folder / MANIFEST}: task.input has {soft} {{soft}} slots, but method.length is "

@@ -14,15 +14,11 @@ from typing import Any
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
 from foreword.compose import compose
 from foreword.errors import ArtifactError, DataError, UserError, did_you_mean
-from foreword.evaluation import Asking, Writing, decode_rows, tell_rows
-from foreword.evaluation.evaluate import fit_inputs
 from foreword.methods import HardPrompt
 from foreword.recipe import DecodingSpec
 from foreword.session import Answer, LoadedPrompt, decoding_of, load
-from foreword.tasks import Example
-from foreword.tasks.readers import fields_of
-from foreword.text import TextTask
-from foreword.understanding import Answered, HeadTask, text_of
+from foreword.text import Templates
+from foreword.understanding import Prediction, Request, TextGeneration, answer_together
 
 PROMPT = "prompt"
 """The field of a row that names its prompt."""
@@ -49,8 +45,8 @@ class PromptBank:
         self.backbone = backbone
         self._prompts: dict[str, LoadedPrompt] = {}
         self._changing = threading.Lock()
-        self._bare_task = TextTask.of("{text}")
-        self._bare = compose(backbone, HardPrompt(name="hard-prompt"))
+        alone = compose(backbone, HardPrompt(name="hard-prompt"))
+        self._alone = TextGeneration(Templates.of("{text}")).on(alone)
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -111,8 +107,7 @@ class PromptBank:
                 f"{where}: is loaded on another backbone; load it with "
                 "foreword.load(folder, backbone=bank.backbone), or give its folder"
             )
-        text = text_of(loaded.task)
-        taken = [slot for slot in (() if text is None else text.slots) if slot in RESERVED]
+        taken = [field for field in loaded.task.task.fields if field in RESERVED]
         if taken:
             raise ArtifactError(
                 f"{where}: its template has the field '{taken[0]}', which names a row's "
@@ -170,28 +165,22 @@ class PromptBank:
             UserError: a row names no prompt of this bank, or one that writes no text.
             DataError: a row lacks a field, or is too long.
         """
-        asked = [self._row(row, f"row {i + 1}") for i, row in enumerate(rows)]
-        writing, cut = [], []
-        for i, (row, (name, loaded, fields)) in enumerate(zip(rows, asked, strict=True)):
+        requests = []
+        for i, row in enumerate(rows):
             where = f"row {i + 1}"
+            name, loaded, fields = self._row(row, where)
             how = _decoding(loaded, row, where, decoding)
-            task, model = self._bare_task, self._bare
-            if loaded is not None:
-                if not isinstance(loaded.task, TextTask):
-                    raise UserError(f"{where}: '{name}' writes no text; use `predict`")
-                task, model = loaded.task, loaded.model
-            example = Example(fields_of(where, fields), where=where)
-            fitted = fit_inputs(model, task, [example], how)
+            task = self._alone if loaded is None else loaded.task
+            task.task.check_verb("generate", f"{where}: {_who(name)}")
+            example = (
+                task.task.example(fields, where)
+                if loaded is None
+                else loaded.example(fields, where)
+            )
             own = _seed(row, where, None if seed is None else seed + i)
-            writing.append(Writing(model, fitted.sources[0], how, own))
-            cut.append(bool(fitted.truncated))
-        texts = decode_rows(writing, batch_size=batch_size, advance=advance)
-        answers = []
-        for (_, loaded, _), text, truncated in zip(asked, texts, cut, strict=True):
-            own_task = self._bare_task if loaded is None else loaded.task
-            assert isinstance(own_task, TextTask)
-            answers.append(Answer(own_task.bare_answer(text), truncated))
-        return answers
+            requests.append(Request(task, example, how, own))
+        predictions = answer_together(requests, batch_size=batch_size, advance=advance)
+        return [Answer.of(prediction) for prediction in predictions]
 
     def predict(
         self,
@@ -199,7 +188,7 @@ class PromptBank:
         *,
         batch_size: int = 32,
         advance: Callable[[int], None] = lambda _: None,
-    ) -> list[Answered]:
+    ) -> list[Prediction]:
         """Tell each row's label, tags or span with its own prompt and head, all in one batch.
 
         Args:
@@ -211,15 +200,19 @@ class PromptBank:
             UserError: a row names no prompt of this bank, or one that writes texts.
             DataError: a row lacks a field, or is too long.
         """
-        asking = []
+        requests = []
         for i, row in enumerate(rows):
             where = f"row {i + 1}"
             name, loaded, fields = self._row(row, where)
-            if loaded is None or not isinstance(loaded.task, HeadTask):
-                what = "the backbone alone" if loaded is None else f"'{name}'"
-                raise UserError(f"{where}: {what} writes texts and has no head; use `generate`")
-            asking.append(Asking(loaded.model, loaded.task, loaded.example(fields, where)))
-        return tell_rows(asking, batch_size=batch_size, advance=advance)
+            task = self._alone if loaded is None else loaded.task
+            task.task.check_verb("predict", f"{where}: {_who(name)}")
+            example = (
+                task.task.example(fields, where)
+                if loaded is None
+                else loaded.example(fields, where)
+            )
+            requests.append(Request(task, example))
+        return answer_together(requests, batch_size=batch_size, advance=advance)
 
     def _row(self, row: Row, where: str) -> tuple[str | None, LoadedPrompt | None, dict[str, Any]]:
         """A row's prompt and fields."""
@@ -281,6 +274,10 @@ def _decoding(
         return decoding_of(stated, **{**overrides, **own})
     except UserError as error:
         raise UserError(f"{where}: {error}" if own else str(error)) from error
+
+
+def _who(name: str | None) -> str:
+    return "the backbone alone" if name is None else f"'{name}'"
 
 
 def _seed(row: Row, where: str, otherwise: int | None) -> int | None:

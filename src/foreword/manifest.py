@@ -20,7 +20,14 @@ from foreword.bounds import Column, Figure, Numbers, Seed, Tokens
 from foreword.errors import ArtifactError
 from foreword.json_text import parse_json
 from foreword.methods import METHODS, MethodChoice
-from foreword.recipe import DecodingSpec, HeadSpec, InputSpec, VerbalizerSpec, written_input
+from foreword.recipe import (
+    DecodingSpec,
+    HeadSpec,
+    InputSpec,
+    TaskSpec,
+    VerbalizerSpec,
+    written_input,
+)
 from foreword.recipe.problems import explain
 from foreword.run_files import holds_run, how_to_go_on, is_finished
 from foreword.tasks import fields_asked
@@ -106,6 +113,28 @@ class TaskId(_Part):
     tags: Column | None = None
     group: str | None = None
     metrics: tuple[names.Metric, ...] = ()
+
+    @classmethod
+    def of(cls, spec: TaskSpec, **settled: Any) -> TaskId:
+        """The task of a recipe.
+
+        Args:
+            spec: the recipe's section.
+            settled: fields that the recipe leaves to its data, by name: the labels, whether a
+                question may have no answer, an input with demonstrations.
+        """
+        stated = {
+            name: getattr(section, name)
+            for section in (spec, spec.data)
+            for name in type(section).model_fields
+            if name in cls.model_fields
+        }
+        return cls(**{**stated, "answer": spec.answer, "metrics": spec.measured, **settled})
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a trained layer answers."""
+        return self.verbalizer is None and self.answer in ("label", "tags", "span")
 
     def columns(self) -> dict[str, Any]:
         """What `foreword.tasks.read_data` is told of a file, beside its path and format."""
@@ -256,8 +285,13 @@ def size_in_bytes(folder: Path | str) -> int:
     return sum(one.st_size for one in found if stat.S_ISREG(one.st_mode))
 
 
-def card(manifest: Manifest) -> str:
-    """The model card."""
+def card(manifest: Manifest, usage: str) -> str:
+    """The model card.
+
+    Args:
+        manifest: what the artifact says of itself.
+        usage: a command that asks it.
+    """
     scores = manifest.metrics.get("all", {})
     measured = "\n".join(
         f"| {name} | {value:.2f} |" for name, value in scores.items() if value is not None
@@ -277,7 +311,7 @@ def card(manifest: Manifest) -> str:
 - Seed: {manifest.seed}
 
 ```
-foreword generate THIS_FOLDER --text "..."
+{usage}
 ```
 
 {table}

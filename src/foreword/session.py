@@ -17,23 +17,13 @@ from foreword.bounds import Rows, Seed
 from foreword.characters import half_character
 from foreword.choices import Data
 from foreword.errors import DataError, UserError, argument, refuse_single
-from foreword.evaluation import Report, decode, evaluate, fit_inputs, tell
+from foreword.evaluation import Report, evaluate
 from foreword.manifest import Manifest, artifact_folder, read_manifest
-from foreword.names import ASKED
 from foreword.recipe import DecodingSpec
 from foreword.recipe.problems import explain
 from foreword.tasks import Example
-from foreword.tasks.readers import fields_of
-from foreword.text import TextTask
 from foreword.tuned import TunedModel
-from foreword.understanding import (
-    Answered,
-    HeadTask,
-    Question,
-    Tagging,
-    task_of,
-    text_of,
-)
+from foreword.understanding import BoundTask, Prediction, task_of
 
 Input = str | Mapping[str, Any] | Example
 """What an artifact is asked: the fields of its template, a text for its only field, or an example
@@ -54,14 +44,28 @@ class Answer:
     text: str
     truncated: bool
 
+    @classmethod
+    def of(cls, prediction: Prediction) -> Answer:
+        """The part of a prediction that there is of a text."""
+        return cls(str(prediction.answer), prediction.truncated)
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedPrompt:
-    """One trained prompt on its backbone. Made by `foreword.load`."""
+    """One trained prompt on its backbone. Made by `foreword.load`.
+
+    Attributes:
+        manifest: what the artifact says of itself.
+        task: what the prompt answers, bound to its model.
+    """
 
     manifest: Manifest
-    model: TunedModel
-    task: TextTask | HeadTask
+    task: BoundTask
+
+    @property
+    def model(self) -> TunedModel:
+        """The backbone with the prompt."""
+        return self.task.model
 
     def generate(
         self,
@@ -98,19 +102,13 @@ class LoadedPrompt:
             UserError: an input lacks a field or is too long, or this artifact tells labels, or
                 `inputs` is one text instead of a list of texts.
         """
-        if isinstance(self.task, HeadTask):
-            raise UserError(
-                f"this artifact tells {ASKED[self.task.answer]} and writes no text; use `predict`"
-            )
+        self.task.task.check_verb("generate", "this artifact")
         _check_call(batch_size, seed)
         how = self.decoding(**decoding)
-        examples = self._examples(inputs)
-        fitted = fit_inputs(self.model, self.task, examples, how)
-        texts = decode(
-            self.model, fitted.sources, how, batch_size=batch_size, seed=seed, advance=advance
+        predictions = self.task.answers(
+            self._examples(inputs), how, batch_size=batch_size, seed=seed, advance=advance
         )
-        cut = set(fitted.truncated)
-        return [Answer(self.task.bare_answer(text), i in cut) for i, text in enumerate(texts)]
+        return [Answer.of(prediction) for prediction in predictions]
 
     def predict(
         self,
@@ -118,7 +116,7 @@ class LoadedPrompt:
         *,
         batch_size: int = 32,
         advance: Callable[[int], None] = lambda _: None,
-    ) -> list[Answered]:
+    ) -> list[Prediction]:
         """Tell the label of each input, the tags of its words, or the span that answers it.
 
         Args:
@@ -130,12 +128,9 @@ class LoadedPrompt:
         Raises:
             UserError: an input lacks a field or is too long, or this artifact writes texts.
         """
-        if not isinstance(self.task, HeadTask):
-            raise UserError("this artifact writes texts and has no head; use `generate`")
+        self.task.task.check_verb("predict", "this artifact")
         _check_call(batch_size)
-        examples = self._examples(inputs)
-        told, _ = tell(self.model, self.task, examples, batch_size=batch_size, advance=advance)
-        return told
+        return self.task.answers(self._examples(inputs), batch_size=batch_size, advance=advance)
 
     def evaluate(
         self,
@@ -152,7 +147,6 @@ class LoadedPrompt:
             refuse_single("metrics", metrics)
         _check_call(batch_size, seed)
         return evaluate(
-            self.model,
             self.task,
             examples,
             self.decoding(**decoding),
@@ -179,28 +173,7 @@ class LoadedPrompt:
                 f"{where}: expected a text, or named values, found {type(given).__name__}"
             )
         _refuse_halves(where, given)
-        if isinstance(self.task, Tagging):
-            words = given if isinstance(given, str) else given.get("words")
-            words = words.split() if isinstance(words, str) else words
-            if not isinstance(words, Sequence) or not all(isinstance(w, str) for w in words):
-                raise DataError(f"{where}: give a text, or `words` as a list of texts")
-            return Example({"text": " ".join(words)}, where=where, words=tuple(words))
-        if not isinstance(given, str):
-            task = text_of(self.task)
-            for name in () if task is None else task.slots:
-                if name in given and given[name] is None:
-                    raise DataError(f"{where}, field '{name}': is null; expected a text")
-            return Example(fields_of(where, given), where=where)
-        if isinstance(self.task, Question):
-            raise DataError(f"{where}: give `question` and `context` by name, as JSON")
-        text = text_of(self.task)
-        assert text is not None
-        if len(text.slots) != 1:
-            raise DataError(
-                f"{where}: this prompt's input has the fields {', '.join(text.slots) or '(none)'}; "
-                "give them by name, as JSON"
-            )
-        return Example({text.slots[0]: given}, where=where)
+        return self.task.task.example(given, where)
 
     def decoding(self, **overrides: Any) -> Decoding:
         """The artifact's decoding with overrides.
@@ -308,7 +281,7 @@ def load(
         other_backbone=other_backbone,
         download=download,
     )
-    return LoadedPrompt(manifest, model, task_of(manifest.task))
+    return LoadedPrompt(manifest, task_of(manifest.task).on(model))
 
 
 def _trusted(

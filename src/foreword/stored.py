@@ -127,12 +127,12 @@ def _claims(manifest: Manifest) -> Iterator[_Claim]:
             share = moves.reduction
             size: Callable[[Sequence[int]], int] = lambda shape: max(1, round(shape[1] / share))  # noqa: E731
             yield _Claim(f"{inside}.reduction", share, DELTA, down, 0, size)
-    if task.answer in ("label", "tags", "span") and task.verbalizer is None:
+    if task.has_head:
         last = "layers.0.weight"
         if task.head.hidden is not None:
             yield _Claim("task.head.hidden", task.head.hidden, HEAD, (last,), 0)
             last = "layers.2.weight"
-        if task.answer != "span":
+        if task.labels:
             yield _Claim("the number of task.labels", len(task.labels), HEAD, (last,), 0)
 
 

@@ -1,4 +1,4 @@
-"""An example as text and as tokens that fit: what training, evaluation and serving share."""
+"""A task's templates: an example as text, and as tokens that fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 from foreword.backbone import Backbone, Tokens
 from foreword.errors import DataError, TemplateError, did_you_mean
-from foreword.layout import Pair
 from foreword.tasks import Chat, Example, Field, MaskSlot, Template, linearise, parse_input
 from foreword.tasks.template import SoftSlot, excerpt
 
@@ -22,16 +21,22 @@ Written = str | Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Fitted:
-    """Rendered inputs, their tokens, and the indices of those that had to be cut."""
+    """An input that fits.
 
-    texts: list[str]
-    sources: list[list[int]]
-    truncated: list[int]
+    Attributes:
+        text: as rendered.
+        tokens: its tokens.
+        cut: how many tokens were left out so that it fits.
+    """
+
+    text: str
+    tokens: list[int]
+    cut: int = 0
 
 
 @dataclass(frozen=True)
-class TextTask:
-    """Templates of a task and what gives way where an example is too long.
+class Templates:
+    """The templates of a task, and which field gives way where an example is too long.
 
     Attributes:
         input: template of the source, or messages that the tokenizer's chat template renders.
@@ -56,7 +61,7 @@ class TextTask:
         truncate: str | None = None,
         second: str | None = None,
         max_tokens: int | None = None,
-    ) -> TextTask:
+    ) -> Templates:
         """Parse the templates.
 
         Raises:
@@ -143,7 +148,7 @@ class TextTask:
         """Where an answer is read in the input, if it says so."""
         return next((t.mask for t in self.templates if t.mask is not None), None)
 
-    def without_soft(self) -> TextTask:
+    def without_soft(self) -> Templates:
         """The same input without its virtual tokens."""
         first = self.input if isinstance(self.input, Chat) else self.input.without_soft()
         second = None if self.second is None else self.second.without_soft()
@@ -184,51 +189,34 @@ class TextTask:
         before, after = self.target.around("reference")
         return decoded.removeprefix(before.strip()).removesuffix(after.strip()).strip()
 
-    def fit(
-        self, tokens: Tokens, examples: Sequence[Example], room: Room, *, reserve: int
-    ) -> Fitted:
-        """Render inputs, each with `reserve` tokens left for its answer.
+    def fit(self, tokens: Tokens, example: Example, room: int | None) -> Fitted:
+        """The rendered input and its tokens, at most `room` of them where that is not None.
 
         Raises:
-            DataError: one is empty, or too long and `truncate` names no field.
+            TemplateError: the example lacks a field.
+            DataError: the input is empty, or too long and no field gives way.
         """
-        fitted = Fitted([], [], [])
-        most = self._most(room(reserve))
-        for example in examples:
-            text, ids = self.source(tokens, example)
-            if most is not None and len(ids) > most:
-                text, ids = self._cut(tokens, example, len(ids), most)
-                fitted.truncated.append(len(fitted.texts))
-            fitted.texts.append(text)
-            fitted.sources.append(ids)
-        return fitted
+        text, ids = self.source(tokens, example)
+        most, whole = self._most(room), len(ids)
+        if most is not None and whole > most:
+            text, ids, _ = self._source(tokens, self._shorter(tokens, example, whole, most))
+        return Fitted(text, ids, whole - len(ids))
 
     def pair(
         self, tokens: Tokens, example: Example, reference: str, room: Room
-    ) -> tuple[list[int], list[int], bool]:
-        """Source tokens, target tokens, and whether the source was cut to fit."""
-        _, source = self.source(tokens, example)
+    ) -> tuple[list[int], list[int], int]:
+        """Source tokens, target tokens, and how many source tokens were left out to fit."""
         target = self.answer(tokens, example, reference)
         with naming(example):
-            most = self._most(room(len(target)))
-        if most is None or len(source) <= most:
-            return source, target, False
-        _, source = self._cut(tokens, example, len(source), most)
-        return source, target, True
-
-    def pairs(
-        self, backbone: Backbone, example: Example, room: Room
-    ) -> Iterator[tuple[Pair, bool]]:
-        """A pair for each reference of an example, and whether its source was cut."""
-        for reference in example.references:
-            source, target, cut = self.pair(backbone.tokens, example, reference, room)
-            yield Pair(source, target), cut
+            left = room(len(target))
+        fitted = self.fit(tokens, example, left)
+        return fitted.tokens, target, fitted.cut
 
     def read(
         self, backbone: Backbone, example: Example, room: Room, hole: Sequence[int] = ()
-    ) -> tuple[list[int], tuple[int, ...], bool]:
+    ) -> tuple[list[int], tuple[int, ...], int]:
         """An input that a head or label words answer: its tokens, the text that each belongs to
-        where the backbone tells two apart, and whether it was cut.
+        where the backbone tells two apart, and how many tokens were left out to fit.
 
         Args:
             hole: the ids that stand for `{mask}`.
@@ -242,11 +230,11 @@ class TextTask:
             _, ids, segments = self._source(tokens, fields, hole)
             if not ids:
                 raise DataError("the input is empty; it needs at least one token")
-        most, cut = self._most(room(0)), False
-        if most is not None and len(ids) > most:
-            fields, cut = self._shorter(tokens, example, len(ids), most, hole), True
+        most, whole = self._most(room(0)), len(ids)
+        if most is not None and whole > most:
+            fields = self._shorter(tokens, example, whole, most, hole)
             _, ids, segments = self._source(tokens, fields, hole)
-        return ids, tuple(segments) if backbone.tells_texts_apart else (), cut
+        return ids, tuple(segments) if backbone.tells_texts_apart else (), whole - len(ids)
 
     def _source(
         self, tokens: Tokens, fields: Mapping[str, Field], hole: Sequence[int] = ()
@@ -289,12 +277,6 @@ class TextTask:
         """The longest input, where so much is left for it."""
         limits = [limit for limit in (room, self.max_tokens) if limit is not None]
         return min(limits, default=None)
-
-    def _cut(
-        self, tokens: Tokens, example: Example, length: int, room: int
-    ) -> tuple[str, list[int]]:
-        text, ids, _ = self._source(tokens, self._shorter(tokens, example, length, room))
-        return text, ids
 
     def _shorter(
         self,

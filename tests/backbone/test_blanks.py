@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from foreword.backbone import Tokens
 from foreword.tasks import Example
-from foreword.text import TextTask
+from foreword.text import Templates
 from tokenizers_by_kind import tokenizer
 
 CHARACTERS = "▁\nThecatsdog->.:[]/INS"
@@ -55,7 +55,7 @@ def test_source_and_target_are_the_tokens_of_one_text(kind: str, source: str, ta
 @KINDS
 def test_a_leading_blank_is_one_blank(kind: str) -> None:
     tokens = tokens_of(kind)
-    task = TextTask.of(" {text} ->", " {reference}")
+    task = Templates.of(" {text} ->", " {reference}")
     example = Example({"text": "cat"}, ("The dog",))
     text, ids = task.source(tokens, example)
     assert text == " cat ->"

@@ -18,7 +18,7 @@ from conftest import make_backbone
 from foreword.backbone import Tokens
 from foreword.errors import DataError
 from foreword.tasks import Example, Template
-from foreword.text import TextTask
+from foreword.text import Templates
 from tokenizers_by_kind import KINDS, tokenizer, with_marks
 
 GPT2 = make_backbone("gpt2")
@@ -47,7 +47,7 @@ def tokens_of(kind: str, *, marked: bool = False, encodes: bool | None = None) -
 
 def filled(tokens: Tokens, template: str, second: str | None = None, **fields: str) -> list[int]:
     """As a task makes them: one mask, -1."""
-    task = TextTask.of(template, second=second)
+    task = Templates.of(template, second=second)
     return task._filled(tokens, fields, [MASK])[1]
 
 
@@ -131,7 +131,7 @@ def test_byte_level_tokens_lose_nothing_even_where_slots_are_glued(kind, a, b) -
 def test_two_texts_are_joined_as_the_tokenizer_does(kind, template, second) -> None:
     tokens = tokens_of(kind, marked=True)
     fields = {"a": "Oslo is cold.", "b": "Is it"}
-    task = TextTask.of(template, second=second)
+    task = Templates.of(template, second=second)
     _, found, segments = task._filled(tokens, fields, [tokens.mask_id])
     written = [
         Template.parse(text).render(fields).replace("{mask}", tokens.tokenizer.mask_token)
@@ -201,12 +201,13 @@ texts = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
 def test_no_cut_ever_loses_a_slot_or_a_word_of_the_template(kind, a, b, most) -> None:
     tokens = tokens_of(kind)
     backbone = replace(GPT2, tokens=tokens)
-    task = TextTask.of("{soft:2} {a:cut=2} so {mask} and {soft} {b:cut} .")
+    task = Templates.of("{soft:2} {a:cut=2} so {mask} and {soft} {b:cut} .")
     whole, _, _ = task.read(backbone, Example({"a": a, "b": b}), lambda _: None, [MASK])
     room = lambda _: most  # noqa: E731
     found, _, cut = task.read(backbone, Example({"a": a, "b": b}), room, [MASK])
     assert len(found) <= most
-    assert cut == (len(whole) > most)
+    assert cut == len(whole) - len(found)
+    assert (cut > 0) == (len(whole) > most)
     if not cut:
         assert found == whole
     slots = [token for token in found if token < 0 or token >= VIRTUAL]
@@ -217,20 +218,20 @@ def test_no_cut_ever_loses_a_slot_or_a_word_of_the_template(kind, a, b, most) ->
 
 def test_nothing_to_cut_is_an_error_that_says_so() -> None:
     backbone = GPT2
-    task = TextTask.of("{soft:2} {a} {mask}")
+    task = Templates.of("{soft:2} {a} {mask}")
     example = Example({"a": "word " * 50}, where="file, line 3")
     with pytest.raises(
         DataError, match=r"file, line 3: the input has \d+ tokens, but .* leaves 20"
     ):
         task.read(backbone, example, lambda _: 20, [MASK])
-    task = TextTask.of("{soft:30} {a:cut} {mask}")
+    task = Templates.of("{soft:30} {a:cut} {mask}")
     with pytest.raises(DataError, match="too long even without the field 'a'"):
         task.read(backbone, example, lambda _: 20, [MASK])
 
 
 def test_fields_give_way_in_their_order() -> None:
     backbone = GPT2
-    task = TextTask.of("{a:cut=2} | {b:cut} {mask}")
+    task = Templates.of("{a:cut=2} | {b:cut} {mask}")
     fields = {"a": "one two three four five", "b": "six seven eight nine ten"}
     seen = []
     for most in range(14, 2, -1):

@@ -44,9 +44,7 @@ def asked(task: str) -> Any:
 def told(prompt: foreword.LoadedPrompt, task: str) -> tuple[Any, torch.Tensor]:
     """The row that is read, and what is read of it."""
     example = prompt.example(asked(task))
-    (window,) = prompt.task.windows(
-        prompt.model.backbone, example, prompt.model.room, labelled=False
-    )
+    (window,) = prompt.task.rows(example, labelled=False)
     return window.pair, prompt.model.read(prompt.model.lay_out([window.pair]))[0]
 
 
@@ -133,9 +131,7 @@ def test_a_span_of_peft_is_its_likeliest(base, tmp_path) -> None:
         (float(begins[i] + ends[j]), i, j) for i in range(len(begins)) for j in range(i, len(ends))
     ]
     score, first, last = max(spans)
-    (window,) = prompt.task.windows(
-        prompt.model.backbone, prompt.example(asked("QUESTION_ANS")), prompt.model.room
-    )
+    (window,) = prompt.task.rows(prompt.example(asked("QUESTION_ANS")))
     (answered,) = prompt.predict([asked("QUESTION_ANS")])
     start, end = window.at[first + 1][0], window.at[last + 1][1]
     assert answered.answer == asked("QUESTION_ANS")["context"][start:end]

@@ -230,9 +230,7 @@ def test_a_head_tells_what_it_tells_in_peft(name, task, targets, base, tmp_path)
     asked: Any = " ".join(WORDS)
     if span:
         asked = {"question": " ".join(WORDS[:3]), "context": " ".join(WORDS[3:])}
-    (window,) = prompt.task.windows(
-        prompt.model.backbone, prompt.example(asked), prompt.model.room, labelled=False
-    )
+    (window,) = prompt.task.rows(prompt.example(asked), labelled=False)
     found = prompt.model.read(prompt.model.lay_out([window.pair]))[0]
     ids = torch.tensor([window.pair.source])
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

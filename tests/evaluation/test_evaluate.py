@@ -15,10 +15,11 @@ from foreword.evaluation import evaluate
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import Table
 from foreword.tasks import Example
-from foreword.text import TextTask
+from foreword.text import Templates
 from foreword.tuned import TunedModel
+from foreword.understanding import TextGeneration
 
-TASK = TextTask.of("{text}\n")
+TASK = TextGeneration(Templates.of("{text}\n"))
 TEXTS = ["a bird", "a very long text about a small grey bird", "x", "two words", "the sea is deep"]
 HOW = Decoding(max_new_tokens=5)
 
@@ -35,11 +36,12 @@ def examples(texts: list[str], **more: Any) -> list[Example]:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_answers_stay_in_order(model: TunedModel, batch_size: int) -> None:
-    alone = [evaluate(model, TASK, examples([text]), HOW, metrics=[]).answers[0] for text in TEXTS]
+    alone = [
+        evaluate(TASK.on(model), examples([text]), HOW, metrics=[]).answers[0] for text in TEXTS
+    ]
     counted: list[int] = []
     report = evaluate(
-        model,
-        TASK,
+        TASK.on(model),
         examples(TEXTS),
         HOW,
         metrics=["bleu", "slot_coverage"],
@@ -63,9 +65,9 @@ def test_groups_are_scored_apart(model: TunedModel, monkeypatch: pytest.MonkeyPa
     ]
     said = ["The cat sat on the mat.", "Something else was said.", "The cat lay on the mat."]
     monkeypatch.setattr(
-        import_module("foreword.evaluation.evaluate"), "decode", lambda *args, **kwargs: list(said)
+        import_module("foreword.understanding.write"), "decode_rows", lambda *_, **__: list(said)
     )
-    report = evaluate(model, TASK, given, HOW, metrics=["bleu", "ter"])
+    report = evaluate(TASK.on(model), given, HOW, metrics=["bleu", "ter"])
     assert list(report.figures()) == ["all", "seen", "not seen"]
     assert report.groups["seen"] == {"bleu": pytest.approx(100), "ter": 0}
     assert report.groups["not seen"]["bleu"] == pytest.approx(0, abs=15)
@@ -77,39 +79,40 @@ def test_groups_are_scored_apart(model: TunedModel, monkeypatch: pytest.MonkeyPa
 def test_long_inputs_are_refused_or_cut(model: TunedModel) -> None:
     given = examples(["short", "long " * 400])
     with pytest.raises(DataError, match=r"^here: the input has \d+ tokens.*leaves 248.*truncate"):
-        evaluate(model, TASK, given, HOW, metrics=[])
-    task = TextTask.of("{text}\n", truncate="text")
-    report = evaluate(model, task, given, HOW, metrics=[])
+        evaluate(TASK.on(model), given, HOW, metrics=[])
+    task = TextGeneration(Templates.of("{text}\n", truncate="text"))
+    report = evaluate(task.on(model), given, HOW, metrics=[])
     assert report.truncated == 1
     assert report.sources[0] == "short\n"
     assert len(model.backbone.tokens.source(report.sources[1])) <= 256 - 3 - 5
     assert report.sources[1].endswith("long\n")
-    task = TextTask.of("{text} in other words\n", truncate="text")
+    task = TextGeneration(Templates.of("{text} in other words\n", truncate="text"))
     with pytest.raises(DataError, match=r"too long even without the field 'text'"):
-        evaluate(model, task, given, Decoding(max_new_tokens=252), metrics=[])
+        evaluate(task.on(model), given, Decoding(max_new_tokens=252), metrics=[])
     with pytest.raises(UserError, match=r"decoding\.max_new_tokens: 253 .* leave no room"):
-        evaluate(model, task, given, Decoding(max_new_tokens=253), metrics=[])
+        evaluate(task.on(model), given, Decoding(max_new_tokens=253), metrics=[])
 
 
 def test_empty_inputs_are_refused(model: TunedModel) -> None:
-    task = TextTask.of("{text}")
+    templates = Templates.of("{text}")
+    task = TextGeneration(templates)
     with pytest.raises(DataError, match=r"^here: the input is empty"):
-        evaluate(model, task, examples([""]), HOW, metrics=[])
+        evaluate(task.on(model), examples([""]), HOW, metrics=[])
     with pytest.raises(DataError, match=r"^here: the input is empty"):
-        task.pair(model.backbone.tokens, examples([""])[0], "r", lambda _: 100)
+        templates.pair(model.backbone.tokens, examples([""])[0], "r", lambda _: 100)
 
 
 def test_templates_must_fit_together_and_the_data(model: TunedModel) -> None:
     tokens = model.backbone.tokens
     with pytest.raises(TemplateError, match=r"needs the slot \{reference\}"):
-        TextTask.of("{a}", "{b}")
+        Templates.of("{a}", "{b}")
     with pytest.raises(TemplateError, match=r"truncate: 'recor' is no slot.*mean 'record'"):
-        TextTask.of("{record}", truncate="recor")
-    task = TextTask.of("{text}", "{reference} {nothing}")
+        Templates.of("{record}", truncate="recor")
+    task = Templates.of("{text}", "{reference} {nothing}")
     (example,) = examples(["x"])
     with pytest.raises(TemplateError, match=r"^here: .*has no field 'nothing'"):
         task.answer(tokens, example, "r")
     with pytest.raises(TemplateError, match=r"^here: .*has no field 'txt'.*mean 'text'"):
-        TextTask.of("{txt}").source(tokens, example)
-    answer = TextTask.of("{text}", "{text}: {reference}").answer(tokens, example, "r")
+        Templates.of("{txt}").source(tokens, example)
+    answer = Templates.of("{text}", "{text}: {reference}").answer(tokens, example, "r")
     assert answer == tokens.target("x: r")

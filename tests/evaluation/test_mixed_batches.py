@@ -17,7 +17,6 @@ from conftest import VOCABULARY, make_backbone, mini_tokens
 from families import by_hand
 from foreword.backbone import Backbone, Call, Decoding, way
 from foreword.compose import compose
-from foreword.evaluation import Writing, decode_rows
 from foreword.layout import Pair
 from foreword.methods import (
     HardPrompt,
@@ -32,6 +31,7 @@ from foreword.methods.axes import Table, UniformInit
 from foreword.readout import Generation, Head, SequenceHead, SpanHead, TokenHead, read_together
 from foreword.readout.base import Told
 from foreword.tuned import TunedModel
+from foreword.understanding import Writing, decode_rows
 
 TABLE = Table(std=1.0)
 SMALL: dict[str, Any] = {

@@ -4,7 +4,7 @@ import pytest
 
 from foreword.evaluation.metrics import slot_coverage
 from foreword.tasks import Example
-from foreword.text import TextTask
+from foreword.text import Templates
 
 
 def test_parts_of_words_and_empty_values_do_not_count() -> None:
@@ -29,4 +29,4 @@ def test_values_may_begin_and_end_in_signs() -> None:
     ],
 )
 def test_fixed_words_of_the_target(target: str, decoded: str, answer: str) -> None:
-    assert TextTask.of("{text}", target).bare_answer(decoded) == answer
+    assert Templates.of("{text}", target).bare_answer(decoded) == answer

@@ -29,7 +29,7 @@ from foreword.manifest import TaskId
 from foreword.methods import FineTuning, HeadOnly, MethodChoice, PTuningV2
 from foreword.recipe import HeadSpec
 from foreword.session import LoadedPrompt, load
-from foreword.understanding import HeadTask, task_of
+from foreword.understanding import task_of
 
 Tensors = dict[str, torch.Tensor]
 HEAD, DELTA = "head.safetensors", "delta.safetensors"
@@ -82,13 +82,12 @@ def sound(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Made:
     for kind, (method, stated) in TASKS.items():
         torch.manual_seed(1)
         task = task_of(stated)
-        assert isinstance(task, HeadTask)
         model = compose(backbone, method, task.readout(backbone))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) / 4)
         manifest = save_artifact(root / kind, model, name=kind, method=method, task=stated)
-        answered = LoadedPrompt(manifest, model.eval(), task).predict([ASKED[kind]])
+        answered = LoadedPrompt(manifest, task.on(model.eval())).predict([ASKED[kind]])
         made[kind] = (root / kind, answered)
     return made
 

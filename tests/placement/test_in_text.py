@@ -14,15 +14,15 @@ from families.catalogue import plain_model
 from foreword.backbone import Backbone, Decoding
 from foreword.compose import compose
 from foreword.errors import UserError
-from foreword.evaluation import decode, fit_inputs
 from foreword.layout import Pair
 from foreword.methods import PromptTuning, PTuning
 from foreword.methods.embedding_only import EmbeddingOnly
 from foreword.placement import InText
 from foreword.readout import Generation, SequenceHead
 from foreword.tasks import Example
-from foreword.text import TextTask
+from foreword.text import Templates
 from foreword.tuned import TunedModel
+from foreword.understanding import TextGeneration, Writing, decode_rows
 
 DECODERS = ("gpt2", "llama", "opt", "bloom", "mistral")
 FAMILIES = (*DECODERS, "t5")
@@ -83,8 +83,14 @@ class ByHand:
         return written
 
 
+def decoded(
+    model: TunedModel, sources: list[list[int]], how: Decoding, *, batch_size: int
+) -> list[str]:
+    return decode_rows([Writing(model, ids, how) for ids in sources], batch_size=batch_size)
+
+
 def sources(model: TunedModel) -> list[list[int]]:
-    task = TextTask.of(TEMPLATE)
+    task = Templates.of(TEMPLATE)
     return [task.source(model.backbone.tokens, example)[1] for example in examples()]
 
 
@@ -108,7 +114,7 @@ def test_answers_are_a_greedy_decoding_by_hand(family: str) -> None:
     model = tuned(family)
     how = Decoding(max_new_tokens=6)
     with ExactFloat64(), torch.no_grad():
-        answers = decode(model, sources(model), how, batch_size=8)
+        answers = decoded(model, sources(model), how, batch_size=8)
         hand = ByHand(family, model.rows())
         for ids, answer in zip(sources(model), answers, strict=True):
             written = hand.greedy(ids, 6, mini_tokens().eos_id)
@@ -120,11 +126,10 @@ def test_loss_and_gradient_of_a_text(family: str) -> None:
     model = tuned(family)
     soft = model.rows().detach().clone().requires_grad_()
     model.reparam.requires_grad_()
-    task = TextTask.of(TEMPLATE)
     pairs = [
-        pair
+        row.pair
         for example in examples()
-        for pair, _ in task.pairs(model.backbone, example, model.room)
+        for row in TextGeneration(Templates.of(TEMPLATE)).on(model).rows(example)
     ]
     with ExactFloat64():
         losses = model(model.lay_out(pairs))
@@ -165,20 +170,20 @@ def test_repetitions_of_the_prompt_do_not_count_as_words() -> None:
     """Ids of virtual tokens lie above the vocabulary and never reach a penalty on repetition."""
     model = tuned("gpt2")
     how = Decoding(max_new_tokens=4, repetition_penalty=5.0, no_repeat_ngram_size=2)
-    (answer,) = decode(model, sources(model)[:1], how, batch_size=1)
-    together = decode(model, sources(model), how, batch_size=3)
+    (answer,) = decoded(model, sources(model)[:1], how, batch_size=1)
+    together = decoded(model, sources(model), how, batch_size=3)
     assert together[0] == answer
 
 
 def test_the_backbone_alone_reads_the_same_words() -> None:
-    task = TextTask.of(TEMPLATE)
+    task = Templates.of(TEMPLATE)
     bare = task.without_soft()
     assert bare.soft == 0
     model = tuned("gpt2").bare()
     (text, ids) = bare.source(model.backbone.tokens, examples()[0])
     assert text == "a red bird means in words:"
     assert ids == mini_tokens().plain(text)
-    decode(model, [ids], Decoding(max_new_tokens=2), batch_size=1)
+    decoded(model, [ids], Decoding(max_new_tokens=2), batch_size=1)
 
 
 @pytest.mark.parametrize("length", [SOFT, 70])
@@ -192,13 +197,11 @@ def test_the_context_holds_what_stands_in_the_text(length: int) -> None:
         return
     model = compose(on, method, inside=True)
     assert model.room(4) == 60
-    task = TextTask.of("{soft:5} {record:cut}")
-    fitted = fit_inputs(
-        model, task, [Example({"record": "word " * 99})], Decoding(max_new_tokens=4)
-    )
-    assert fitted.truncated == [0]
-    assert 58 <= len(fitted.sources[0]) <= 60
-    decode(model, fitted.sources, Decoding(max_new_tokens=4), batch_size=1)
+    task = TextGeneration(Templates.of("{soft:5} {record:cut}")).on(model)
+    (row,) = task.rows(Example({"record": "word " * 99}), labelled=False, reserve=4)
+    assert row.cut > 0
+    assert 58 <= len(row.pair.source) <= 60
+    decoded(model, [row.pair.source], Decoding(max_new_tokens=4), batch_size=1)
 
 
 def test_sites_and_infix_have_no_place_beside_slots() -> None:

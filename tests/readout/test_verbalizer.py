@@ -23,15 +23,14 @@ from families.catalogue import plain_model
 from foreword.backbone import Backbone, Tokens
 from foreword.compose import compose
 from foreword.errors import BackboneError, DataError, TemplateError
-from foreword.evaluation import tell
 from foreword.evaluation.calibration import calibrate
 from foreword.layout import Layout
 from foreword.methods import HardPrompt, PTuning, axes
 from foreword.readout import Verbalizer
 from foreword.tasks import Example
-from foreword.text import TextTask
+from foreword.text import Templates
 from foreword.tuned import TunedModel
-from foreword.understanding import Cloze, MissingWord, soft_slots
+from foreword.understanding import Cloze, MissingWord
 
 ENCODERS = ("bert", "roberta", "albert", "distilbert", "electra", "modernbert")
 DECODERS = ("gpt2", "llama", "opt", "bloom", "mistral")
@@ -67,14 +66,14 @@ def pattern(family: str) -> str:
 
 
 def cloze(family: str, words: Any = WORDS, **options: Any) -> Cloze:
-    text = TextTask.of(options.pop("pattern", pattern(family)))
+    text = Templates.of(options.pop("pattern", pattern(family)))
     return Cloze(text, LABELS[: len(words)], words, **options)
 
 
 def tuned(on: Backbone, task: Cloze | MissingWord) -> TunedModel:
     """With random virtual tokens in the slots."""
     torch.manual_seed(0)
-    soft = soft_slots(task)
+    soft = task.soft
     if not soft:
         return compose(on, HardPrompt(name="hard-prompt"), task.readout(on)).double()
     method = PTuning(name="p-tuning", length=soft, reparameterization=axes.ReluMLP())
@@ -143,9 +142,7 @@ def examples() -> list[Example]:
 
 def windows_of(model: TunedModel, task: Cloze, *, labelled: bool = False) -> list[Any]:
     return [
-        window
-        for example in examples()
-        for window in task.windows(model.backbone, example, model.room, labelled=labelled)
+        window for example in examples() for window in task.rows(model, example, labelled=labelled)
     ]
 
 
@@ -248,7 +245,7 @@ def test_single_words_are_a_softmax_over_mean_logits() -> None:
     model = tuned(backbone("bert"), task)
     ids = [[word[0] for word in label] for label in task.tokens(model.backbone)]
     assert all(len(word) == 1 for label in task.tokens(model.backbone) for word in label)
-    said, _ = tell(model, task, examples())
+    said = task.on(model).answers(examples())
     hand = ByHand("bert", model)
     for answered, window in zip(said, windows_of(model, task), strict=True):
         given = hand.embedded(window.pair.source)[None]
@@ -265,9 +262,9 @@ def test_single_words_are_a_softmax_over_mean_logits() -> None:
 def test_answers_depend_on_no_company(family: str) -> None:
     task = cloze(family, order="max-first")
     model = tuned(backbone(family), task)
-    together, _ = tell(model, task, examples(), batch_size=32)
+    together = task.on(model).answers(examples(), batch_size=32)
     for batch_size in (1, 2):
-        apart, _ = tell(model, task, examples(), batch_size=batch_size)
+        apart = task.on(model).answers(examples(), batch_size=batch_size)
         for one, other in zip(together, apart, strict=True):
             assert one.answer == other.answer
             for label in LABELS:
@@ -283,15 +280,15 @@ def test_calibration_divides_by_what_is_said_of_nothing(family: str, real: bool)
     raw_task, task = cloze(family), cloze(family, calibrated=True)
     raw, model = tuned(backbone(family), raw_task), tuned(backbone(family), task)
     inputs = examples() if real else [Example({"text": text}) for text in ("N/A", "")]
-    uncalibrated, _ = tell(raw, raw_task, inputs)
+    uncalibrated = raw_task.on(raw).answers(inputs)
     expected = {
         label: sum(said.probabilities[label] for said in uncalibrated) / len(uncalibrated)
         for label in LABELS
     }
-    prior = calibrate(model, task, inputs if real else None)
+    prior = calibrate(task.on(model), inputs if real else None)
     assert prior == pytest.approx(expected, abs=1e-9)
     for before, after in zip(
-        tell(raw, raw_task, examples())[0], tell(model, task, examples())[0], strict=True
+        raw_task.on(raw).answers(examples()), task.on(model).answers(examples()), strict=True
     ):
         weights = {label: before.probabilities[label] / expected[label] for label in LABELS}
         for label in LABELS:
@@ -302,25 +299,22 @@ def test_calibration_divides_by_what_is_said_of_nothing(family: str, real: bool)
 def test_an_input_without_any_token_is_left_out_of_the_prior() -> None:
     task = cloze("gpt2", pattern="{text} {mask}", calibrated=True)
     model = tuned(backbone("gpt2"), task)
-    prior = calibrate(model, task, None)
-    (said,), _ = tell(
-        tuned(backbone("gpt2"), cloze("gpt2", pattern="{text} {mask}")),
-        cloze("gpt2", pattern="{text} {mask}"),
-        [Example({"text": "N/A"})],
-    )
+    prior = calibrate(task.on(model), None)
+    raw = cloze("gpt2", pattern="{text} {mask}")
+    (said,) = raw.on(tuned(backbone("gpt2"), raw)).answers([Example({"text": "N/A"})])
     assert prior == pytest.approx(said.probabilities, abs=1e-9)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
 def test_a_missing_word_is_the_most_probable_of_all(family: str) -> None:
-    text = TextTask.of(pattern(family))
+    text = Templates.of(pattern(family))
     task = MissingWord(text)
     model = tuned(backbone(family), task)
-    said, _ = tell(model, task, examples())
+    said = task.on(model).answers(examples())
     with ExactFloat64(), torch.no_grad():
         hand = ByHand(family, model)
         for example, answered in zip(examples(), said, strict=True):
-            (window,) = task.windows(model.backbone, example, model.room, labelled=False)
+            (window,) = task.rows(model, example, labelled=False)
             (found,) = model.read(model.lay_out([window.pair]))
             ids = window.pair.source
             if window.pair.marks:
@@ -334,19 +328,19 @@ def test_a_missing_word_is_the_most_probable_of_all(family: str) -> None:
 
 def test_an_answer_is_spelt_as_the_example_has_it() -> None:
     """A vocabulary in small letters knows one token for both."""
-    task = MissingWord(TextTask.of("{text} {mask}"))
+    task = MissingWord(Templates.of("{text} {mask}"))
     model = tuned(backbone("gpt2"), task)
-    (answered,), _ = tell(model, task, [Example({"text": "so"})])
+    (answered,) = task.on(model).answers([Example({"text": "so"})])
     word = answered.answer
-    (same,), _ = tell(model, task, [Example({"text": "so"}, references=("other", word))])
+    (same,) = task.on(model).answers([Example({"text": "so"}, references=("other", word))])
     assert same.answer == word
 
 
 def test_a_missing_word_is_trained_on_words_of_one_token() -> None:
-    task = MissingWord(TextTask.of("{text} {mask}"))
+    task = MissingWord(Templates.of("{text} {mask}"))
     long = Example({"text": "so"}, references=("unpronounceable",), where="f, line 2")
     with pytest.raises(DataError, match=r"f, line 2: the answer 'unpronounceable' is \d+ tokens"):
-        task.windows(backbone("gpt2"), long, lambda _: None)
+        task.rows(tuned(backbone("gpt2"), task), long)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "bert", "t5"])
@@ -357,19 +351,19 @@ def test_the_longest_word_fits_the_context(family: str) -> None:
     context = model.backbone.geometry.context
     example = Example({"text": "word " * 400}, label="no")
     if context is None:
-        task = Cloze(TextTask.of(pattern(family), max_tokens=40), LABELS, WORDS)
+        task = Cloze(Templates.of(pattern(family), max_tokens=40), LABELS, WORDS)
         context = 40
     longest = max(map(len, word_tokens(task, model)))
     for labelled in (True, False):
-        windows = task.windows(model.backbone, example, model.room, labelled=labelled)
+        windows = task.rows(model, example, labelled=labelled)
         for window in windows:
             assert window.cut
             behind = longest - 1 if family in DECODERS else 0
             assert context - 2 <= len(window.pair.source) + behind <= context
             soft = [i for i in window.pair.source if i >= model.backbone.geometry.vocabulary]
             assert len(soft) == SOFT
-        (answered,), cut = tell(model, task, [example])
-        assert cut == 1
+        (answered,) = task.on(model).answers([example])
+        assert answered.truncated
         assert sum(answered.probabilities.values()) == pytest.approx(1)
 
 
@@ -377,7 +371,7 @@ def test_a_mask_token_of_the_text_itself_is_not_read() -> None:
     task = cloze("bert")
     model = tuned(backbone("bert"), task)
     example = Example({"text": "a [MASK] day"}, label="no")
-    (window,) = task.windows(model.backbone, example, model.room)
+    (window,) = task.rows(model, example)
     longest = max(map(len, word_tokens(task, model)))
     assert len(window.pair.marks) == longest
     masks = [i for i, token in enumerate(window.pair.source) if token == tokens().mask_id]
@@ -424,10 +418,10 @@ def test_a_decoder_that_tells_texts_apart_is_told_so_beside_longer_words() -> No
     on = Backbone.wrap(copy.deepcopy(own), tokens())
     assert on.tells_texts_apart
     for words in ((("good",), ("bad",)), (("good",), ("not at all bad",))):
-        task = Cloze(TextTask.of("{a}", second="{b}"), ("yes", "no"), words)
+        task = Cloze(Templates.of("{a}", second="{b}"), ("yes", "no"), words)
         model = tuned(on, task)
         example = Example({"a": "a film", "b": "it was"})
-        (window,) = task.windows(on, example, model.room, labelled=False)
+        (window,) = task.rows(model, example, labelled=False)
         (found,) = model.read(model.lay_out([window.pair]))
         ids, segments = list(window.pair.source), list(window.pair.segments)
         assert set(segments) == {0, 1}
@@ -441,7 +435,7 @@ def test_a_decoder_that_tells_texts_apart_is_told_so_beside_longer_words() -> No
 
 def test_words_stand_after_a_blank_where_the_template_has_one() -> None:
     def words(text: str, second: str | None = None, family: str = "gpt2") -> list[str]:
-        task = Cloze(TextTask.of(text, second=second), ("a", "b"), (("good",), ("bad",)))
+        task = Cloze(Templates.of(text, second=second), ("a", "b"), (("good",), ("bad",)))
         ((first,), _) = task.tokens(backbone(family))
         return tokens().names(first)
 
@@ -474,12 +468,12 @@ def test_what_cannot_be_read_is_refused() -> None:
     unmasked = Backbone.wrap(plain("bert"), mini_tokens())
     with pytest.raises(BackboneError, match="no mask token"):
         cloze("bert").readout(unmasked)
+    task = cloze("gpt2")
+    model, unnamed = tuned(backbone("gpt2"), task), Example({"text": "x"}, label="maybe")
     with pytest.raises(DataError, match=r"label 'maybe' is none of .*task\.verbalizer\.words"):
-        cloze("gpt2").windows(
-            backbone("gpt2"), Example({"text": "x"}, label="maybe"), lambda _: None
-        )
+        task.rows(model, unnamed)
 
 
-def test_split_words_are_told() -> None:
-    notes = cloze("gpt2").split_words(backbone("gpt2"))
+def test_notes_name_split_words() -> None:
+    notes = cloze("gpt2").notes(backbone("gpt2"))
     assert any("label word 'not at all good' is" in note and "Ġnot" in note for note in notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,23 +17,22 @@ from conftest import VOCABULARY, assert_close, make_backbone, mini_tokens
 from foreword.backbone import Backbone, Call
 from foreword.compose import compose
 from foreword.errors import DataError
-from foreword.evaluation import tell
 from foreword.layout import Layout, Pair
 from foreword.methods import PromptTuning, PTuningV2
 from foreword.methods.axes import Table, UniformInit
 from foreword.placement import Prefix
 from foreword.tasks import Example
 from foreword.tasks.example import Span
-from foreword.text import TextTask
+from foreword.text import Templates
 from foreword.tuned import TunedModel
 from foreword.understanding import (
-    Answered,
     Classification,
     HeadOptions,
-    HeadTask,
+    Prediction,
     Question,
+    ReadTask,
+    Row,
     Tagging,
-    Window,
 )
 
 LENGTH, CONTEXT = 3, 48
@@ -51,17 +51,17 @@ METHODS = {
     ),
 }
 TAGS = ("O", "B-X", "I-X", "B-Y")
-TASKS: dict[str, HeadTask] = {
+TASKS: dict[str, ReadTask] = {
     "label": Classification(
-        TextTask.of("{text}", truncate="text"), ("no", "yes", "so"), HeadOptions(dropout=0.0)
+        Templates.of("{text}", truncate="text"), ("no", "yes", "so"), HeadOptions(dropout=0.0)
     ),
     "mean": Classification(
-        TextTask.of("{text}", truncate="text"),
+        Templates.of("{text}", truncate="text"),
         ("no", "yes", "so"),
         HeadOptions(dropout=0.0, hidden=8, pooling="mean"),
     ),
     "pair": Classification(
-        TextTask.of("{first}", truncate="text", second="{text}"),
+        Templates.of("{first}", truncate="text", second="{text}"),
         ("no", "yes", "so"),
         HeadOptions(dropout=0.0),
     ),
@@ -127,7 +127,7 @@ def models() -> Models:
     )
 
 
-def tuned(backbone: Backbone, task: HeadTask, method: Any) -> TunedModel:
+def tuned(backbone: Backbone, task: ReadTask, method: Any) -> TunedModel:
     torch.manual_seed(0)
     model = compose(backbone, method, task.readout(backbone)).double().eval()
     with torch.no_grad():
@@ -136,12 +136,11 @@ def tuned(backbone: Backbone, task: HeadTask, method: Any) -> TunedModel:
     return model
 
 
-def say(model: TunedModel, task: HeadTask, given: list[Example], size: int) -> list[Answered]:
-    answered, _ = tell(model, task, given, batch_size=size)
-    return answered
+def say(model: TunedModel, task: ReadTask, given: list[Example], size: int) -> list[Prediction]:
+    return task.on(model).answers(given, batch_size=size)
 
 
-def assert_same(one: Answered, other: Answered) -> None:
+def assert_same(one: Prediction, other: Prediction) -> None:
     assert (one.answer, one.start) == (other.answer, other.start)
     numbers = [
         torch.tensor([*_flat(said.probability), *said.probabilities.values(), said.score or 0.0])
@@ -192,8 +191,8 @@ def test_no_answer_depends_on_its_company_or_padding(models, family, way, name, 
         assert_same(one, other)
 
 
-def windows(model: TunedModel, task: HeadTask, example: Example, **options: Any) -> list[Window]:
-    return task.windows(model.backbone, example, model.room, **options)
+def windows(model: TunedModel, task: ReadTask, example: Example, **options: Any) -> list[Row]:
+    return task.rows(model, example, **options)
 
 
 @settings(max_examples=30, deadline=None)
@@ -238,8 +237,8 @@ def test_windows_agree_with_a_search_over_all_spans(models, example, name) -> No
 def test_windows_hold_every_token_of_a_context(models, example, stride, most) -> None:
     model = models["bert", "keys"]["span"]
     task = Question(max_tokens=most, stride=stride)
-    whole = Question(max_tokens=None).windows
-    every = whole(model.backbone, example, lambda _: None, labelled=False)[0]
+    endless = SimpleNamespace(backbone=model.backbone, room=lambda _: None)
+    (every,) = Question(max_tokens=None).rows(endless, example, labelled=False)
     found = windows(model, task, example, labelled=False)
     tokens = list(
         zip(every.at, [every.pair.source[mark] for mark in every.pair.marks], strict=True)
@@ -312,7 +311,7 @@ def test_every_word_that_has_a_token_is_read_in_one_window_with_its_own_label(
         for word, label in zip(window.at, window.pair.labels, strict=True):
             assert TAGS[label] == tags[word]
     rows = model.read(model.lay_out([window.pair for window in found]))
-    said = task.told(model.backbone, tagged, found, rows)
+    said = task.prediction(model.backbone, tagged, found, rows)
     assert len(said.answer) == len(example.words)
     for word in set(range(len(example.words))) - read:
         assert (said.answer[word], said.probability[word]) == (None, None)
@@ -373,10 +372,10 @@ def test_words_without_a_token_are_told_nothing(models) -> None:
     full = Example({}, words=("an", "otter"), where="here")
     empty = Example({}, words=("", ""), tags=("O", "O"), where="line 7")
     done: list[int] = []
-    said, cut = tell(model, task, [empty, full, empty], batch_size=2, advance=done.append)
+    said = task.on(model).answers([empty, full, empty], batch_size=2, advance=done.append)
     assert [one.answer for one in (said[0], said[2])] == [(None, None)] * 2
     assert said[1] == say(model, task, [full], 1)[0]
-    assert (cut, sum(done)) == (0, 3)
+    assert (sum(one.truncated for one in said), sum(done)) == (0, 3)
     assert say(model, task, [empty], 1)[0].probability == (None, None)
     with pytest.raises(DataError, match="line 7: none of its words has a token"):
         windows(model, task, empty)
@@ -396,14 +395,14 @@ def test_what_was_read_is_forgotten(models, monkeypatch: pytest.MonkeyPatch) -> 
         return found
 
     monkeypatch.setattr(model.readout, "answers", answers)
-    tell(model, task, given, batch_size=2)
+    task.on(model).answers(given, batch_size=2)
     assert len(alive) == 6
 
 
 def test_the_first_virtual_token_can_answer(models) -> None:
     backbone = models["bert", "columns"]["label"].backbone
     task = Classification(
-        TextTask.of("{text}"), ("no", "yes", "so"), HeadOptions(dropout=0.0, pooling="prompt")
+        Templates.of("{text}"), ("no", "yes", "so"), HeadOptions(dropout=0.0, pooling="prompt")
     )
     model = tuned(backbone, task, METHODS["columns"])
     given = [
@@ -421,7 +420,7 @@ def test_the_first_virtual_token_can_answer(models) -> None:
 def test_the_first_virtual_token_can_answer_from_its_slot(models) -> None:
     """Wherever the template has it; tokens before it are real."""
     backbone = models["bert", "columns"]["label"].backbone
-    text = TextTask.of("Is it so: {soft:2} {text} {soft}")
+    text = Templates.of("Is it so: {soft:2} {text} {soft}")
     task = Classification(text, ("no", "yes"), HeadOptions(dropout=0.0, pooling="prompt"))
     method = PromptTuning(name="prompt-tuning", length=3)
     model = compose(backbone, method, task.readout(backbone), inside=True)

@@ -16,7 +16,6 @@ from conftest import VOCABULARY
 from foreword.backbone import Backbone, Call, load_backbone
 from foreword.compose import compose
 from foreword.errors import RecipeError, RunError, UserError
-from foreword.evaluation import tell
 from foreword.layout import Layout, Pair
 from foreword.methods import HardPrompt
 from foreword.readout import SequenceHead
@@ -24,7 +23,7 @@ from foreword.recipe import load_recipe, parse_recipe
 from foreword.runs import Run, train
 from foreword.runs.preview import preview
 from foreword.tasks import Example
-from foreword.text import TextTask
+from foreword.text import Templates
 from foreword.training.hardware import Hardware
 from foreword.training.masking import MaskedWords
 from foreword.understanding import Cloze
@@ -183,10 +182,10 @@ def test_patterns_weigh_what_they_know_before_training(done: Run, masked: Backbo
     labelled = lines(done.folder / "patterns" / "train-g0-p0-m0.jsonl")
     examples = [Example({"sentence": row["sentence"]}) for row in labelled]
     for number, pattern in enumerate(PATTERNS):
-        task = Cloze(TextTask.of(pattern), ("no", "yes"), (WORDS["no"], WORDS["yes"]))
+        task = Cloze(Templates.of(pattern), ("no", "yes"), (WORDS["no"], WORDS["yes"]))
         bare = compose(masked, HardPrompt(name="hard-prompt"), task.readout(masked))
-        told, _ = tell(bare, task, examples)
-        hits = sum(a.answer == row["answer"] for a, row in zip(told, labelled, strict=True))
+        said = task.on(bare).answers(examples)
+        hits = sum(a.answer == row["answer"] for a, row in zip(said, labelled, strict=True))
         found = {
             row["weight"] for row in done.metrics["pet"]["patterns"] if row["pattern"] == number
         }
@@ -425,10 +424,10 @@ def test_soft_labels_are_learned_at_a_temperature() -> None:
 
 def test_masked_words(masked: Backbone) -> None:
     """Of the words about 15 % are predicted; label masks and special tokens never are."""
-    task = Cloze(TextTask.of(PATTERNS[0]), ("no", "yes"), (WORDS["no"], WORDS["yes"]))
+    task = Cloze(Templates.of(PATTERNS[0]), ("no", "yes"), (WORDS["no"], WORDS["yes"]))
     model = compose(masked, HardPrompt(name="hard-prompt"), task.readout(masked))
     text = "a long day in the north of the land where the good people live and eat"
-    (window,) = task.windows(masked, Example({"sentence": text}), model.room, labelled=False)[-1:]
+    (window,) = task.rows(model, Example({"sentence": text}), labelled=False)[-1:]
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     real = masked.logits
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from foreword.errors import TemplateError
 from foreword.tasks import MaskSlot, Template
 from foreword.tasks.template import escaped
-from foreword.text import TextTask
+from foreword.text import Templates
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ PUBLISHED = [
 def test_published_patterns(
     first: str, second: str | None, fields: dict[str, str], rendered: str
 ) -> None:
-    task = TextTask.of(first, second=second)
+    task = Templates.of(first, second=second)
     assert "\n".join(template.render(fields) for template in task.templates) == rendered
     assert task.mask is not None
 
@@ -308,13 +308,13 @@ def test_without_its_slots_a_template_is_its_words_and_fields(written, a, b) -> 
 )
 def test_templates_that_do_not_go_together(given: dict[str, object], said: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        TextTask.of(**given)
+        Templates.of(**given)
     assert said in str(caught.value)
 
 
 def test_messages_say_what_gives_way_too() -> None:
     messages = [{"role": "user", "content": "{a:cut=2} {b:cut}"}]
-    assert TextTask.of(messages).cuts == ("b", "a")
+    assert Templates.of(messages).cuts == ("b", "a")
 
 
 @pytest.mark.parametrize(

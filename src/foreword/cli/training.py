@@ -17,7 +17,8 @@ from foreword.errors import UserError
 if TYPE_CHECKING:
     from foreword.recipe import Recipe
     from foreword.runs import Run
-    from foreword.runs.preview import LabelWords, Shown
+    from foreword.runs.preview import Shown
+    from foreword.understanding import LabelWords
 
 
 @o.with_flags

@@ -114,8 +114,8 @@ def predict(
     ) -> list[dict[str, Any]]:
         from foreword.evaluation.rows import in_full
 
-        told = prompt.predict(examples, batch_size=asked.batch_size, advance=advance)
-        return [{"output": one.answer, **in_full(one)} for one in told]
+        predictions = prompt.predict(examples, batch_size=asked.batch_size, advance=advance)
+        return [{"output": one.answer, **in_full(one)} for one in predictions]
 
     _answer(artifact, on, asked, "predict", out, overwrite, answers)
 

@@ -41,9 +41,9 @@ from foreword.readout import Head
 from foreword.run_files import refuse_unwritable
 from foreword.tasks import MaskSlot, Template
 from foreword.tasks.template import SoftSlot, excerpt, shown
-from foreword.text import TextTask
+from foreword.text import Templates
 from foreword.tuned import TunedModel
-from foreword.understanding import HeadTask, task_of
+from foreword.understanding import task_of
 
 KINDS = {"CAUSAL_LM": "decoder", "SEQ_2_SEQ_LM": "encoder-decoder"}
 """Task type -> the kind of backbone that writes its texts."""
@@ -92,7 +92,7 @@ def import_peft(
     files.refuse_occupied(out)
     refuse_unwritable(out)
     refuse_single("labels", labels)
-    _refuse_slots(TextTask.of(input, target, second=second))
+    _refuse_slots(Templates.of(input, target, second=second))
     adapter = read_adapter(folder)
     if not isinstance(backbone, Backbone):
         backbone = _load(adapter, backbone, device, dtype, download)
@@ -111,9 +111,9 @@ def import_peft(
     )
 
 
-def _refuse_slots(task: TextTask) -> None:
+def _refuse_slots(templates: Templates) -> None:
     """The virtual tokens stand where PEFT put them, and its heads read no mask."""
-    texts = {argument("--input"): task.input, argument("--second"): task.second}
+    texts = {argument("--input"): templates.input, argument("--second"): templates.second}
     for option, template in texts.items():
         if not isinstance(template, Template):
             continue  # there is none, or messages, which have no such slots
@@ -338,11 +338,9 @@ def _readout(backbone: Backbone, stated: TaskId, head: AdapterHead | None) -> He
     """The adapter's head as one of ours."""
     if head is None:
         return None
-    task = task_of(stated)
-    assert isinstance(task, HeadTask)
-    read = task.readout(backbone)
-    assert isinstance(read, Head)
-    return head.fill(read)
+    readout = task_of(stated).readout(backbone)
+    assert isinstance(readout, Head)
+    return head.fill(readout)
 
 
 def _model(

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 import torch
 
 from foreword.errors import DataError
-from foreword.evaluation.heads import tell
 from foreword.readout import Verbalizer
 from foreword.tasks import Example
-from foreword.tuned import TunedModel
-from foreword.understanding import Cloze
+from foreword.understanding import BoundTask
 
 CONTENT_FREE = ("N/A", "")
 MOST_EXAMPLES = 256
@@ -24,41 +22,42 @@ LEAST = 1e-30
 
 
 def calibrate(
-    model: TunedModel, task: Cloze, examples: Sequence[Example] | None, *, batch_size: int = 32
+    task: BoundTask, examples: Sequence[Example] | None, *, batch_size: int = 32
 ) -> dict[str, float]:
-    """Set the prior of a model's label words; the prior by label.
+    """Set the prior of a model's label words; the prior by label. Nothing where the task has none.
 
     Args:
-        model: reads label words.
-        task: how an example becomes input.
+        task: reads label words with its model.
         examples: inputs to average over, 256 of them from beginning to end; inputs without content
             if None.
         batch_size: rows read together.
     """
-    readout = model.readout
+    if not task.task.calibrated:
+        return {}
+    readout, labels = task.model.readout, task.task.labels
     assert isinstance(readout, Verbalizer)
     assert readout.prior is not None
     if examples is None:
-        without = [Example(dict.fromkeys(task.text.slots, text)) for text in CONTENT_FREE]
-        examples = [example for example in without if _is_read(model, task, example)]
+        empty = [Example(dict.fromkeys(task.task.fields, text)) for text in CONTENT_FREE]
+        examples = [example for example in empty if _is_read(task, example)]
     else:
         step = max(1, -(-len(examples) // MOST_EXAMPLES))
         examples = examples[::step]
     with torch.no_grad():
         readout.prior.zero_()
-        told, _ = tell(model, task, examples, batch_size=batch_size)
+        predictions = task.answers(examples, batch_size=batch_size)
         shares = torch.tensor(
-            [[said.probabilities[label] for label in task.labels] for said in told],
+            [[prediction.probabilities[label] for label in labels] for prediction in predictions],
             dtype=torch.float64,
         ).mean(0)
         readout.prior.copy_(shares.clamp(min=LEAST).log())
-    return dict(zip(task.labels, shares.tolist(), strict=True))
+    return dict(zip(labels, shares.tolist(), strict=True))
 
 
-def _is_read(model: TunedModel, task: Cloze, example: Example) -> bool:
-    """Whether there is a token of it at all, which a pattern of fields alone may not have."""
+def _is_read(task: BoundTask, example: Example) -> bool:
+    """Whether an example has a token at all, which a pattern of fields alone may not have."""
     try:
-        task.windows(model.backbone, example, model.room, labelled=False)
+        task.rows(example, labelled=False)
     except DataError:
         return False
     return True

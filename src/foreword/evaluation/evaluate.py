@@ -1,4 +1,4 @@
-"""Decode every example of a data set, and measure the answers."""
+"""Answer every example of a data set, and measure the answers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foreword.backbone import Decoding
-from foreword.errors import UserError
-from foreword.evaluation.heads import asked, tell
 from foreword.evaluation.metrics import METRICS
-from foreword.evaluation.writing import Writing, decode_rows
 from foreword.tasks import Example
-from foreword.text import Fitted, TextTask
-from foreword.tuned import TunedModel
-from foreword.understanding import Answered, HeadTask
+from foreword.understanding import BoundTask, Prediction
 
 Scores = dict[str, float | None]
 
@@ -24,75 +19,37 @@ class Report:
     """Answers to a data set and what they are worth.
 
     Attributes:
-        sources: the rendered inputs, one for each example.
-        answers: the decoded texts, labels, tags or spans, in the same order.
+        predictions: one for each example.
         scores: metric name to value over all examples; None where a metric does not apply.
         groups: the same for each group of examples, where there are groups.
-        truncated: how many inputs were cut to fit.
-        told: with a head, what it said in full.
     """
 
-    sources: list[str]
-    answers: list[Any]
+    predictions: list[Prediction]
     scores: Scores
     groups: dict[str, Scores] = field(default_factory=dict)
-    truncated: int = 0
-    told: list[Answered] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[str]:
+        """The inputs as text."""
+        return [prediction.input for prediction in self.predictions]
+
+    @property
+    def answers(self) -> list[Any]:
+        """The texts, labels, tags or spans."""
+        return [prediction.answer for prediction in self.predictions]
+
+    @property
+    def truncated(self) -> int:
+        """How many inputs were cut to fit."""
+        return sum(prediction.truncated for prediction in self.predictions)
 
     def figures(self) -> dict[str, Any]:
         """The numbers alone."""
         return {"all": self.scores, **self.groups}
 
 
-def fit_inputs(
-    model: TunedModel, task: TextTask, examples: Sequence[Example], how: Decoding
-) -> Fitted:
-    """The inputs of examples as tokens, with room left for the prompt and the longest answer.
-
-    Raises:
-        UserError: prompt and answer leave nothing for an input, or one is too long.
-    """
-    room = model.room(how.max_new_tokens)
-    if room is not None and room < 1:
-        raise UserError(
-            f"decoding.max_new_tokens: {how.max_new_tokens} new tokens leave no room for an input: "
-            f"'{model.backbone.name}' has {model.backbone.geometry.context} positions, of which "
-            f"method.length {model.placement.length} leaves {model.room(0)} for input and answer; "
-            "give a smaller decoding.max_new_tokens or method.length"
-        )
-    return task.fit(model.backbone.tokens, examples, model.room, reserve=how.max_new_tokens)
-
-
-def decode(
-    model: TunedModel,
-    sources: Sequence[list[int]],
-    how: Decoding,
-    *,
-    batch_size: int,
-    seed: int | None = None,
-    advance: Callable[[int], None] = lambda _: None,
-) -> list[str]:
-    """Answers of one model to inputs given as tokens, in their order; see `decode_rows`.
-
-    Args:
-        model: writes.
-        sources: the inputs.
-        how: decoding.
-        batch_size: rows that are written together.
-        seed: of the first input's draws, where answers are drawn; the next ones have the next
-            numbers.
-        advance: called with the number of rows that are done.
-    """
-    rows = [
-        Writing(model, source, how, None if seed is None else seed + number)
-        for number, source in enumerate(sources)
-    ]
-    return decode_rows(rows, batch_size=batch_size, advance=advance)
-
-
 def evaluate(
-    model: TunedModel,
-    task: TextTask | HeadTask,
+    task: BoundTask,
     examples: Sequence[Example],
     how: Decoding,
     *,
@@ -104,36 +61,21 @@ def evaluate(
     """Answer examples and measure.
 
     Args:
-        model: what answers.
-        task: how an example becomes input.
+        task: what is asked, and the model that answers.
         examples: with references, or the metrics that need them are None.
         how: decoding, where the answer is a text.
         metrics: names in `METRICS`.
         batch_size: rows answered together.
-        seed: of the first example's draws; see `decode`.
-        advance: called with the number of rows after each batch.
+        seed: of the first example's draws; see `BoundTask.answers`.
+        advance: called with the number of examples that are done.
     """
-    if isinstance(task, HeadTask):
-        told, cut = tell(model, task, examples, batch_size=batch_size, advance=advance)
-        said = [answered.answer for answered in told]
-        options = {"labels": task.labels} if task.answer == "label" else {}
-        return Report(
-            [asked(task, example) for example in examples],
-            said,
-            _scores(metrics, said, examples, options),
-            _by_group(metrics, said, examples, options),
-            cut,
-            told,
-        )
-    fitted = fit_inputs(model, task, examples, how)
-    decoded = decode(model, fitted.sources, how, batch_size=batch_size, seed=seed, advance=advance)
-    answers = [task.bare_answer(text) for text in decoded]
+    predictions = task.answers(examples, how, batch_size=batch_size, seed=seed, advance=advance)
+    answers = [prediction.answer for prediction in predictions]
+    options = task.task.metric_options
     return Report(
-        fitted.texts,
-        answers,
-        _scores(metrics, answers, examples, {}),
-        _by_group(metrics, answers, examples, {}),
-        len(fitted.truncated),
+        predictions,
+        _scores(metrics, answers, examples, options),
+        _by_group(metrics, answers, examples, options),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from foreword.tasks import Example
-from foreword.understanding import Answered
+from foreword.understanding import Prediction
 
 
 def right(example: Example) -> dict[str, Any]:
@@ -17,13 +17,13 @@ def right(example: Example) -> dict[str, Any]:
     return {"references": list(example.references)}
 
 
-def in_full(told: Answered) -> dict[str, Any]:
-    """What a head said, beside its answer: what it knows of it."""
+def in_full(prediction: Prediction) -> dict[str, Any]:
+    """What is known of an answer, beside the answer itself."""
     known = {
-        "probability": told.probability,
-        "probabilities": told.probabilities or None,
-        "start": told.start,
-        "score": told.score,
-        "truncated": told.truncated or None,
+        "probability": prediction.probability,
+        "probabilities": prediction.probabilities or None,
+        "start": prediction.start,
+        "score": prediction.score,
+        "truncated": prediction.truncated or None,
     }
     return {name: value for name, value in known.items() if value is not None}

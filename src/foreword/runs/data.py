@@ -9,7 +9,6 @@ from typing import Any, Literal
 from foreword import names
 from foreword.backbone import Decoding
 from foreword.errors import RecipeError, argument
-from foreword.evaluation import fit_inputs
 from foreword.manifest import TaskId
 from foreword.methods import PET, HardPrompt, MethodOptions
 from foreword.recipe import Limits, Recipe, written_input
@@ -27,10 +26,8 @@ from foreword.tasks import (
 )
 from foreword.tasks import read_data as read_file
 from foreword.tasks.template import Template
-from foreword.text import TextTask
 from foreword.training import Pair
-from foreword.tuned import TunedModel
-from foreword.understanding import Cloze, HeadTask
+from foreword.understanding import KINDS, BoundTask
 
 Split = Literal["train", "dev", "test", "unlabelled"]
 
@@ -165,9 +162,8 @@ def read_examples(recipe: Recipe) -> RunExamples:
     dev = dev[: limits.dev]
     test, split = (read("test", merge=True), "test") if spec.test else (dev, "dev")
     test = test[: limits.test] if split == "test" else test
-    if spec.answer == "label":
-        for name, measured in {"dev": dev, split: test}.items():
-            counted.extend(_one_sided(name, measured, getattr(limits, name)))
+    for name, measured in {"dev": dev, split: test}.items():
+        counted.extend(_one_sided(name, measured, getattr(limits, name)))
     shown = train[: limits.train] if _shots(recipe) else []
     train = train if trains(recipe) else []
     return RunExamples(train, dev, test, split, counted, unlabelled, shown)
@@ -179,44 +175,28 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
     Raises:
         RecipeError: there are fewer than two labels.
     """
-    task, data = recipe.task, recipe.task.data
+    task = recipe.task
     labels = task.labels
     if task.verbalizer is not None:
         labels = labels or tuple(task.verbalizer.words)
-    elif data.answer in ("label", "tags"):
-        known = _labels(examples.train, data.answer)
-        used = _labels(examples.train[: task.limits.train], data.answer)
+    elif KINDS[task.answer].has_labels:
+        known = _labels(task.answer, examples.train)
+        used = _labels(task.answer, examples.train[: task.limits.train])
         if len(used) < 2:
             raise RecipeError("recipe", [_too_few(known, used, task.limits)])
         labels = labels or known
-    return TaskId(
+    return TaskId.of(
+        task,
         input=shown_first(recipe, examples.demonstrated),
-        target=task.target,
-        truncate=task.truncate,
-        second=task.second,
-        answer=task.answer,
         labels=labels or (),
-        head=task.head,
-        verbalizer=task.verbalizer,
-        max_tokens=task.max_tokens,
-        stride=task.stride,
-        longest_answer=task.longest_answer,
         may_be_none=any(example.spans == () for example in examples.train),
-        format=data.format,
-        references=data.references,
-        label=data.label,
-        words=data.words,
-        tags=data.tags,
-        group=data.group,
-        metrics=task.measured,
     )
 
 
 def read_data(
     recipe: Recipe,
     examples: RunExamples,
-    task: TextTask | HeadTask,
-    model: TunedModel,
+    task: BoundTask,
     how: Decoding,
 ) -> RunData:
     """Turn examples into tokens and make sure that all of them fit, before anything is trained.
@@ -225,19 +205,13 @@ def read_data(
         UserError: an example is too long, or lacks what the task asks for.
     """
     test, dev = examples.test, examples.dev
-    if isinstance(task, TextTask):
-        fit_inputs(model, task, [], how)
-    pairs, truncated = training_pairs(task, model, examples.train, recipe.task.limits.train)
-    dev_pairs, _ = training_pairs(task, model, dev if examples.train else [], None)
-    if isinstance(task, HeadTask):
-        if isinstance(task, Cloze):
-            _check_words(task, test, examples.test_split)
-        for example in test:
-            task.windows(model.backbone, example, model.room, labelled=False)
-    else:
-        fit_inputs(model, task, test, how)
-        if examples.train and recipe.training.best_by not in (None, "loss"):
-            fit_inputs(model, task, dev, how)
+    task.check([], how)
+    pairs, truncated = task.pairs(examples.train, recipe.task.limits.train)
+    dev_pairs, _ = task.pairs(dev if examples.train else [])
+    task.task.check_labels(test, examples.test_split)
+    task.check(test, how)
+    if examples.train and recipe.training.best_by not in (None, "loss"):
+        task.check(dev, how)
     return RunData(
         examples.train,
         pairs,
@@ -248,34 +222,6 @@ def read_data(
         truncated,
         examples.unlabelled,
     )
-
-
-def _check_words(task: Cloze, examples: Sequence[Example], split: str) -> None:
-    """Raise RecipeError where a label has no word, so that no answer could ever be right."""
-    unnamed = sorted({e.label for e in examples if e.label is not None} - set(task.labels))
-    if unnamed:
-        raise RecipeError(
-            "recipe",
-            [
-                f"task.verbalizer.words: has no word for the label {unnamed[0]!r} of the {split} "
-                f"examples; its labels are {', '.join(task.labels)}"
-            ],
-        )
-
-
-def training_pairs(
-    task: TextTask | HeadTask, model: TunedModel, examples: Sequence[Example], limit: int | None
-) -> tuple[list[Pair], int]:
-    """Rows to train on, up to `limit`, and how many inputs were cut to fit."""
-    pairs: list[Pair] = []
-    truncated = 0
-    for example in examples:
-        for pair, cut in task.pairs(model.backbone, example, model.room):
-            if limit is not None and len(pairs) >= limit:
-                return pairs, truncated
-            pairs.append(pair)
-            truncated += cut
-    return pairs, truncated
 
 
 def without_folders(recipe: Recipe) -> Recipe:
@@ -310,25 +256,25 @@ def data_hashes(recipe: Recipe) -> dict[str, Any]:
 def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
     """The fields that the templates name; None where they are not what is read."""
     task = recipe.task
-    if task.answer in ("tags", "span"):
+    if not KINDS[task.answer].reads_templates:
         return None
     patterns = recipe.method.patterns if isinstance(recipe.method, PET) else ()
     written = (text for pattern in patterns for text in pattern.texts)
-    asked = (slot for text in written for slot in Template.parse(text).slots)
+    of_patterns = (slot for text in written for slot in Template.parse(text).slots)
     named = fields_asked(written_input(task.input), task.second, task.target)
-    return tuple(dict.fromkeys((*named, *asked)))
+    return tuple(dict.fromkeys((*named, *of_patterns)))
 
 
 def _too_few(known: Sequence[str], used: Sequence[str], limits: Limits) -> str:
     """What is wrong where there are not two labels to learn."""
-    found = f"the only label {used[0]!r}" if used else "no label"
+    held = f"the only label {used[0]!r}" if used else "no label"
     field = f"task.limits.train{argument(' (or --limit)', '')}"
     if limits.per_label is not None and limits.train == 1:
-        return f"{field}: 1 has {found}; a head needs an example of at least two labels"
+        return f"{field}: 1 has {held}; a head needs an example of at least two labels"
     if len(known) < 2:
-        return f"task.data.train: has {found}; a head needs at least two"
+        return f"task.data.train: has {held}; a head needs at least two"
     return (
-        f"{field}: {limits.train} has {found}, since limits take a file from its beginning; leave "
+        f"{field}: {limits.train} has {held}, since limits take a file from its beginning; leave "
         "it out and give a small training.steps, which draws from the whole file, or shuffle a "
         "file that is sorted"
     )
@@ -342,10 +288,10 @@ def _one_sided(split: str, examples: Sequence[Example], limit: int | None) -> li
     return [f"note: all {len(examples):,} {split} examples have the label {labels.pop()!r}{cut}"]
 
 
-def _labels(examples: Sequence[Example], answer: str) -> tuple[str, ...]:
-    if answer == "label":
-        return tuple(sorted({e.label for e in examples if e.label is not None}))
-    return tuple(sorted({tag for example in examples for tag in example.tags or ()}))
+def _labels(answer: names.Answer, examples: Sequence[Example]) -> tuple[str, ...]:
+    """The labels or tags of examples, sorted."""
+    kind = KINDS[answer]
+    return tuple(sorted({label for example in examples for label in kind.labels_of(example)}))
 
 
 def _counts(split: str, reading: Reading, inputs: Sequence[str] | None) -> list[str]:

@@ -200,15 +200,13 @@ def write_answers(
     the examples."""
     rows = [
         {
-            "input": source,
-            "output": answer,
+            "input": prediction.input,
+            "output": prediction.answer,
             **right(example),
             **({"group": example.group} if example.group else {}),
-            **(in_full(report.told[i]) if report.told else {}),
+            **in_full(prediction),
         }
-        for i, (source, answer, example) in enumerate(
-            zip(report.sources, report.answers, examples, strict=True)
-        )
+        for prediction, example in zip(report.predictions, examples, strict=True)
     ]
     if examples and all(example.label is not None for example in examples):
         gold = [example.label or "" for example in examples]

@@ -28,17 +28,15 @@ from foreword.artifact import load_model
 from foreword.backbone import Backbone
 from foreword.compose import compose
 from foreword.errors import RecipeError, RunError, UserError
-from foreword.evaluation import tell
 from foreword.layout import Pair
+from foreword.manifest import TaskId
 from foreword.methods import PET, HardPrompt
 from foreword.methods.pet import Pattern
 from foreword.progress import Progress
-from foreword.recipe import Recipe, parse_recipe
+from foreword.recipe import Recipe, VerbalizerSpec, parse_recipe
 from foreword.runs.data import RunExamples
 from foreword.tasks import Example, Template
-from foreword.text import TextTask
-from foreword.tuned import TunedModel
-from foreword.understanding import Answered, Classification, Cloze, task_of
+from foreword.understanding import BoundTask, Prediction, Task, task_of
 
 FOLDER, SAID, ENSEMBLE = "patterns", "said.safetensors", "ensemble.json"
 SMALLEST = 1e-12
@@ -158,7 +156,7 @@ class Procedure:
         softly = [(e, tuple(row)) for e, row in zip(self.unlabelled, shares, strict=True)]
         return softly, report
 
-    def tasks(self) -> list[Cloze]:
+    def tasks(self) -> list[Task]:
         """The patterns as tasks.
 
         Raises:
@@ -166,17 +164,19 @@ class Procedure:
         """
         return [self._task(pattern) for pattern in self.method.patterns]
 
-    def _task(self, pattern: Pattern) -> Cloze:
+    def _task(self, pattern: Pattern) -> Task:
         with self._naming(pattern):
-            return Cloze(
-                TextTask.of(
-                    pattern.input,
+            return task_of(
+                TaskId(
+                    input=pattern.input,
+                    target="{reference}",
                     truncate=self._truncated(pattern),
                     second=pattern.second,
                     max_tokens=self.recipe.task.max_tokens,
-                ),
-                self.labels,
-                tuple(self.method.words_of(pattern)[label] for label in self.labels),
+                    answer="label",
+                    labels=self.labels,
+                    verbalizer=VerbalizerSpec(words=self.method.words_of(pattern)),
+                )
             )
 
     @contextmanager
@@ -196,14 +196,14 @@ class Procedure:
         """
         for task, pattern in zip(self.tasks(), self.method.patterns, strict=True):
             with self._naming(pattern):
-                room = self.bare(task).room
+                bare = self.bare(task)
                 for example in (*self.labelled, *self.unlabelled, *self.dev):
-                    task.windows(self.backbone, example, room, labelled=False)
+                    bare.rows(example, labelled=False)
 
-    def bare(self, task: Cloze) -> TunedModel:
-        """The backbone as it is, reading a pattern."""
+    def bare(self, task: Task) -> BoundTask:
+        """A pattern, read by the backbone as it is."""
         readout = task.readout(self.backbone)
-        return compose(self.backbone, HardPrompt(name="hard-prompt"), readout)
+        return task.on(compose(self.backbone, HardPrompt(name="hard-prompt"), readout))
 
     def _weights(self) -> list[float]:
         """How much each pattern counts."""
@@ -211,8 +211,11 @@ class Procedure:
             return [1.0] * len(self.method.patterns)
         weights = []
         for task in self.tasks():
-            told, _ = tell(self.bare(task), task, self.labelled)
-            right = sum(said.answer == e.label for said, e in zip(told, self.labelled, strict=True))
+            predictions = self.bare(task).answers(self.labelled)
+            right = sum(
+                prediction.answer == example.label
+                for prediction, example in zip(predictions, self.labelled, strict=True)
+            )
             weights.append(right / len(self.labelled))
         return weights if any(weights) else [1.0] * len(weights)
 
@@ -265,28 +268,25 @@ class Procedure:
             recipe, out=out, resume=out.exists(), backbone=self.backbone, progress=self.progress
         )
         manifest, model = load_model(out / "artifact", backbone=self.backbone)
-        task = task_of(manifest.task)
-        assert isinstance(task, Cloze)
-        found = {}
+        task = task_of(manifest.task).on(model)
+        logs = {}
         for name, examples in (("unlabelled", self.unlabelled), ("dev", self.dev)):
             self.progress.begin(f"label the {name} examples", len(examples))
-            told, _ = tell(
-                model,
-                task,
+            predictions = task.answers(
                 examples,
                 batch_size=self.recipe.evaluation.batch_size,
                 advance=self.progress.advance,
             )
-            found[name] = torch.stack([self._logs(said) for said in told])
+            logs[name] = torch.stack([self._logs(prediction) for prediction in predictions])
         temporary = file.with_name(f".{SAID}")
-        save_file(found, temporary)
+        save_file(logs, temporary)
         temporary.replace(file)
         # Weights of a whole model for each member; what is needed of it is written down.
         shutil.rmtree(out / "artifact", ignore_errors=True)
 
-    def _logs(self, said: Answered) -> Tensor:
+    def _logs(self, prediction: Prediction) -> Tensor:
         return torch.tensor(
-            [math.log(max(said.probabilities[label], SMALLEST)) for label in self.labels]
+            [math.log(max(prediction.probabilities[label], SMALLEST)) for label in self.labels]
         )
 
     def _training_set(
@@ -433,15 +433,14 @@ class Procedure:
 
 
 def soft_pairs(
-    model: TunedModel,
-    task: Classification,
+    task: BoundTask,
     softly: Sequence[tuple[Example, tuple[float, ...]]],
 ) -> list[Pair]:
     """Softly labelled examples as rows that a classifier learns from."""
     pairs = []
     for example, shares in softly:
-        (window,) = task.windows(model.backbone, example, model.room, labelled=False)
-        pair = window.pair
+        (row,) = task.rows(example, labelled=False)
+        pair = row.pair
         pairs.append(Pair(pair.source, [], pair.marks, shares, pair.segments))
     return pairs
 

@@ -11,13 +11,12 @@ from foreword.compose import compose
 from foreword.errors import RecipeError
 from foreword.manifest import TaskId, said_of_trained
 from foreword.progress import Progress
-from foreword.readout import Head
 from foreword.recipe import Recipe, types_rule, written_input
 from foreword.runs.cautions import cautions
 from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
-from foreword.text import TextTask
+from foreword.text import Templates
 from foreword.tuned import TunedModel
-from foreword.understanding import Classification, Cloze, HeadTask, soft_slots, task_of
+from foreword.understanding import KINDS, BoundTask, task_of
 
 
 @dataclass(frozen=True)
@@ -25,21 +24,26 @@ class Prepared:
     """What is trained, and on what.
 
     Attributes:
-        examples: what the files hold; `data` is it as tokens.
-        stated: the task as an artifact states it; `task` does it.
-        model: the method's, at its random start, on `backbone`.
+        examples: what the files hold.
+        stated: the task as an artifact states it.
+        task: the same, bound to the method's model at its random start on `backbone`.
         how: decoding.
+        data: the examples as tokens.
         notes: what there is to say of label words, and of settings that hardly work.
     """
 
     examples: RunExamples
     stated: TaskId
-    task: TextTask | HeadTask
+    task: BoundTask
     backbone: Backbone
-    model: TunedModel
     how: Decoding
     data: RunData
     notes: list[str]
+
+    @property
+    def model(self) -> TunedModel:
+        """What is trained."""
+        return self.task.model
 
     def plan(self, recipe: Recipe) -> str:
         """What will be trained, in a line."""
@@ -100,22 +104,20 @@ def prepare(
     backbone.check_trainable(recomputing=recipe.training.gradient_checkpointing)
     if rule := types_rule(backbone.dtype, recipe.training.precision):
         raise RecipeError("recipe", [rule])
-    readout = task.readout(backbone) if isinstance(task, HeadTask) else None
-    if isinstance(task, Classification):
-        assert isinstance(readout, Head)
-        task.head.start(readout, backbone)
-    notes = task.split_words(backbone) if isinstance(task, Cloze) else []
-    model = compose(backbone, recipe.method, readout, inside=soft_slots(task) > 0)
+    readout = task.readout(backbone)
+    task.start(readout, backbone)
+    model = compose(backbone, recipe.method, readout, inside=task.soft > 0)
     how = Decoding(**recipe.decoding.model_dump())
-    data = read_data(recipe, examples, task, model, how)
-    notes += cautions(recipe, len(data.pairs))
+    bound = task.on(model)
+    data = read_data(recipe, examples, bound, how)
+    notes = [*task.notes(backbone), *cautions(recipe, len(data.pairs))]
     for line in notes:
         progress.say(f"note: {line}")
-    return Prepared(examples, stated, task, backbone, model, how, data, notes)
+    return Prepared(examples, stated, bound, backbone, how, data, notes)
 
 
 def _check_templates(recipe: Recipe) -> None:
     """Parse the templates of a text, before any file is read."""
     task = recipe.task
-    if task.answer in ("text", "label", "word"):
-        TextTask.of(written_input(task.input), task.target, task.truncate, task.second)
+    if KINDS[task.answer].reads_templates:
+        Templates.of(written_input(task.input), task.target, task.truncate, task.second)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foreword.backbone import Backbone, Decoding
-from foreword.layout import Pair
+from foreword.backbone import Backbone
 from foreword.methods import PET
 from foreword.progress import Progress, Silent
 from foreword.recipe import Recipe
@@ -16,16 +15,13 @@ from foreword.runs.given import as_the_recipe_says
 from foreword.runs.pet import Procedure
 from foreword.runs.preparing import Prepared, prepare
 from foreword.runs.run import recipe_device, train
-from foreword.tasks import Chat, Example
-from foreword.text import TextTask
+from foreword.tasks import Example
 from foreword.training.amount import Amount
-from foreword.tuned import TunedModel
-from foreword.understanding import Cloze, HeadTask, MissingWord, Question, Tagging, text_of
-from foreword.understanding.base import Window
+from foreword.understanding import BoundTask, LabelWords, Row
 
 
 @dataclass(frozen=True)
-class Row:
+class ShownRow:
     """One row of tokens.
 
     Attributes:
@@ -54,7 +50,7 @@ class Shown:
 
     where: str
     text: str
-    rows: list[Row]
+    rows: list[ShownRow]
     cut: int = 0
     cut_fields: tuple[str, ...] = ()
 
@@ -75,10 +71,6 @@ class Shown:
             "tokens_cut": self.cut,
             "cut_in": list(self.cut_fields),
         }
-
-
-LabelWords = dict[str, dict[str, list[str]]]
-"""Label -> its words, each with its tokens."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +178,7 @@ def preview(
         trust_remote_code=trust_remote_code,
     )
     model, task = ready.model, ready.task
+    reserve = ready.how.max_new_tokens
     examples, labelled = ready.data.train[:count], True
     if not examples:
         examples, labelled = ready.data.test[:count], False
@@ -193,10 +186,10 @@ def preview(
     return Preview(
         ready.plan(recipe),
         model.placement.outside,
-        _most(model, task),
-        _words(ready.backbone, task),
+        task.longest_input,
+        task.task.label_words(ready.backbone),
         [*ready.examples.counted, *ready.notes],
-        [_shown(task, model, ready.how, example, labelled) for example in examples],
+        [_shown(task, example, labelled, reserve) for example in examples],
         _patterns(recipe, ready, examples, progress) if isinstance(recipe.method, PET) else [],
         Amount.of(recipe.training, ready.data.pairs) if counted and ready.data.pairs else None,
     )
@@ -210,107 +203,35 @@ def _patterns(
     procedure = Procedure(
         recipe, Path(), ready.stated.labels, ready.examples, backbone, progress, train
     )
-    found = []
+    patterns = []
     for task, pattern in zip(procedure.tasks(), procedure.method.patterns, strict=True):
-        model = procedure.bare(task)
-        shown = [_shown(task, model, ready.how, example, labelled=True) for example in examples]
-        found.append(
+        bare = procedure.bare(task)
+        patterns.append(
             ShownPattern(
                 str(pattern),
-                _most(model, task),
-                _words(backbone, task),
-                task.split_words(backbone),
-                shown,
+                bare.longest_input,
+                task.label_words(backbone),
+                task.notes(backbone),
+                [_shown(bare, example, labelled=True) for example in examples],
             )
         )
-    return found
+    return patterns
 
 
-def _most(model: TunedModel, task: TextTask | HeadTask) -> int | None:
-    text = text_of(task)
-    chosen = text.max_tokens if text is not None else getattr(task, "max_tokens", None)
-    limits = [limit for limit in (model.room(0), chosen) if limit is not None]
-    return min(limits, default=None)
+def _shown(task: BoundTask, example: Example, labelled: bool, reserve: int = 0) -> Shown:
+    rows = task.rows(example, labelled=labelled, reserve=reserve)
+    cut = max((row.cut for row in rows), default=0)
+    return Shown(
+        example.where,
+        task.task.rendered(task.model.backbone, example),
+        [_as_tokens(task, row) for row in rows],
+        cut,
+        task.task.cut_fields if cut else (),
+    )
 
 
-def _words(backbone: Backbone, task: TextTask | HeadTask) -> LabelWords:
-    if not isinstance(task, Cloze):
-        return {}
-    names = backbone.tokens.names
-    return {
-        label: {word: names(part) for word, part in zip(words, parts, strict=True)}
-        for label, words, parts in zip(task.labels, task.words, task.tokens(backbone), strict=True)
-    }
-
-
-def _shown(
-    task: TextTask | HeadTask, model: TunedModel, how: Decoding, example: Example, labelled: bool
-) -> Shown:
-    backbone, room = model.backbone, model.room
-    text = text_of(task)
-    if isinstance(task, TextTask):
-        if labelled:
-            pairs = [pair for pair, _ in task.pairs(backbone, example, room)]
-        else:
-            most = how.max_new_tokens
-            fitted = task.fit(backbone.tokens, [example], room, reserve=most)
-            pairs = [Pair(source) for source in fitted.sources]
-        rows = [_written(backbone, pair) for pair in pairs]
-    else:
-        windows = task.windows(backbone, example, room, labelled=labelled)
-        pairs = [window.pair for window in windows]
-        rows = [_told(backbone, task, window, labelled) for window in windows]
-    cut = 0
-    if text is not None and text.cuts:
-        whole = _uncut(task, text, backbone, example, labelled)
-        cut = max((w - len(p.source) for w, p in zip(whole, pairs, strict=True)), default=0)
-    fields = text.cuts if text is not None and cut else ()
-    return Shown(example.where, _rendered(backbone, task, example), rows, cut, fields)
-
-
-def _uncut(
-    task: TextTask | HeadTask, text: TextTask, backbone: Backbone, example: Example, labelled: bool
-) -> list[int]:
-    """How long the same rows are with all of their fields."""
-    free = replace(text, max_tokens=None)
-    if isinstance(task, HeadTask):
-        assert not isinstance(task, Tagging | Question)
-        free_task = replace(task, text=free)  # type: ignore[type-var]
-        windows = free_task.windows(backbone, example, lambda _: None, labelled=labelled)
-        return [len(window.pair.source) for window in windows]
-    many = max(1, len(example.references)) if labelled else 1
-    return [len(free.source(backbone.tokens, example)[1])] * many
-
-
-def _written(backbone: Backbone, pair: Pair) -> Row:
-    return Row(backbone.tokens.names(pair.source), backbone.tokens.names(pair.target))
-
-
-def _told(backbone: Backbone, task: HeadTask, window: Window, labelled: bool) -> Row:
-    tokens = backbone.tokens.names(window.pair.source)
-    marks = [tokens[mark] if mark >= 0 else "<soft1>" for mark in window.pair.marks]
-    labels = [int(label) for label in window.pair.labels] if labelled else []
-    says: list[str] = []
-    if isinstance(task, Question):
-        begin, end = labels or [0, 0]
-        at = window.pair.marks
-        marks = tokens[at[begin] : at[end] + 1] if begin else tokens[:1]
-        says = ["the answer begins and ends" if begin else "no answer here"] if labels else []
-    elif isinstance(task, MissingWord):
-        says = backbone.tokens.names(labels)
-    elif labels:
-        says = [task.labels[label] for label in labels]
-    if not marks:
-        marks = tokens[-1:] if backbone.geometry.kind == "decoder" else ["<answer>"]
-    return Row(tokens, [], marks, says)
-
-
-def _rendered(backbone: Backbone, task: TextTask | HeadTask, example: Example) -> str:
-    text = text_of(task)
-    if text is None:
-        shown: Sequence[str] = example.words or ()
-        named = (str(example.fields.get(name, "")) for name in ("question", "context"))
-        return " ".join(shown) or "\n".join(named)
-    if isinstance(text.input, Chat):
-        return backbone.tokens.chat(text.input.render(example.fields))
-    return "\n".join(template.render(example.fields) for template in text.templates)
+def _as_tokens(task: BoundTask, row: Row) -> ShownRow:
+    backbone = task.model.backbone
+    read_at, says = task.task.read_at(backbone, row)
+    named = backbone.tokens.names
+    return ShownRow(named(row.pair.source), named(row.pair.target), read_at, says)

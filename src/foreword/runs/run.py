@@ -64,7 +64,6 @@ from foreword.training.masking import masked_words
 from foreword.training.signals import Stop, Stopped, stop_on_signals
 from foreword.training.storage import Storage
 from foreword.tuned import TunedModel
-from foreword.understanding import Classification, Cloze, class_words
 
 
 def train(
@@ -273,7 +272,7 @@ def _train(model: TunedModel, stages: Stages, folder: Path, about: dict[str, Any
         started = time.monotonic()
         examples = [pair.source + pair.target for pair in stages.data.pairs]
         about["initial_fit_error"] = initialise(
-            model, recipe.method.init, examples, class_words(stages.task)
+            model, recipe.method.init, examples, stages.task.task.class_words
         )
         _calibrate(model, stages)
         about["initialise_seconds"] = time.monotonic() - started
@@ -314,20 +313,19 @@ def _taught(
 ) -> tuple[Stages, dict[str, Any]]:
     """The stages of PET's classifier, which learns from what the patterns' models say."""
     assert isinstance(stages.recipe.method, PET)
-    assert isinstance(stages.task, Classification)
     procedure = Procedure(stages.recipe, folder, labels, examples, backbone, stages.progress, train)
     with stages.hardware.kept():
         softly, report = procedure.run()
     seed_all(stages.recipe.seed)  # whether models were trained just now, or are there already
     assert isinstance(model.readout, SequenceHead)
     model.readout.temperature = stages.recipe.method.temperature
-    data = replace(stages.data, pairs=soft_pairs(model, stages.task, softly))
+    data = replace(stages.data, pairs=soft_pairs(stages.task.on(model), softly))
     return replace(stages, data=data), report
 
 
 def _calibrate(model: TunedModel, stages: Stages) -> None:
     """Take the prior of label words off, where the recipe asks for it."""
-    prior = stages.calibrate(model, stages.task)
+    prior = stages.calibrate(stages.task.on(model))
     if not prior:
         return
     shares = ", ".join(f"{label} {share:.1%}" for label, share in prior.items())
@@ -340,10 +338,9 @@ def _masked_words(model: TunedModel, stages: Stages) -> AbstractContextManager[N
     Raises:
         UserError: the backbone has no masks, or there are no unlabelled inputs.
     """
-    spec, task = stages.recipe.training, stages.task
+    spec, task = stages.recipe.training, stages.task.on(model)
     if not spec.mlm_weight:
         return nullcontext()
-    assert isinstance(task, Cloze)
     if model.backbone.geometry.kind != "encoder":
         raise UserError(
             f"training.mlm_weight: '{model.backbone.name}' is no masked model; leave it out"
@@ -353,9 +350,9 @@ def _masked_words(model: TunedModel, stages: Stages) -> AbstractContextManager[N
             "training.mlm_weight: there are no unlabelled inputs; name task.data.unlabelled"
         )
     rows = [
-        window.pair
+        row.pair
         for example in stages.data.unlabelled
-        for window in task.windows(model.backbone, example, model.room, labelled=False)[-1:]
+        for row in task.rows(example, labelled=False)[-1:]
     ]
     return masked_words(model, rows, weight=spec.mlm_weight, rows=spec.mlm_batch_size)
 

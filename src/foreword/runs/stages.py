@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from foreword.backbone import Decoding
@@ -12,21 +11,20 @@ from foreword.evaluation.calibration import calibrate
 from foreword.progress import Progress
 from foreword.recipe import Recipe
 from foreword.runs.data import RunData
-from foreword.text import TextTask
 from foreword.training import History
 from foreword.training import train as train_model
 from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware
 from foreword.training.signals import Stop
 from foreword.tuned import TunedModel
-from foreword.understanding import Cloze, HeadTask, without_soft
+from foreword.understanding import BoundTask
 
 
 @dataclass(frozen=True)
 class Stages:
     """What both of them need."""
 
-    task: TextTask | HeadTask
+    task: BoundTask
     recipe: Recipe
     data: RunData
     how: Decoding
@@ -45,16 +43,15 @@ class Stages:
 
         def score(current: TunedModel) -> float:
             report = evaluate(
-                current,
-                self.task,
+                self.task.on(current),
                 self.data.dev,
                 self.how,
                 metrics=[watched],
                 batch_size=self.recipe.evaluation.batch_size,
                 advance=lambda _: check(),
             )
-            found = report.scores[watched]
-            if found is None:
+            value = report.scores[watched]
+            if value is None:
                 raise RecipeError(
                     "recipe",
                     [
@@ -62,7 +59,7 @@ class Stages:
                         "another metric, or loss"
                     ],
                 )
-            return found
+            return value
 
         return train_model(
             model,
@@ -80,33 +77,30 @@ class Stages:
             stop=self.stop,
         )
 
-    def calibrate(self, model: TunedModel, task: TextTask | HeadTask) -> dict[str, float]:
+    def calibrate(self, task: BoundTask) -> dict[str, float]:
         """Set the prior of a model's label words, where the recipe asks for it; by label."""
         verbalizer = self.recipe.task.verbalizer
-        if not isinstance(task, Cloze) or verbalizer is None or not task.calibrated:
-            return {}
-        inputs = self.data.train if verbalizer.calibration == "examples" else None
-        return calibrate(model, task, inputs, batch_size=self.recipe.evaluation.batch_size)
+        real = verbalizer is not None and verbalizer.calibration == "examples"
+        inputs = self.data.train if real else None
+        return calibrate(task, inputs, batch_size=self.recipe.evaluation.batch_size)
 
     def measure(self, model: TunedModel) -> dict[str, Report]:
         """Reports by name: "prompt", and "backbone" where it is asked for."""
-        subjects = {"prompt": (model, self.task)}
+        tasks = {"prompt": self.task.on(model)}
         if self.recipe.evaluation.backbone_alone and model.differs_from_the_backbone:
-            alone, task = model.bare(), without_soft(self.task)
-            alone.readout = copy.deepcopy(alone.readout)
-            self.calibrate(alone, task)
-            subjects = {"backbone": (alone, task), **subjects}
+            alone = self.task.on(model).without_prompt()
+            self.calibrate(alone)
+            tasks = {"backbone": alone, **tasks}
 
         def advance(count: int) -> None:
             self.progress.advance(count)
             self.stop.check()
 
         reports = {}
-        for name, (subject, task) in subjects.items():
+        for name, task in tasks.items():
             title = "measure the prompt" if name == "prompt" else "measure the backbone alone"
             self.progress.begin(title, len(self.data.test))
             reports[name] = evaluate(
-                subject,
                 task,
                 self.data.test,
                 self.how,

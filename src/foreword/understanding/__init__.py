@@ -1,116 +1,69 @@
-"""Tasks whose answer is told, not written: a label for a text, a tag for each word, a span of a
-context, a missing word.
+"""Tasks: a text that is written, a label, a tag for each word, a span of a context, a missing word.
 
-How an example becomes tokens with marks and labels, and how what a head or label words say becomes
-an answer.
+How an example becomes rows of tokens, and how what is written or read becomes an answer: one file
+for each kind. `task_of` is the way in from an artifact, and from a recipe through
+`foreword.manifest.TaskId`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from foreword.errors import ArtifactError
+from foreword import names
 from foreword.manifest import TaskId
-from foreword.recipe import written_input
-from foreword.text import TextTask
-from foreword.understanding.base import Answered, HeadOptions, HeadTask, Pooling, Window
-from foreword.understanding.cloze import Cloze, MissingWord
-from foreword.understanding.heads import Classification, Question, Tagging
+from foreword.understanding.base import (
+    BoundTask,
+    LabelWords,
+    Prediction,
+    Request,
+    Row,
+    Task,
+    answer_together,
+)
+from foreword.understanding.decoding import Writing, decode_rows, write_rows
+from foreword.understanding.head import HeadOptions, Pooling
+from foreword.understanding.label import Classification, Cloze
+from foreword.understanding.reading import ReadTask
+from foreword.understanding.span import Question
+from foreword.understanding.tags import Tagging
+from foreword.understanding.word import MissingWord
+from foreword.understanding.write import TextGeneration
 
 __all__ = [
-    "Answered",
+    "KINDS",
+    "BoundTask",
     "Classification",
     "Cloze",
     "HeadOptions",
-    "HeadTask",
+    "LabelWords",
     "MissingWord",
     "Pooling",
+    "Prediction",
     "Question",
+    "ReadTask",
+    "Request",
+    "Row",
     "Tagging",
-    "Window",
-    "class_words",
-    "soft_slots",
+    "Task",
+    "TextGeneration",
+    "Writing",
+    "answer_together",
+    "decode_rows",
     "task_of",
-    "text_of",
-    "without_soft",
+    "write_rows",
 ]
 
-
-def soft_slots(task: TextTask | HeadTask) -> int:
-    """How many virtual tokens a task's input has slots for."""
-    text = text_of(task)
-    return 0 if text is None else text.soft
-
-
-def class_words(task: TextTask | HeadTask) -> tuple[str, ...]:
-    """The words of a task's classes: its label words, or its labels where a head tells them."""
-    if isinstance(task, TextTask):
-        return ()
-    return (
-        tuple(w for words in task.words for w in words) if isinstance(task, Cloze) else task.labels
-    )
+KINDS: dict[names.Answer, type[Task]] = {
+    kind.answer: kind for kind in (TextGeneration, Classification, Tagging, Question, MissingWord)
+}
+"""What is asked -> the kind of task that asks it; label words answer for `Classification`'s head
+where a task has them."""
 
 
-def text_of(task: TextTask | HeadTask) -> TextTask | None:
-    """The templates of a task; None where words, or a question and its context, are read."""
-    if isinstance(task, TextTask):
-        return task
-    return task.text if isinstance(task, Classification | Cloze | MissingWord) else None
-
-
-def without_soft(task: TextTask | HeadTask) -> TextTask | HeadTask:
-    """The same task for a backbone without a prompt: its input has no slots for one."""
-    if isinstance(task, TextTask):
-        return task.without_soft()
-    if isinstance(task, Classification | Cloze | MissingWord):
-        return replace(task, text=task.text.without_soft())
-    return task
-
-
-def task_of(stated: TaskId) -> TextTask | HeadTask:
+def task_of(stated: TaskId) -> Task:
     """A task as an artifact states it.
 
     Raises:
         ArtifactError: it has no labels to choose from.
         TemplateError: its templates do not parse, or do not go together.
     """
-    known = set(stated.labels)
-    if stated.answer in ("label", "tags") and not 2 <= len(known) == len(stated.labels):
-        raise ArtifactError(
-            f"task.labels: {str(list(stated.labels))[:200]}: a head tells at least two labels, and "
-            "no two alike"
-        )
-    head_spec = stated.head
-    head = HeadOptions(head_spec.dropout, head_spec.hidden, head_spec.pooling, head_spec.pooler)
-    if stated.answer == "tags":
-        return Tagging(stated.labels, head, stated.max_tokens, stated.stride)
-    if stated.answer == "span":
-        return Question(
-            head,
-            stated.max_tokens,
-            stated.stride,
-            stated.longest_answer,
-            stated.may_be_none,
-            stated.tells_apart,
-        )
-    text = TextTask.of(
-        written_input(stated.input),
-        stated.target,
-        stated.truncate,
-        stated.second,
-        stated.max_tokens,
-    )
-    if stated.answer == "word":
-        return MissingWord(text)
-    if stated.verbalizer is not None:
-        spec = stated.verbalizer
-        if set(spec.words) != known:
-            raise ArtifactError(
-                f"task.verbalizer.words: has words for {str(list(spec.words))[:200]}, but the "
-                f"labels are {str(list(stated.labels))[:200]}"
-            )
-        words = tuple(spec.words[label] for label in stated.labels)
-        return Cloze(text, stated.labels, words, spec.order, spec.calibration != "none")
-    if stated.answer == "label":
-        return Classification(text, stated.labels, head)
-    return text
+    kind = Cloze if stated.verbalizer is not None else KINDS[stated.answer]
+    return kind.of(stated)
