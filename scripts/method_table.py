@@ -54,6 +54,7 @@ TITLES = {
     "infix-tuning": "– infix",
     "embedding-only": "– embedding-only",
     "prompt-tuning": "Prompt Tuning",
+    "residual-prompt-tuning": "– residual",
     "p-tuning": "P-Tuning, virtual tokens in a template",
     "p-tuning-v2": "P-Tuning v2",
     "fine-tuning": "fine-tuning",
@@ -145,7 +146,12 @@ def table(rows: list[dict[str, Any]], page: Path) -> str:
         alone, title = row["backbone_alone"], METRICS[row["metric"]].title
         unit = " %" if title.endswith(" %") else ""
         beside = "" if alone is None else f" (backbone alone {alone:.1f}{unit})"
-        made = {"table": "a table", "mlp": "an MLP", "lstm": "an LSTM"}
+        made = {
+            "table": "a table",
+            "mlp": "an MLP",
+            "lstm": "an LSTM",
+            "residual": "a residual MLP",
+        }
         axes = [
             made.get(row["reparameterization"], "–"),
             WORDS[row["injection"]] if row["placement"] else "–",

@@ -26,6 +26,7 @@ from foreword.methods.p_tuning_v2 import PTuningV2 as PTuningV2
 from foreword.methods.pet import PET as PET
 from foreword.methods.prefix_tuning import PrefixTuning as PrefixTuning
 from foreword.methods.prompt_tuning import PromptTuning as PromptTuning
+from foreword.methods.residual_prompt_tuning import ResidualPromptTuning as ResidualPromptTuning
 
 MethodChoice = Annotated[MethodOptions, OptionsIn(METHODS, "name")]
 """The options of any method, told by their `name`."""
