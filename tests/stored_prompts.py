@@ -15,7 +15,7 @@ from foreword.manifest import TaskId
 from foreword.methods import HeadOnly, MethodChoice, PrefixTuning, PromptTuning, PTuning, PTuningV2
 from foreword.methods.axes import Table, UniformInit
 from foreword.recipe import DecodingSpec
-from foreword.understanding import HeadTask, soft_slots, task_of
+from foreword.understanding import task_of
 
 TABLE = Table(std=1.0)
 LABELS = ("yes", "no")
@@ -73,8 +73,8 @@ def store(
 ) -> Path:
     """An artifact of large random numbers."""
     parsed = task_of(task)
-    readout = parsed.readout(backbone) if isinstance(parsed, HeadTask) else None
-    model = compose(backbone, method, readout, inside=soft_slots(parsed) > 0)
+    readout = parsed.readout(backbone)
+    model = compose(backbone, method, readout, inside=parsed.soft > 0)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
