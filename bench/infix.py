@@ -33,7 +33,7 @@ from foreword.methods.axes import Table
 from foreword.recipe import TrainingSpec
 from foreword.training.hardware import Hardware
 from foreword.training.loop import _one_step
-from foreword.training.sources import TOGETHER
+from foreword.training.reuse import TOGETHER, KeptSources
 
 PREFIX, AGAIN = "prefix", "prefix, again"
 
@@ -123,12 +123,13 @@ def step_of(
 ) -> tuple[Callable[[list[int]], float], int]:
     """The library's own optimizer step on a fresh prompt, and the bytes of the sources it keeps."""
     model = compose(backbone, method)
+    sources = Sources(backbone, float("inf"))
     if kept:
-        model.sources = Sources(backbone, float("inf"))
+        model.reuses = (KeptSources(sources),)
         for start in range(0, len(kept), TOGETHER):
             before = model.arrange(kept[start : start + TOGETHER]).before
             assert before is not None, "every source is longer than one token"
-            model.sources.keep(before)
+            sources.keep(before)
     spec = TrainingSpec(steps=1, batch_size=batch_size, learning_rate=training.RATE)
     hardware = Hardware.of(backbone.device.type)
     wrapped, optimizer = hardware.accelerator.prepare(
@@ -139,7 +140,7 @@ def step_of(
         losses, _ = _one_step(wrapped, model, pairs, [rows], spec, hardware, optimizer)
         return losses["loss"]
 
-    return step, model.sources.size if model.sources else 0
+    return step, sources.size
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone import Backbone, Call, Decoding, Prompt, Sources
+from foreword.backbone import Backbone, Call, Decoding, Prompt
 from foreword.deltas import Delta, Frozen
 from foreword.errors import DataError
 from foreword.injection import Injection, Text
@@ -36,6 +36,13 @@ class _Made:
     prompt: Prompt | None
 
 
+class TrainingReuse(Protocol):
+    """Work that training leaves out since it was done before."""
+
+    def reuse(self, call: Call) -> Call:
+        """The same call without that work."""
+
+
 class TunedModel(nn.Module):
     """A frozen backbone and what conditions it.
 
@@ -43,10 +50,10 @@ class TunedModel(nn.Module):
     optimizer and distributed training see a few kilobytes.
 
     Attributes:
-        sources: keys and values of sources that were read already, while it is trained.
+        reuses: work of earlier calls that is not done again while it is trained.
     """
 
-    sources: Sources | None = None
+    reuses: tuple[TrainingReuse, ...] = ()
     _made: _Made | None = None
 
     def __init__(
@@ -71,8 +78,8 @@ class TunedModel(nn.Module):
     def forward(self, layout: Layout) -> Tensor:
         """Negative log-likelihood in nats of all that a batch should answer: `[N]`."""
         call = self.call(layout)
-        if self.sources is not None and call.prompt is not None and layout.before is not None:
-            call.prompt.past = self.sources.recall(layout.before)
+        for known in self.reuses:
+            call = known.reuse(call)
         return self.readout.loss(self.backbone, call)
 
     def call(self, layout: Layout) -> Call:

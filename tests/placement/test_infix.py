@@ -33,6 +33,7 @@ from foreword.recipe import TrainingSpec
 from foreword.training import Pair, Stopped, train
 from foreword.training.checkpoints import LOG, Checkpoints, newest
 from foreword.training.log import Log
+from foreword.training.reuse import KeptSources
 from foreword.training.signals import Stop
 from foreword.tuned import TunedModel
 
@@ -337,12 +338,12 @@ def test_kept_sources_change_nothing(family, what, share) -> None:
     assert kept.size <= limit
     assert kept.full == (share < 1)
     assert (len(kept) > 0) == (share > 0)
-    model.sources = kept
+    model.reuses = (KeptSources(kept),)
     for (loss, gradient), order in zip(expected, orders, strict=True):
         again, slope = measured(order)
         assert largest(again - loss) < 1e-9
         assert largest(slope - gradient) < 1e-9
-    model.sources = None
+    model.reuses = ()
 
 
 @pytest.mark.parametrize("what", METHODS)
@@ -366,7 +367,7 @@ def test_a_training_with_kept_sources_is_the_one_without(what, monkeypatch) -> N
         train(model, pairs, spec)
         states.append(model.rows())
         rows.append(sum(read))
-        assert model.sources is None
+        assert model.reuses == ()
     assert largest(states[0] - states[1]) < 1e-9
     assert rows == [4, 12]
 

@@ -30,9 +30,9 @@ from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware
 from foreword.training.held_out import dev_loss, lay_out
 from foreword.training.history import Best, History
+from foreword.training.reuse import Planned, reusing
 from foreword.training.signals import Stop, Stopped
 from foreword.training.snapshot import put_back, take
-from foreword.training.sources import reading_once
 from foreword.tuned import TunedModel
 
 Listener = Callable[[dict[str, float]], None]
@@ -86,8 +86,8 @@ def train(
     progress.begin("train", loop.total, loop.step)
     steps = loop.batches.steps(loop.step)
     estimate = Estimate(loop.total - loop.step)
-    known = reading_once(model, pairs, spec, loop.total, hardware)
-    with known, model.backbone.recomputing(spec.gradient_checkpointing):
+    planned = Planned(model, pairs, spec, loop.total, hardware)
+    with reusing(planned), model.backbone.recomputing(spec.gradient_checkpointing):
         loop.evaluate(held_out, on_evaluation)
         while not loop.done:
             with estimate.step():
