@@ -3,6 +3,7 @@ foreword's own loop, and of PEFT's model in the same loop."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -179,6 +180,36 @@ def test_trainer(method: str, tmp_path: Path) -> None:
     expected = own_loop(model)
     trainer = Trainer(model, arguments(tmp_path), train_dataset=data(), data_collator=collate)
     assert_same(losses_of(trainer), model, expected)
+
+
+def test_trainer_accumulates_batches_as_one(tmp_path: Path) -> None:
+    model = attached()
+    start = copy.deepcopy(model.prompt.state_dict())
+    told = arguments(tmp_path, max_steps=STEPS // 2, gradient_accumulation_steps=2)
+    trainer = Trainer(model, told, train_dataset=data(), data_collator=collate)
+    parts = losses_of(trainer)
+    own = compose(make_backbone("llama", torch.float64), model.method).double()
+    own.load_state_dict(start)
+    spec = SPEC.model_copy(update={"accumulation": 2, "steps": STEPS // 2})
+    steps = train(own, PAIRS, spec, seed=SEED).steps
+    found = [first + second for first, second in zip(parts[::2], parts[1::2], strict=True)]
+    assert found == pytest.approx([entry["loss"] for entry in steps], rel=1e-5)
+    assert (model.prompt.rows() - own.rows()).abs().max().item() <= 1e-5
+
+
+def test_trainer_evaluates(tmp_path: Path) -> None:
+    model = attached()
+    told = arguments(tmp_path, per_device_eval_batch_size=3)
+    rows = Dataset.from_list([row(pair) for pair in PAIRS])
+    trainer = Trainer(model, told, eval_dataset=rows, data_collator=collate)
+    every = collate([row(pair) for pair in PAIRS])
+    with torch.no_grad():
+        shares = model(**{k: v for k, v in every.items() if k != "labels"}).logits.log_softmax(-1)
+    found = trainer.predict(rows)
+    for number, pair in enumerate(PAIRS):
+        own = torch.from_numpy(found.predictions[number, : pair.length]).log_softmax(-1)
+        assert (own - shares[number, : pair.length]).abs().max().item() <= 1e-9
+    assert found.metrics["test_loss"] > 0
 
 
 def test_trainer_recomputes_layers(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from foreword.attached.heads import ByTheModel, own_head
 from foreword.attached.model import AttachedModel
 from foreword.attached.saving import UNMEASURED, NoTokenizer
 from foreword.backbone import Backbone, Tokens
@@ -45,7 +46,8 @@ def attach(
     gives it back as it was.
 
     Args:
-        model: a decoder or an encoder-decoder that writes, as `from_pretrained` loaded it.
+        model: a decoder or an encoder-decoder that writes, or an encoder with transformers' own
+            head for labels or tags, which is trained, too; as `from_pretrained` loaded it.
         method: the name of a method with a prompt, such as "prefix-tuning".
         tokenizer: the model's; needed where training starts from words, to save, and on an
             encoder-decoder.
@@ -63,26 +65,21 @@ def attach(
     _check(model)
     before = Snapshot(model)
     try:
+        head = own_head(model)
         tokens = Tokens(cast(PreTrainedTokenizerBase, tokenizer or NoTokenizer()), bos)
         revision = getattr(model.config, "_commit_hash", None)
         backbone = Backbone.wrap(
             model, tokens, revision=revision, sha256=UNMEASURED, attention=attention
         )
         before.restore_generation()
-        if backbone.geometry.kind == "encoder":
-            raise UserError(
-                f"model: {type(model).__name__} is an encoder, which writes no text; give a "
-                "decoder or an encoder-decoder, or train it by a recipe with labels "
-                "(foreword train)"
-            )
         backbone.check_trainable()
-        tuned = compose(backbone, chosen)
+        tuned = compose(backbone, chosen, None if head is None else ByTheModel())
         initialise(tuned, chosen.init, [])
     except BaseException:
         before.restore()
         raise
     setattr(model, MARK, True)
-    return AttachedModel(tuned, chosen, before)
+    return AttachedModel(tuned, chosen, before, head)
 
 
 def detach(model: AttachedModel) -> PreTrainedModel:

@@ -29,9 +29,9 @@ PACKED = ("cu_seq_lens_k", "cu_seq_lens_q", "seq_idx")
 class AttachedModel(Surface):
     """A frozen transformers model and one prompt before every row of it. Made by `attach`.
 
-    Its parameters and its `state_dict` are the prompt's alone. The model below is no submodule: it
-    stays in evaluation whatever `train()` says, so that its dropout is never active; it follows
-    `to()`.
+    Its parameters and its `state_dict` are the prompt's alone, and those of a head that is trained
+    beside it. The model below is no submodule: it stays in evaluation whatever `train()` says, so
+    that its dropout is never active; it follows `to()`.
     """
 
     def forward(
@@ -52,7 +52,7 @@ class AttachedModel(Surface):
             input_ids: `[B, T]`, padded on either side.
             attention_mask: `[B, T]`, 1 at real tokens; all are if not given.
             labels: `[B, T]` (a decoder's are the input's, shifted by the model), -100 where nothing
-                is predicted; for an encoder-decoder `[B, U]`.
+                is predicted; for an encoder-decoder `[B, U]`, for a head of labels `[B]`.
             position_ids: `[B, T]`, those of a row without a prompt; counted by the mask if not
                 given.
             token_type_ids: `[B, T]`, the text that a token belongs to.
@@ -79,7 +79,7 @@ class AttachedModel(Surface):
             decoder_attention_mask,
         )
         if labels is not None:
-            given["labels"] = rows.labels(labels)
+            given["labels"] = labels if labels.ndim == 1 else rows.labels(labels)
         output = self._run(rows, given)
         return output.to_tuple() if return_dict is False else output
 
@@ -129,6 +129,8 @@ class AttachedModel(Surface):
             What it returns: a decoder's rows hold the input, too.
         """
         backbone = self._backbone()
+        if self.told is not None:
+            raise UserError(f"generate: {self._get_name()} writes no text; call the model itself")
         ids = given.pop("input_ids", None) if inputs is None else inputs
         self._refuse(given)
         settings = generation_config or self.generation_config
@@ -172,7 +174,7 @@ class AttachedModel(Surface):
         self._backbone()
         if not is_main_process:
             return None
-        return saving.save(Path(save_directory), self.prompt, self.method, **said)
+        return saving.save(Path(save_directory), self.prompt, self.method, self.told, **said)
 
     @property
     def base_model(self) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,15 @@ from transformers import PreTrainedTokenizerBase
 
 from foreword import files
 from foreword.artifact import save_artifact
+from foreword.attached.heads import OwnHead
 from foreword.backbone import Backbone, bundled_backbones
 from foreword.backbone.hashing import first_difference, hash_folder, hash_module
 from foreword.backbone.loading import stored_folder
+from foreword.compat.importing import stated_of
 from foreword.errors import UserError
 from foreword.manifest import Manifest, TaskId
 from foreword.methods import MethodChoice
+from foreword.readout import Head, Readout
 from foreword.recipe import DecodingSpec
 from foreword.recipe.problems import explain
 from foreword.tuned import TunedModel
@@ -50,6 +52,7 @@ def save(
     folder: Path,
     model: TunedModel,
     method: MethodChoice,
+    own: OwnHead | None = None,
     *,
     name: str | None = None,
     input: str | Sequence[Mapping[str, str]] = "{text}",
@@ -65,6 +68,7 @@ def save(
         folder: a folder that is empty, or that is not there yet.
         model: the prompt on its model.
         method: the method's options.
+        own: the model's own head, where one was trained beside the prompt.
         name: what the artifact is called; as the folder is if not given.
         input: the template of what was read in training, as `task.input` of a recipe.
         target: that of what was written.
@@ -76,21 +80,37 @@ def save(
     Raises:
         UserError: see `AttachedModel.save_pretrained`.
     """
+    backbone, told, head, moved = model.backbone, {}, None, 0
+    if own is not None:
+        moved = sum(p.numel() for module in own.modules.values() for p in module.parameters())
+        head = own.kept(backbone, in_its_input=bool(model.placement.columns))
+        told = stated_of(head, backbone)
     try:
         spec = DecodingSpec.model_validate({} if decoding is None else decoding)
-        task = TaskId.model_validate({"input": input, "target": target})
+        task = TaskId.model_validate({"input": input, "target": target, **told})
     except ValidationError as error:
         section = DecodingSpec if error.title == "DecodingSpec" else TaskId
         root = "decoding" if section is DecodingSpec else "task"
         lines = [f"{root}.{line}" for line in explain(error, section, root=root)]
         raise UserError("\n".join(lines)) from error
-    task_of(task)
+    meant = task_of(task)
     files.refuse_occupied(folder)
-    backbone = model.backbone
     if tokenizer is not None:
         backbone = replace(backbone, tokens=replace(backbone.tokens, tokenizer=tokenizer))
-    saved = copy.copy(model)
-    saved.backbone = identified(backbone)
+    backbone = identified(backbone, () if own is None else tuple(own.modules))
+    readout: Readout = model.readout
+    if head is not None:
+        filled = meant.readout(backbone)
+        assert isinstance(filled, Head), "labels and tags are told by one"
+        readout = head.fill(filled)
+    saved = TunedModel(
+        backbone,
+        reparam=model.reparam,
+        injection=model.injection,
+        placement=model.placement,
+        readout=readout,
+        delta=model.delta,
+    )
     return save_artifact(
         folder,
         saved,
@@ -98,12 +118,16 @@ def save(
         method=method,
         task=task,
         decoding=spec,
-        trained_parameters=model.trained_parameters,
+        trained_parameters=model.trained_parameters + moved,
     )
 
 
-def identified(backbone: Backbone) -> Backbone:
+def identified(backbone: Backbone, head: tuple[str, ...] = ()) -> Backbone:
     """The same backbone under the name and the hash by which an artifact finds it again.
+
+    Args:
+        backbone: as `attach` wrapped it.
+        head: names of the modules that are no part of it.
 
     Raises:
         UserError: its weights are not those that its name stands for.
@@ -113,9 +137,10 @@ def identified(backbone: Backbone) -> Backbone:
     name = str(backbone.model.config.name_or_path or "")
     folder = _stored(name, backbone.revision)
     if folder is None:
-        return replace(backbone, sha256=hash_module(backbone.model))
+        model = backbone.model.base_model if head else backbone.model
+        return replace(backbone, sha256=hash_module(model))
     if backbone.quantization is None:
-        other = first_difference(folder, backbone.model)
+        other = first_difference(folder, backbone.model, besides=head)
         if other is not None:
             raise UserError(
                 f"the weights of the model are not those of '{name}' any more (the first that "

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from foreword.attached.heads import OwnHead
 from foreword.backbone import Backbone, devices
 from foreword.backbone.restoring import Snapshot
 from foreword.errors import UserError
@@ -32,11 +33,20 @@ class Surface(nn.Module):
         tuned: the prompt on its backbone.
         method: the method's options.
         before: the model as it was before.
+        head: the model's own head, where one is trained beside the prompt.
     """
 
-    def __init__(self, tuned: TunedModel, method: MethodChoice, before: Snapshot) -> None:
+    def __init__(
+        self,
+        tuned: TunedModel,
+        method: MethodChoice,
+        before: Snapshot,
+        head: OwnHead | None = None,
+    ) -> None:
         super().__init__()
         self.prompt = tuned
+        self.head = nn.ModuleDict({} if head is None else head.modules).requires_grad_()
+        self.told = head
         self.method = method
         self.warnings_issued: dict[str, bool] = {}
         self.model_tags: list[str] = []
@@ -152,7 +162,7 @@ class Surface(nn.Module):
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the prompt is made of, and the model, too, unless the trained ones alone
         are asked for."""
-        own = self.prompt.trained_parameters
+        own = sum(p.numel() for p in self.parameters() if p.requires_grad)
         model = self.prompt.backbone.model
         below = 0 if only_trainable else model.num_parameters(exclude_embeddings=exclude_embeddings)
         return own + int(below)

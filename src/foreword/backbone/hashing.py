@@ -84,7 +84,9 @@ def hash_folder(folder: Path) -> str:
     return known[key]
 
 
-def first_difference(folder: Path, model: PreTrainedModel) -> str | None:
+def first_difference(
+    folder: Path, model: PreTrainedModel, besides: tuple[str, ...] = ()
+) -> str | None:
     """The first stored tensor whose values a model does not have any more; None where it has all.
 
     What the model calls otherwise than its checkpoint does is not compared.
@@ -92,12 +94,13 @@ def first_difference(folder: Path, model: PreTrainedModel) -> str | None:
     Args:
         folder: the checkpoint.
         model: loaded from it, in whichever type.
+        besides: names of the model's modules that are not compared.
     """
     own, body = model.state_dict(), f"{model.base_model_prefix}."
     for name, stored in _stored(_checkpoint_files(folder)):
         names = (name, f"{body}{name}", name.removeprefix(body))
         mine = next((own[one] for one in names if one in own), None)
-        if mine is None or mine.is_meta:
+        if mine is None or mine.is_meta or name.split(".")[0] in besides:
             continue
         same = mine.shape == stored.shape and torch.equal(mine.cpu(), stored.to(mine.dtype))
         if not same:

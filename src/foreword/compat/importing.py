@@ -167,9 +167,21 @@ def _a(kind: str) -> str:
 
 
 def _told(head: AdapterHead | None, backbone: Backbone, may_be_none: bool) -> dict[str, Any]:
-    """What a task of a head has beside its templates."""
     if head is None:
         return {"metrics": ("bleu", "chrf", "ter")}
+    return stated_of(head, backbone, may_be_none=may_be_none)
+
+
+def stated_of(
+    head: AdapterHead, backbone: Backbone, *, may_be_none: bool = False
+) -> dict[str, Any]:
+    """What a task of a head has beside its templates, as fields of `TaskId`.
+
+    Args:
+        head: what reads the answer.
+        backbone: what it stands on.
+        may_be_none: whether a question may have no answer.
+    """
     context = backbone.geometry.context
     return {
         "answer": head.answer,

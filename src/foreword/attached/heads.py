@@ -1,0 +1,126 @@
+"""transformers' own heads on encoders: trained beside a prompt, and kept as a head of an artifact.
+
+A head is taken where an artifact can hold it exactly: a linear layer, or one after a layer with
+tanh.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.auto import modeling_auto as auto
+
+from foreword.backbone import Backbone, Call, stored_pooler
+from foreword.compat.heads import DENSE, OTHERWISE, PLAIN, POOLED, AdapterHead, Layer
+from foreword.errors import UserError
+from foreword.readout import Readout
+from foreword.recipe import HeadSpec
+
+ANSWERS: dict[str, Literal["label", "tags"]] = {
+    "ForSequenceClassification": "label",
+    "ForTokenClassification": "tags",
+}
+"""How the names of transformers' classes end -> what their heads tell."""
+
+
+class ByTheModel(Readout):
+    """The answer is what a transformers model's own head gives; it has no loss here."""
+
+    kind: ClassVar[str] = "transformers"
+
+    def loss(self, backbone: Backbone, call: Call) -> Tensor:
+        """There is none: the model's own forward pass has it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class OwnHead:
+    """A transformers model's own head.
+
+    Attributes:
+        answer: what it tells.
+        modules: what stands beside the model's body, by name.
+        labels: in the order of its outputs.
+    """
+
+    answer: Literal["label", "tags"]
+    modules: dict[str, nn.Module]
+    labels: tuple[str, ...]
+
+    def kept(self, backbone: Backbone, *, in_its_input: bool) -> AdapterHead:
+        """The head as an artifact has it.
+
+        Args:
+            backbone: the model below.
+            in_its_input: whether virtual tokens have columns, the first of which transformers'
+                heads then take for the first token of a text.
+        """
+        classifier, family = self.modules["classifier"], backbone.model.config.model_type
+        layers: tuple[Layer, ...]
+        if self.answer == "label" and family in DENSE:
+            layers = (_layer(classifier.dense), _layer(classifier.out_proj))
+        elif self.answer == "label":
+            pooler = stored_pooler(backbone)
+            assert pooler is not None, "the model's class makes one"
+            layers = (pooler, _layer(classifier))
+        else:
+            layers = (_layer(classifier),)
+        hidden = layers[0][0].shape[0] if len(layers) > 1 else None
+        spec = HeadSpec(hidden=hidden)
+        if self.answer == "label":
+            spec = HeadSpec(hidden=hidden, pooling="prompt" if in_its_input else "first")
+        return AdapterHead(self.answer, spec, layers, self.labels, family in POOLED)
+
+
+def own_head(model: PreTrainedModel) -> OwnHead | None:
+    """The head of a model that is no language model; None where the model writes.
+
+    The model gets copies of the head's modules, which are then trained in their place.
+
+    Raises:
+        UserError: the model has a head that an artifact cannot hold, or reads nothing off.
+    """
+    name, config = type(model).__name__, model.config
+    if config.is_encoder_decoder or model.can_generate():
+        return None
+    answer = next((what for ending, what in ANSWERS.items() if name.endswith(ending)), None)
+    if answer is None:
+        raise UserError(
+            f"model: {name} neither writes text nor tells labels or tags; give a decoder or an "
+            f"encoder-decoder that writes, or an encoder of a class {' or '.join(ANSWERS)}"
+        )
+    known, family = (*POOLED, *DENSE) if answer == "label" else PLAIN, config.model_type
+    if family not in known:
+        decoder = type(config) in auto.MODEL_FOR_CAUSAL_LM_MAPPING
+        why = OTHERWISE.get(family, "its family is not known")
+        why = f"has {why} before its linear layer" if family in OTHERWISE else why
+        if decoder and type(config) not in auto.MODEL_FOR_MASKED_LM_MAPPING:
+            why = "a decoder's head stands on the last token, which it tells by the padding token"
+        raise UserError(
+            f"model: the head of {name} has no place in an artifact ({why}); those of "
+            f"{', '.join(known)} have, and a recipe trains a head of foreword's own on others "
+            "(task.data.label)"
+        )
+    if config.problem_type not in (None, "single_label_classification") or config.num_labels < 2:
+        raise UserError(
+            f"model: {name} has {config.num_labels} outputs and problem_type "
+            f"{config.problem_type!r}; a head here tells one of at least two labels"
+        )
+    beside = {key: child for key, child in model.named_children() if child is not model.base_model}
+    for key, child in beside.items():
+        beside[key] = copy.deepcopy(child)
+        setattr(model, key, beside[key])
+    labels = tuple(str(config.id2label[number]) for number in range(config.num_labels))
+    return OwnHead(answer, beside, labels)
+
+
+def _layer(linear: Tensor | nn.Module) -> Layer:
+    assert isinstance(linear, nn.Linear), "the families are known"
+    weight = linear.weight.detach()
+    bias = torch.zeros_like(weight[:, 0]) if linear.bias is None else linear.bias.detach()
+    return weight, bias
