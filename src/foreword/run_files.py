@@ -10,8 +10,9 @@ from foreword import files
 from foreword.errors import UserError, argument
 
 RUNS = Path("runs")
-RECIPE, METRICS, ANSWERS, ARTIFACT, CURVE, CONFUSION = (
+RECIPE, LOG, METRICS, ANSWERS, ARTIFACT, CURVE, CONFUSION = (
     "recipe.yaml",
+    "log.jsonl",
     "metrics.json",
     "answers.jsonl",
     "artifact",

@@ -8,9 +8,6 @@ time saves the reading of gigabytes at every start.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from foreword.cached import recall, remember
 from foreword.errors import BackboneError
 from foreword.json_text import parse_json
+
+HASHES = "backbone-hashes.json"
 
 
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -74,13 +74,13 @@ def hash_folder(folder: Path) -> str:
             f"{file.resolve()} {(stat := file.stat()).st_size} {stat.st_mtime_ns}" for file in files
         ).encode()
     ).hexdigest()
-    known = _read_cache()
+    known = _known()
     if key not in known:
         try:
             known = {**known, key: hash_tensors(_stored(files))}
         except (SafetensorError, OSError) as error:
             raise BackboneError(f"{folder}: its checkpoint cannot be read: {error}") from error
-        _write_cache(known)
+        remember(HASHES, known)
     return known[key]
 
 
@@ -132,27 +132,6 @@ def _stored(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
             yield name, handle.get_tensor(name)
 
 
-def _cache_file() -> Path:
-    root = os.environ.get("FOREWORD_CACHE") or Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "foreword"
-    )
-    return Path(root) / "backbone-hashes.json"
-
-
-def _read_cache() -> dict[str, str]:
-    try:
-        loaded = parse_json(_cache_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+def _known() -> dict[str, str]:
+    loaded = recall(HASHES)
     return loaded if isinstance(loaded, dict) else {}
-
-
-def _write_cache(known: dict[str, str]) -> None:
-    file = _cache_file()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-        temporary.write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
-        temporary.replace(file)
-    except OSError:
-        return  # a cache that cannot be written costs time, not correctness

@@ -20,7 +20,7 @@ def ls(
     as_json: o.JsonOption = False,
     plugin: o.PluginOption = None,  # noqa: ARG001
 ) -> None:
-    """List the artifacts below a folder, and what comes with foreword."""
+    """List artifacts and unfinished runs below a folder, and what comes with foreword."""
     from foreword.errors import ArtifactError
     from foreword.manifest import MANIFEST, read_manifest, size_in_bytes
 
@@ -43,11 +43,33 @@ def ls(
                 "scores": scores,
             }
         )
-    bundled = _bundled()
+    bundled, unfinished = _bundled(), _unfinished(folder)
     if as_json:
-        emit_json({"artifacts": found, **bundled})
+        emit_json({"artifacts": found, "unfinished": unfinished, **bundled})
         return
     _print_list(folder, found, bundled)
+    for run in unfinished:
+        of = f" of {run['steps']}" if run.get("steps") else ""
+        said = run.get("error") or f"{run['state']} at step {run['step']}{of} ({run['method']})"
+        say(f"unfinished {run['folder']}: {said}")
+
+
+def _unfinished(folder: Path) -> list[dict[str, Any]]:
+    """The runs below a folder that have no figures yet."""
+    from foreword.errors import UserError
+    from foreword.run_files import RECIPE, is_finished
+    from foreword.runs.record import read_record
+
+    found: list[dict[str, Any]] = []
+    for file in sorted(folder.glob(f"**/{RECIPE}")):
+        run = file.parent
+        if is_finished(run):
+            continue
+        try:
+            found.append(read_record(run).model_dump(mode="json", exclude={"metrics"}))
+        except UserError as error:
+            found.append({"folder": str(run), "error": str(error)})
+    return found
 
 
 def _bundled() -> dict[str, list[str]]:

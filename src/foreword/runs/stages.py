@@ -10,6 +10,7 @@ from foreword.evaluation import Report, evaluate
 from foreword.evaluation.calibration import calibrate
 from foreword.progress import Progress
 from foreword.recipe import Recipe
+from foreword.runs.baseline import key_of, measured_once
 from foreword.runs.data import RunData
 from foreword.training import History
 from foreword.training import train as train_model
@@ -88,24 +89,46 @@ class Stages:
         """Reports by name: "prompt", and "backbone" where it is asked for."""
         tasks = {"prompt": self.task.on(model)}
         if self.recipe.evaluation.backbone_alone and model.differs_from_the_backbone:
-            alone = self.task.on(model).without_prompt()
-            self.calibrate(alone)
-            tasks = {"backbone": alone, **tasks}
+            tasks["backbone"] = self.task.on(model).without_prompt()
 
         def advance(count: int) -> None:
             self.progress.advance(count)
             self.stop.check()
 
-        reports = {}
-        for name, task in tasks.items():
+        def measured(name: str) -> Report:
             title = "measure the prompt" if name == "prompt" else "measure the backbone alone"
             self.progress.begin(title, len(self.data.test))
-            reports[name] = evaluate(
-                task,
+            if name == "backbone":
+                self.calibrate(tasks[name])
+            return evaluate(
+                tasks[name],
                 self.data.test,
                 self.how,
                 metrics=self.recipe.task.measured,
                 batch_size=self.recipe.evaluation.batch_size,
                 advance=advance,
             )
-        return reports
+
+        reports = {}
+        if "backbone" in tasks:
+            alone = tasks["backbone"]
+            reports["backbone"], known = measured_once(
+                self._baseline(alone), lambda: measured("backbone")
+            )
+            if known:
+                self.progress.say("the backbone alone was measured before, by the same: not again")
+        return {**reports, "prompt": measured("prompt")}
+
+    def _baseline(self, alone: BoundTask) -> str | None:
+        """What decides the bare backbone's figures; None where answers are drawn."""
+        if self.how.do_sample:
+            return None
+        verbalizer = self.recipe.task.verbalizer
+        real = verbalizer is not None and verbalizer.calibration == "examples"
+        return key_of(
+            alone.model.backbone,
+            self.recipe,
+            self.data.test,
+            self.how,
+            self.data.train if real else (),
+        )

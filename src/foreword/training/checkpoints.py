@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from foreword.errors import RunError
+from foreword.run_files import LOG as LOG
 from foreword.training.history import History
 from foreword.training.log import Log, read_log
 from foreword.training.storage import Checkpoint, Storage, read_checkpoint
@@ -18,7 +19,7 @@ SECONDS = 30.0
 SHARE = 0.01
 """By time: a checkpoint every 30 seconds, or less often where writing would take over 1 %."""
 
-FOLDER, LOG = "checkpoints", "log.jsonl"
+FOLDER = "checkpoints"
 
 
 @dataclass(frozen=True)
