@@ -9,11 +9,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-Many = Annotated[int, Field(ge=0, le=10**9)]
+MOST, MOST_ROWS = 10**9, 10**6
+Many = Annotated[int, Field(ge=0, le=MOST)]
 """How many steps, examples or evaluations, none included."""
-Some = Annotated[int, Field(ge=1, le=10**9)]
+Some = Annotated[int, Field(ge=1, le=MOST)]
 """The same, at least one."""
-Rows = Annotated[int, Field(ge=1, le=10**6)]
+Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 """Rows of a batch, or batches of a step."""
 Tokens = Annotated[int, Field(ge=1, le=10**7)]
 """Tokens of a sequence, or entries of a vocabulary."""

@@ -90,13 +90,15 @@ def argument(flag: str, python: str | None = None) -> str:
 
 
 def refuse_single(name: str, given: object) -> None:
-    """Raise UserError where one text or mapping stands in the place of a list.
+    """Raise UserError where something else stands in the place of a list.
 
     Python would take a text for a list of its characters, and a mapping for a list of its keys.
     """
+    shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
+    if not isinstance(given, Iterable):
+        raise UserError(f"{name}: expected a list, found {type(given).__name__} {shown}")
     if isinstance(given, str | bytes | Mapping):
         kind = "mapping" if isinstance(given, Mapping) else "text"
-        shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
         raise UserError(f"{name}: expected a list, found one {kind}; write [{shown}]")
 
 

@@ -24,7 +24,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from foreword.backbone import devices, hashing
+from foreword.backbone import claims, devices, hashing
 from foreword.backbone import quantization as quantized
 from foreword.backbone.attention import Attention
 from foreword.backbone.devices import DeviceMap
@@ -36,8 +36,8 @@ from foreword.backbone.tokens import BosRule, Tokens
 from foreword.errors import BackboneError, argument, did_you_mean
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]
-_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
-"""What transformers raises where a checkpoint cannot be loaded."""
+_USUAL = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+"""What transformers itself raises where a checkpoint cannot be loaded."""
 _loading = threading.Lock()
 """transformers sets torch's default type and how modules start for the whole process while it
 loads, so that one backbone is loaded at a time."""
@@ -97,10 +97,11 @@ def load_backbone(
         "trust_remote_code": trust_remote_code,
     }
     spread = {} if device_map is None else devices.options(device_map)
-    failures: tuple[type[Exception], ...] = (Exception,) if trust_remote_code else _FAILURES
     try:
+        claims.check_files(name, where)
         config = AutoConfig.from_pretrained(where, **options)
         refuse_known(config)
+        claims.check_config(name, config)
         auto = _class(name, config, trusted=trust_remote_code)
         used = quantized.stored(config) or (quantized.plain(quantization) if quantization else None)
         if used and not spread:
@@ -111,6 +112,7 @@ def load_backbone(
             _quantising(name, config, quantization, dtype, spread) as quantising,
         ):
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
+            tokenizer("a")  # what its files say badly is noticed when it is used
             model, report = auto.from_pretrained(
                 where,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -121,7 +123,7 @@ def load_backbone(
             )
     except BackboneError:
         raise
-    except failures as error:
+    except Exception as error:  # what libraries raise for a folder's content has no common class
         if not trust_remote_code and "trust_remote_code" in str(error):
             raise BackboneError(
                 f"backbone '{name}': comes with code of its own, which is not run unless you trust "
@@ -129,8 +131,8 @@ def load_backbone(
                 f"{argument('--trust-remote-code', '`trust_remote_code=True`')}; for an artifact "
                 f"name the backbone with {argument('--backbone')} as well"
             ) from error
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if not isinstance(error, _FAILURES):
+        first = _first_line(error)
+        if trust_remote_code and not isinstance(error, _USUAL):
             raise BackboneError(
                 f"backbone '{name}': the code that comes with it fails "
                 f"({type(error).__name__}: {first}); it may be written for another version of "
@@ -166,6 +168,16 @@ def load_backbone(
         attention=attention,
         quantization=used,
     )
+
+
+def _first_line(error: Exception) -> str:
+    """What an error of a library says in short: its first line, and the second where the first one
+    only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    short = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    if not short:
+        return type(error).__name__
+    return short if len(short) <= 300 else f"{short[:297]}..."
 
 
 @contextmanager

@@ -10,7 +10,14 @@ import typer
 
 from foreword import __version__
 from foreword.cli import catalogue, exchange, memory, score, training, using
-from foreword.cli.output import ReaderGone, close_streams, complain, open_closed_streams, say
+from foreword.cli.output import (
+    ReaderGone,
+    close_streams,
+    complain,
+    open_closed_streams,
+    say,
+    warnings_said,
+)
 from foreword.cli.system import as_our_own, check_working_folder
 from foreword.errors import ForewordError, named_as_flags
 
@@ -74,7 +81,7 @@ def main() -> NoReturn:
 def _run() -> int:
     """What a verb's end means as an exit status; the reason is said."""
     try:
-        with named_as_flags():
+        with named_as_flags(), warnings_said():
             status = app(standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

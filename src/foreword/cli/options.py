@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from foreword.bounds import MOST, MOST_ROWS
 from foreword.errors import DataError, did_you_mean
 from foreword.names import FORMATS
 from foreword.tasks.inputs import TEXT
@@ -99,10 +100,10 @@ ArtifactArgument = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or a run folder.")
 ]
 BatchSizeOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Rows processed together.")
+    int | None, typer.Option("--batch-size", min=1, max=MOST_ROWS, help="Rows processed together.")
 ]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Use the first N examples only.")
+    int | None, typer.Option("--limit", min=1, max=MOST, help="Use the first N examples only.")
 ]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")

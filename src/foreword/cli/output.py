@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -49,6 +50,19 @@ def complain(text: object) -> None:
     """Print a line to standard error, if anybody can read it."""
     with suppress(OSError, ValueError):
         print(printable(str(text)), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """In this block Python's warnings are lines for people: no place in the code, and no more
+    control characters than other lines have."""
+
+    def tell(message: Warning | str, *_: object, **__: object) -> None:
+        complain(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        yield
 
 
 @contextmanager

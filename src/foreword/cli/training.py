@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from foreword.bounds import MOST
 from foreword.cli import options as o
 from foreword.cli.output import complain, emit_json, say
 from foreword.errors import UserError
@@ -43,7 +44,9 @@ def train(
     batch_size: o.BatchSizeOption = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=1, help="Use N training pairs, dev and test records only."),
+        typer.Option(
+            "--limit", min=1, max=MOST, help="Use N training pairs, dev and test records only."
+        ),
     ] = None,
     seed: o.SeedOption = None,
     dry_run: Annotated[

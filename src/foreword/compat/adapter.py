@@ -414,8 +414,8 @@ def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
 def _load(file: Path) -> tuple[dict[str, Tensor], str]:
     """All tensors of a file, and its hash."""
     try:
-        sha256 = files.sha256(file)
-        return load_file(file), sha256
+        tensors = load_file(file)  # the header says how long the file is: before all is hashed
+        return tensors, files.sha256(file)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{file}: cannot be read as safetensors: {str(error)[:200]}") from error
 

@@ -91,7 +91,8 @@ def import_peft(
     out = Path(out)
     files.refuse_occupied(out)
     refuse_unwritable(out)
-    refuse_single("labels", labels)
+    if labels is not None:
+        refuse_single("labels", labels)
     _refuse_slots(Templates.of(input, target, second=second))
     adapter = read_adapter(folder)
     if not isinstance(backbone, Backbone):

@@ -10,6 +10,7 @@ import torch
 from foreword import files
 from foreword.artifact import load_model
 from foreword.backbone import Backbone
+from foreword.backbone.silence import quiet
 from foreword.errors import RunError, UserError
 from foreword.manifest import CARD, Manifest, artifact_folder, read_manifest
 from foreword.methods.axes import Bottlenecks
@@ -72,7 +73,7 @@ def export_model(
 
     plain.generation_config = GenerationConfig.from_model_config(plain.config)
     notes = _notes(manifest)
-    with files.new_folder(folder) as temporary:
+    with files.new_folder(folder) as temporary, quiet():
         try:
             plain.save_pretrained(temporary)
             origin.tokens.tokenizer.save_pretrained(temporary)
