@@ -6,12 +6,20 @@ situations; `tests/soak/test_mutations_soak.py` has thousands.
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Situation, check, rows
+from odd import become
 from world import VERBS, cached, copied, make, try_seed
+
+from foreword.errors import UserError
+from foreword.session import load
 
 pytestmark = pytest.mark.xdist_group("one world")
 SEEDS = range(20)
@@ -84,3 +92,58 @@ def test_warnings_are_lines(world: Path, tmp_path: Path) -> None:
     assert ended.status == 0
     assert ended.err.splitlines()[0].startswith(r"warning: a\x1b[31mb/artifact: was trained on")
     assert "warnings.warn" not in ended.err
+
+
+def test_an_adapter_of_terabytes(world: Path, tmp_path: Path) -> None:
+    """It was hashed to its end before its header was looked at."""
+    here = copied(world, tmp_path)
+    os.truncate(here / "peft" / "adapter_model.safetensors", 2**42)
+    ended = check(Situation(["import", "peft", "peft", "--out", "new"]), here)
+    assert ended.status == 2
+    assert "adapter_model.safetensors: cannot be read as safetensors" in ended.err
+
+
+CLAIMS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "layers": ("config.json", {"num_hidden_layers": 2**31}, "num_hidden_layers is 2,147,483,648"),
+    "a text for a number": ("config.json", {"num_hidden_layers": "x"}, "num_hidden_layers"),
+    "a number for a name": ("config.json", {"hidden_act": True}, "hidden_act"),
+    "a special token": ("tokenizer_config.json", {"unk_token": {}}, "unk_token"),
+    "a length": ("tokenizer_config.json", {"model_max_length": "x"}, "cannot be loaded"),
+    "the vocabulary": ("tokenizer.json", {"model": {"type": "BPE", "vocab": 1}}, "cannot be"),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_backbone_whose_files_say_what_is_none(claim: str, world: Path, tmp_path: Path) -> None:
+    """These were tracebacks, and a number of layers was built before a weight was read."""
+    here = copied(world, tmp_path)
+    spare = shutil.copytree(world.parent / "spare", here / "spare")
+    name, changes, said = CLAIMS[claim]
+    stated = json.loads((spare / name).read_text(encoding="utf-8"))
+    (spare / name).write_text(json.dumps({**stated, **changes}), encoding="utf-8")
+    ended = check(Situation(["train", "texts.yaml", "--backbone", "./spare", "--dry-run"]), here)
+    assert ended.status == 2
+    assert "/spare'" in ended.err
+    assert said in ended.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("fifo", "a FIFO"), ("huge", "more than 1,073,741,824")]
+)
+def test_a_backbone_with_an_odd_file(kind: str, said: str, world: Path, tmp_path: Path) -> None:
+    here = copied(world, tmp_path)
+    spare = shutil.copytree(world.parent / "spare", here / "spare")
+    become(kind, spare / "tokenizer.json")
+    ended = check(Situation(["generate", "texts", "--text", "x", "--backbone", "./spare"]), here)
+    assert ended.status == 2
+    assert f"tokenizer.json: {'has ' if kind == 'huge' else 'is no regular file but '}{said}" in (
+        ended.err
+    )
+
+
+@pytest.mark.parametrize("inputs", [1.5, None, True])
+def test_what_is_no_list_of_inputs(inputs: Any, world: Path) -> None:
+    """From Python: it was a TypeError."""
+    prompt = load(world / "texts")
+    with pytest.raises(UserError, match="inputs: expected a list, found"):
+        prompt.generate(inputs)

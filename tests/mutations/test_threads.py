@@ -1,12 +1,13 @@
-"""Eight threads that ask two prompts on one backbone odd things: each is told what it is told alone,
-and no call leaves anything on the backbone, nor does one that is refused."""
+"""Eight threads ask four prompts on one backbone odd things: each is told what it is told alone.
+
+No call leaves anything on the backbone, nor does one that is refused.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -178,7 +177,11 @@ def _out(rng: Draw, here: Path) -> tuple[list[str], frozenset[str], bool]:
     name = {"file": "new.jsonl", "nested": "a/b/new.json"}.get(kind) or odd_text(rng)
     name = name.replace("..", "up").lstrip("/")
     made = str(Path(name.split("\0")[0])).split("/")[0]
-    return ["--out", name], frozenset({made, os.path.splitext(made)[0] + ".png", f"{made}.png"}), True
+    return (
+        ["--out", name],
+        frozenset({made, f"{made.rpartition('.')[0]}.png", f"{made}.png"}),
+        True,
+    )
 
 
 def _inputs(rng: Draw, here: Path) -> tuple[list[str], bytes]:
