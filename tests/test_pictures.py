@@ -88,6 +88,13 @@ def test_no_font_is_looked_for_where_matplotlibs_own_has_all(
     assert found("café $x$") == r"café \$x\$"
 
 
+def test_control_characters_are_drawn_as_escapes(tmp_path: Path) -> None:
+    """matplotlib warns (an error here) of a glyph that no font has."""
+    labels = ("a\x1b[31m", "b\t\x00", "c\u0085")
+    assert Lettering.of(labels)(labels[0]) == r"a\x1b[31m"
+    confusion_matrix(labels, labels, labels).draw(tmp_path / "three.png", "d\x1b\u2028")
+
+
 @pytest.mark.usefixtures("bare")
 def test_a_matrix_without_a_font_has_no_empty_boxes(tmp_path: Path) -> None:
     """No glyph is missing, of which matplotlib warns (an error here); labels differ."""

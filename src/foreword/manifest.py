@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from foreword import names, opening
 from foreword.bounds import Column, Figure, Numbers, Seed, Tokens
-from foreword.errors import ArtifactError
+from foreword.errors import ArtifactError, argument
 from foreword.json_text import parse_json
 from foreword.methods import METHODS, MethodChoice
 from foreword.recipe import (
@@ -215,7 +215,7 @@ def read_manifest(folder: Path | str) -> Manifest:
         unknown = {"union_tag_invalid", "literal_error"} >= {one["type"] for one in error.errors()}
         wrong = (
             "names what is not known here; where that is an extension's, install its package, or "
-            "load its file with --plugin (foreword.extensions.load_plugin)"
+            f"load its file with {argument('--plugin', '`foreword.extensions.load_plugin`')}"
             if unknown
             else "is damaged"
         )

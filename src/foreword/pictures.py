@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foreword import files
+from foreword.characters import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,8 +54,9 @@ class Lettering:
         return cls(tuple(families), {text: f"#{i}" for i, text in enumerate(without, 1)})
 
     def __call__(self, text: str) -> str:
-        """What is written for a text: itself, without matplotlib's formulas, or its number."""
-        return self.numbers.get(text, text.replace("$", r"\$"))
+        """What is written for a text: itself, without matplotlib's formulas and with control
+        characters as escapes, or its number."""
+        return self.numbers.get(text, printable(text).replace("\t", " ").replace("$", r"\$"))
 
     @property
     def key(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from odd import become
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -255,6 +256,22 @@ def test_runs_that_go_on(name: str, kind: str, mini: Backbone, tmp_path: Path) -
         name, said = "", "holds no run to resume"
     before = sorted(out.iterdir())
     with pytest.raises(UserError, match=f"{name}.*{said}"):
+        train(recipe, out=out, resume=True, backbone=mini, device="cpu")
+    assert sorted(out.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "inside"])
+def test_a_log_that_is_none(kind: str, mini: Backbone, tmp_path: Path) -> None:
+    """That the folder is wrong was said when the training began, as of a failed run."""
+    data = tmp_path / "x.jsonl"
+    data.write_text('{"text": "a", "references": "b"}\n', encoding="utf-8")
+    recipe = parse_recipe(quick(train=str(data), dev=str(data), test=str(data)))
+    out = tmp_path / "run"
+    files.write_text(out / "recipe.yaml", recipe.to_yaml())
+    (out / "log.jsonl").touch()
+    become(kind, out / "log.jsonl")
+    before = sorted(out.iterdir())
+    with pytest.raises(UserError, match=r"log\.jsonl: is no regular file but a (link|folder)"):
         train(recipe, out=out, resume=True, backbone=mini, device="cpu")
     assert sorted(out.iterdir()) == before
 

@@ -283,7 +283,7 @@ def _new_folder(rng: Draw, here: Path) -> tuple[str, frozenset[str], bool]:
         return "new", frozenset({"new"}), False
     spoil(rng, here / "rows.txt", fifo=False)
     name = rng.choice(("rows.txt", "a/b", odd_text(rng).replace("..", "up").lstrip("/")))
-    return name, frozenset({name.split("/")[0]}), True
+    return name, frozenset({name.split("/")[0], "nowhere"}), True
 
 
 def _import(rng: Draw, here: Path) -> tuple[Situation, str]:

@@ -75,6 +75,8 @@ def test_a_finished_run_is_read(recipe: Recipe, tmp_path: Path) -> None:
         ({**METRICS, "training": {}}, "training.trained_parameters: is missing"),
         ({**METRICS, "prompt": {"all": {"bleu": "x"}}}, "prompt.all.bleu: expected a number"),
         ({**METRICS, "prompt": {"all": {"bleu": 1e300}}}, "prompt.all.bleu: must be at most 1e+15"),
+        ({**METRICS, "prompt": {"all": {"bleu": "1"}}}, "prompt.all.bleu: expected a number"),
+        ({**METRICS, "examples": True}, "examples: expected a whole number"),
         ({**METRICS, "artifact_bytes": -1}, "artifact_bytes: must be at least 0, found -1"),
         ({**METRICS, "pet": {"patterns": [{}]}}, "pet.patterns.0.weight: is missing"),
     ],

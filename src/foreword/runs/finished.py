@@ -22,7 +22,8 @@ Scores = dict[str, dict[str, Figure | None]]
 class _Read(BaseModel):
     """What is shown of a finished run; whatever else a file holds is passed over."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    # What is shown is the file's own value, so "1" and true are no numbers.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, strict=True)
 
 
 class _Training(_Read):
@@ -38,7 +39,7 @@ class _Pattern(_Read):
 
 
 class _Patterns(_Read):
-    patterns: tuple[_Pattern, ...]
+    patterns: list[_Pattern]
     labelled: Many
     unlabelled: Many
     ensemble_accuracy: Figure

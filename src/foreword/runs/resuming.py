@@ -17,7 +17,7 @@ from foreword.errors import RecipeError, UserError, argument
 from foreword.manifest import versions
 from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.reading import read_yaml
-from foreword.run_files import RUNS, holds_run, how_to_go_on, is_finished
+from foreword.run_files import LOG, RUNS, holds_run, how_to_go_on, is_finished
 from foreword.training.checkpoints import Saved
 from foreword.training.hardware import Hardware
 
@@ -83,12 +83,17 @@ def _refuse_odd_files(folder: Path) -> None:
     """A run writes into its folder again, so nothing in it may lead elsewhere.
 
     Raises:
-        UserError: it holds a link out of it, a FIFO, a device or a socket, or cannot be read.
+        UserError: it holds a link out of it, a FIFO, a device or a socket, or cannot be read; or
+            its log is a folder or a link, which are not written through.
     """
     try:
         opening.check_folder(folder)
     except OSError as error:
         raise UserError(f"{error.filename or folder}: {error.strerror}") from error
+    log = folder / LOG
+    if log.is_symlink() or log.is_dir():
+        kind = "a link" if log.is_symlink() else "a folder"
+        raise UserError(f"{log}: is no regular file but {kind}; move the log itself there")
 
 
 def about(
