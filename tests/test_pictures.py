@@ -92,6 +92,7 @@ def test_control_characters_are_drawn_as_escapes(tmp_path: Path) -> None:
     """matplotlib warns (an error here) of a glyph that no font has."""
     labels = ("a\x1b[31m", "b\t\x00", "c\u0085")
     assert Lettering.of(labels)(labels[0]) == r"a\x1b[31m"
+    assert Lettering.of(["a\U000649b1"]).numbers == {"a\U000649b1": "#1"}  # no character yet
     confusion_matrix(labels, labels, labels).draw(tmp_path / "three.png", "d\x1b\u2028")
 
 

@@ -207,7 +207,7 @@ def load_model(
                     f"{folder}: {error}; {argument('--quantization none', '`quantization={}`')} "
                     "loads the backbone unquantised"
                 ) from error
-            if str(error).startswith("backbone."):
+            if str(error).startswith(("backbone.", "device:")):
                 raise BackboneError(f"{folder}: {error}") from error
             raise BackboneError(
                 f"{folder}: {error}. If it lies elsewhere, name it with "

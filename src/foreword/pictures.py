@@ -90,7 +90,7 @@ def write_figure(figure: Figure, file: Path) -> None:
 
 
 def _characters(texts: Iterable[str]) -> set[str]:
-    return {one for text in texts for one in text if one.isprintable() and not one.isspace()}
+    return {one for text in texts for one in printable(text) if not one.isspace()}
 
 
 def _own_file() -> str:

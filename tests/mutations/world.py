@@ -171,7 +171,7 @@ def _out(rng: Draw, here: Path) -> tuple[list[str], frozenset[str], bool]:
         return [], frozenset(), False
     if kind == "odd":
         spoil(rng, here / "rows.txt", fifo=False)
-        return ["--out", "rows.txt"], frozenset({"rows.txt", "nowhere"}), False
+        return ["--out", "rows.txt"], frozenset({"rows.txt", "rows.png", "nowhere"}), False
     if kind == "full":
         return ["--out", "/dev/full"], frozenset(), True
     name = {"file": "new.jsonl", "nested": "a/b/new.json"}.get(kind) or odd_text(rng)
