@@ -180,7 +180,7 @@ def _out(rng: Draw, here: Path) -> tuple[list[str], frozenset[str], bool]:
     return (
         ["--out", name],
         frozenset({made, f"{made.rpartition('.')[0]}.png", f"{made}.png"}),
-        True,
+        False,
     )
 
 
@@ -283,7 +283,7 @@ def _new_folder(rng: Draw, here: Path) -> tuple[str, frozenset[str], bool]:
         return "new", frozenset({"new"}), False
     spoil(rng, here / "rows.txt", fifo=False)
     name = rng.choice(("rows.txt", "a/b", odd_text(rng).replace("..", "up").lstrip("/")))
-    return name, frozenset({name.split("/")[0], "nowhere"}), True
+    return name, frozenset({name.split("/")[0], "nowhere"}), False
 
 
 def _import(rng: Draw, here: Path) -> tuple[Situation, str]:
