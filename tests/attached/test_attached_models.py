@@ -21,6 +21,7 @@ from conftest import VOCABULARY, assert_close, cached_logits, mini_tokens, rando
 from foreword.attached import AttachedModel
 from foreword.backbone import Decoding
 from foreword.errors import UserError
+from foreword.methods import METHODS
 
 LENGTH = 4
 ROWS = random_ids([9, 6, 4])
@@ -89,6 +90,26 @@ def test_logits_of_real_tokens_are_those_of_a_row_alone(
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-6)
     in_a_tuple = model(ids, mask, labels, return_dict=False)
     assert torch.equal(in_a_tuple[0], output.loss)
+
+
+WITH_PROMPT = sorted(
+    name for name, known in METHODS.items() if known.model_fields["length"].default
+)
+
+
+@pytest.mark.parametrize("method", [name for name in WITH_PROMPT if name != "infix-tuning"])
+def test_every_method_with_a_prompt(method: str) -> None:
+    model = attach(tiny_model("llama", torch.float64), method)
+    ids, mask = padded(ROWS, "left")
+    output = model(ids, mask, ids.masked_fill(mask == 0, -100))
+    own = model.prompt
+    expected = own.backbone.logits(own.call(own.arrange(ROWS[1:2])))[0]
+    assert_close(output.logits[1][mask[1] == 1], expected)
+    output.loss.backward()
+    assert any(parameter.grad is not None for parameter in model.parameters())
+    written = model.generate(ids, attention_mask=mask, max_new_tokens=3, do_sample=False)
+    answers = own.answers(own.arrange(ROWS, side="left"), Decoding(max_new_tokens=3, num_beams=1))
+    assert [own.backbone.tokens.text(row).strip() for row in written[:, 9:].tolist()] == answers
 
 
 SEQ2SEQ: list[tuple[str, dict[str, Any]]] = [

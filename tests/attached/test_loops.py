@@ -14,7 +14,16 @@ import torch
 from datasets import Dataset
 from peft import PrefixTuningConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers import (
+    DataCollatorForSeq2Seq,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainingArguments,
+    get_scheduler,
+)
 
 import foreword
 from conftest import make_backbone, mini_tokens, random_ids, tiny_model
@@ -232,6 +241,48 @@ def test_trainer_smooths_labels(tmp_path: Path) -> None:
         logits.flatten(0, 1), labels.flatten(), label_smoothing=0.2
     )
     assert losses_of(trainer) == pytest.approx([smoothed.item()], rel=1e-5)
+
+
+def seq2seq_rows() -> Dataset:
+    return Dataset.from_list(
+        [{"input_ids": s, "labels": t} for s, t in zip(SOURCES, TARGETS, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_encoder_decoder_in_its_trainer(smoothing: float, tmp_path: Path) -> None:
+    """With smoothed labels the loop takes the labels out, and its collator has made of them what
+    the decoder reads."""
+    torch.manual_seed(SEED)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    config = T5Config(**sizes, vocab_size=8192, decoder_start_token_id=0, dropout_rate=0.0)
+    tokenizer = copy.deepcopy(mini_tokens().tokenizer)
+    model = foreword.attach(
+        T5ForConditionalGeneration(config), "prefix-tuning", tokenizer=tokenizer, length=4
+    )
+    told = arguments(
+        tmp_path,
+        Seq2SeqTrainingArguments,
+        label_smoothing_factor=smoothing,
+        predict_with_generate=True,
+        generation_max_length=6,
+    )
+    collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+    rows = seq2seq_rows()
+    first = collator([rows[0], rows[1]])
+    with torch.no_grad():
+        logits = model(**first).logits
+    loss = nn.functional.cross_entropy(
+        logits.flatten(0, 1), first["labels"].flatten(), label_smoothing=smoothing
+    )
+    trainer = Seq2SeqTrainer(model, told, train_dataset=rows, data_collator=collator)
+    losses = losses_of(trainer)
+    assert losses[0] == pytest.approx(loss.item(), rel=1e-5)
+    found = trainer.predict(rows.select(range(2))).predictions
+    expected = model.generate(
+        first["input_ids"], attention_mask=first["attention_mask"], max_length=6
+    )
+    assert found[:, : expected.shape[1]].tolist() == expected.tolist()
 
 
 def test_trainer_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
