@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
+from foreword.backbone.devices import DeviceMap
+from foreword.backbone.quantization import Quantization
 from foreword.compose import compose
-from foreword.errors import ArtifactError, DataError, UserError, did_you_mean
+from foreword.errors import ArtifactError, DataError, UserError, did_you_mean, refuse_single
 from foreword.methods import HardPrompt
 from foreword.recipe import DecodingSpec
-from foreword.session import Answer, LoadedPrompt, decoding_of, load
+from foreword.session import (
+    Answer,
+    LoadedPrompt,
+    check_call,
+    decoding_of,
+    example_of,
+    load,
+    refuse_two_places,
+)
 from foreword.text import Templates
-from foreword.understanding import Prediction, Request, TextGeneration, answer_together
+from foreword.understanding import BoundTask, Prediction, Request, TextGeneration, answer_together
+from foreword.understanding.base import Verb
 
 PROMPT = "prompt"
 """The field of a row that names its prompt."""
@@ -27,6 +40,7 @@ DECODING = "decoding"
 SEED = "seed"
 """The field of a row that holds the seed of its draws."""
 RESERVED = (PROMPT, DECODING, SEED)
+_ROW = 'give {"prompt": name, field: value, …}, where the name is null for the backbone alone'
 Row = Mapping[str, Any]
 """`{"prompt": name or None, field: value, …}`, with `decoding` and `seed` where a row has its
 own."""
@@ -45,8 +59,7 @@ class PromptBank:
         self.backbone = backbone
         self._prompts: dict[str, LoadedPrompt] = {}
         self._changing = threading.Lock()
-        alone = compose(backbone, HardPrompt(name="hard-prompt"))
-        self._alone = TextGeneration(Templates.of("{text}")).on(alone)
+        self._alone: BoundTask | None = None
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -67,9 +80,9 @@ class PromptBank:
             return self._prompts[name]
         except KeyError as error:
             known = tuple(self._prompts)
+            few = (*get_close_matches(name, known, n=1), *known[:20])
             raise UserError(
-                f"prompt: there is no '{name}'{did_you_mean(name, known)}; there is: "
-                f"{', '.join(known[:20]) or 'none'}"
+                f"{PROMPT}: there is no '{name}' among {len(known):,}{did_you_mean(name, few)}"
             ) from error
 
     def add(
@@ -88,8 +101,8 @@ class PromptBank:
                 or its template has a field with a reserved name.
             UserError: the name is empty.
         """
-        if not name:
-            raise UserError("prompt: a name must not be empty")
+        if not isinstance(name, str) or not name:
+            raise UserError(f"{PROMPT}: expected a name, found {name!r:.60}")
         loaded = (
             artifact
             if isinstance(artifact, LoadedPrompt)
@@ -132,19 +145,23 @@ class PromptBank:
         self,
         rows: Sequence[Row],
         *,
+        where: Sequence[str] | None = None,
         batch_size: int = 32,
         seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
         **decoding: Any,
     ) -> list[str]:
         """Answer each row; the arguments are those of `answer`."""
-        answers = self.answer(rows, batch_size=batch_size, seed=seed, advance=advance, **decoding)
+        answers = self.answer(
+            rows, where=where, batch_size=batch_size, seed=seed, advance=advance, **decoding
+        )
         return [answer.text for answer in answers]
 
     def answer(
         self,
         rows: Sequence[Row],
         *,
+        where: Sequence[str] | None = None,
         batch_size: int = 32,
         seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
@@ -156,6 +173,7 @@ class PromptBank:
             rows: `{"prompt": name, field: value, …}`; the backbone alone goes on with the field
                 `text` where the name is None. A row may have `decoding`, settings of its own, and a
                 `seed`.
+            where: what messages call each row; `row 1`, `row 2` and so on if not given.
             batch_size: rows written together; it changes no greedy answer beyond ties.
             seed: of the first row's draws, for sampling; the next ones have the next numbers.
             advance: called with the number of rows that are done.
@@ -165,20 +183,8 @@ class PromptBank:
             UserError: a row names no prompt of this bank, or one that writes no text.
             DataError: a row lacks a field, or is too long.
         """
-        requests = []
-        for i, row in enumerate(rows):
-            where = f"row {i + 1}"
-            name, loaded, fields = self._row(row, where)
-            how = _decoding(loaded, row, where, decoding)
-            task = self._alone if loaded is None else loaded.task
-            task.task.check_verb("generate", f"{where}: {_who(name)}")
-            example = (
-                task.task.example(fields, where)
-                if loaded is None
-                else loaded.example(fields, where)
-            )
-            own = _seed(row, where, None if seed is None else seed + i)
-            requests.append(Request(task, example, how, own))
+        check_call(batch_size, seed)
+        requests = self._requests("generate", rows, where, seed, decoding)
         predictions = answer_together(requests, batch_size=batch_size, advance=advance)
         return [Answer.of(prediction) for prediction in predictions]
 
@@ -186,6 +192,7 @@ class PromptBank:
         self,
         rows: Sequence[Row],
         *,
+        where: Sequence[str] | None = None,
         batch_size: int = 32,
         advance: Callable[[int], None] = lambda _: None,
     ) -> list[Prediction]:
@@ -193,6 +200,7 @@ class PromptBank:
 
         Args:
             rows: `{"prompt": name, field: value, …}`.
+            where: what messages call each row; `row 1`, `row 2` and so on if not given.
             batch_size: rows read together; it changes no answer beyond rounding.
             advance: called with the number of rows that are done.
 
@@ -200,30 +208,78 @@ class PromptBank:
             UserError: a row names no prompt of this bank, or one that writes texts.
             DataError: a row lacks a field, or is too long.
         """
-        requests = []
-        for i, row in enumerate(rows):
-            where = f"row {i + 1}"
-            name, loaded, fields = self._row(row, where)
-            task = self._alone if loaded is None else loaded.task
-            task.task.check_verb("predict", f"{where}: {_who(name)}")
-            example = (
-                task.task.example(fields, where)
-                if loaded is None
-                else loaded.example(fields, where)
-            )
-            requests.append(Request(task, example))
+        check_call(batch_size)
+        requests = self._requests("predict", rows, where)
         return answer_together(requests, batch_size=batch_size, advance=advance)
+
+    def check(
+        self,
+        rows: Sequence[Row],
+        *,
+        verb: Verb = "generate",
+        where: Sequence[str] | None = None,
+        **decoding: Any,
+    ) -> None:
+        """Raise what `answer`, or `predict`, would raise for rows; the backbone does not run.
+
+        Args:
+            rows: see `answer`.
+            verb: "generate" for `generate` and `answer`, or "predict".
+            where: see `answer`.
+            decoding: see `answer`.
+        """
+        for request in self._requests(verb, rows, where, None, decoding):
+            try:
+                request.task.check([request.example], request.how)
+            except UserError as error:
+                place = request.example.where
+                said = str(error)
+                raise type(error)(said if said.startswith(place) else f"{place}: {said}") from error
+
+    def _requests(
+        self,
+        verb: Verb,
+        rows: Sequence[Row],
+        where: Sequence[str] | None,
+        seed: int | None = None,
+        decoding: Mapping[str, Any] = MappingProxyType({}),
+    ) -> list[Request]:
+        refuse_single("rows", rows)
+        requests = []
+        places = where or [f"row {number}" for number in range(1, len(rows) + 1)]
+        for number, (place, row) in enumerate(zip(places, rows, strict=True)):
+            name, loaded, fields = self._row(row, place)
+            task = self._backbone_alone(place) if loaded is None else loaded.task
+            who = "null, the backbone alone," if name is None else f"'{name}'"
+            task.task.check_verb(verb, f"{place}: {PROMPT}: {who}")
+            if verb == "predict":
+                _check_draws_nothing(row, place, who)
+                how, own = Decoding(), None
+            else:
+                how = _decoding(loaded, row, place, decoding)
+                own = _seed(row, place, None if seed is None else seed + number)
+            requests.append(Request(task, example_of(task.task, fields, place), how, own))
+        return requests
+
+    def _backbone_alone(self, where: str) -> BoundTask:
+        """The backbone without any prompt, which goes on with a text."""
+        if self._alone is None:
+            try:
+                model = compose(self.backbone, HardPrompt(name="hard-prompt"))
+            except UserError as error:
+                raise UserError(f"{where}: {PROMPT}: null, the backbone alone: {error}") from error
+            self._alone = TextGeneration(Templates.of("{text}")).on(model)
+        return self._alone
 
     def _row(self, row: Row, where: str) -> tuple[str | None, LoadedPrompt | None, dict[str, Any]]:
         """A row's prompt and fields."""
-        if not isinstance(row, Mapping) or PROMPT not in row:
-            raise DataError(
-                f'{where}: give {{"prompt": name, field: value, …}}; the name is null for the '
-                "backbone alone"
-            )
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}: expected named values, found {row!r:.60}; {_ROW}")
+        if PROMPT not in row:
+            raise DataError(f"{where}: has no field '{PROMPT}'; {_ROW}")
         name = row[PROMPT]
         if name is not None and not isinstance(name, str):
-            raise DataError(f"{where}: prompt: expected a name or null, found {name!r}")
+            raise DataError(f"{where}: {PROMPT}: expected a name or null, found {name!r:.60}")
         fields = {key: value for key, value in row.items() if key not in RESERVED}
         try:
             return name, None if name is None else self[name], fields
@@ -236,6 +292,8 @@ def prompts(
     *,
     device: str | None = None,
     dtype: str | None = None,
+    quantization: Quantization | None = None,
+    device_map: DeviceMap | None = None,
     download: bool = False,
     trust_remote_code: bool = False,
 ) -> PromptBank:
@@ -245,6 +303,8 @@ def prompts(
         backbone: a loaded one, or where to load it from: a folder, a hub name, or foreword/….
         device: "cpu", "cuda" or "mps"; the best there is if not given.
         dtype: what to cast the backbone to; float32 if not given.
+        quantization: how to quantise it; see `foreword.backbone.load_backbone`.
+        device_map: how to spread it over devices, instead of `device`.
         download: let a hub name be downloaded.
         trust_remote_code: run code that comes with the backbone.
 
@@ -252,10 +312,13 @@ def prompts(
         BackboneError: the backbone cannot be loaded.
     """
     if not isinstance(backbone, Backbone):
+        refuse_two_places(device, device_map)
         backbone = load_backbone(
             backbone,
             dtype=dtype or "float32",  # type: ignore[arg-type]
             device=device or default_device(),
+            quantization=quantization,
+            device_map=device_map,
             local_files_only=not download,
             trust_remote_code=trust_remote_code,
         )
@@ -266,9 +329,10 @@ def _decoding(
     loaded: LoadedPrompt | None, row: Row, where: str, overrides: Mapping[str, Any]
 ) -> Decoding:
     """A row's settings: its prompt's, those of the call, its own; the later word wins."""
-    own = row.get(DECODING) or {}
-    if not isinstance(own, Mapping):
-        raise DataError(f"{where}: decoding: expected settings by name, found {own!r}")
+    own = row.get(DECODING)
+    own = {} if own is None else own
+    if not isinstance(own, Mapping) or not all(isinstance(key, str) for key in own):
+        raise DataError(f"{where}: {DECODING}: expected settings by name, found {own!r:.60}")
     try:
         stated = DecodingSpec() if loaded is None else loaded.manifest.decoding
         return decoding_of(stated, **{**overrides, **own})
@@ -276,12 +340,24 @@ def _decoding(
         raise UserError(f"{where}: {error}" if own else str(error)) from error
 
 
-def _who(name: str | None) -> str:
-    return "the backbone alone" if name is None else f"'{name}'"
+def _check_draws_nothing(row: Row, where: str, who: str) -> None:
+    """Raise UserError where a row that is not written has settings for that."""
+    for field in (DECODING, SEED):
+        if row.get(field) is not None:
+            raise UserError(
+                f"{where}: {field}: {row[field]!r:.60}, but {who} writes no text; leave the field "
+                "out"
+            )
 
 
 def _seed(row: Row, where: str, otherwise: int | None) -> int | None:
-    own = row.get(SEED, otherwise)
-    if own is not None and (isinstance(own, bool) or not isinstance(own, int) or own < 0):
-        raise DataError(f"{where}: seed: expected a whole number from 0, found {own!r}")
+    own = row.get(SEED)
+    if own is None:
+        return otherwise
+    if isinstance(own, bool) or not isinstance(own, int):
+        raise DataError(f"{where}: {SEED}: expected a whole number from 0, found {own!r:.60}")
+    try:
+        check_call(1, own)
+    except UserError as error:
+        raise DataError(f"{where}: {error}") from error
     return own

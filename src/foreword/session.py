@@ -23,7 +23,7 @@ from foreword.recipe import DecodingSpec
 from foreword.recipe.problems import explain
 from foreword.tasks import Example
 from foreword.tuned import TunedModel
-from foreword.understanding import BoundTask, Prediction, task_of
+from foreword.understanding import BoundTask, Prediction, Task, task_of
 
 Input = str | Mapping[str, Any] | Example
 """What an artifact is asked: the fields of its template, a text for its only field, or an example
@@ -103,7 +103,7 @@ class LoadedPrompt:
                 `inputs` is one text instead of a list of texts.
         """
         self.task.task.check_verb("generate", "this artifact")
-        _check_call(batch_size, seed)
+        check_call(batch_size, seed)
         how = self.decoding(**decoding)
         predictions = self.task.answers(
             self._examples(inputs), how, batch_size=batch_size, seed=seed, advance=advance
@@ -129,7 +129,7 @@ class LoadedPrompt:
             UserError: an input lacks a field or is too long, or this artifact writes texts.
         """
         self.task.task.check_verb("predict", "this artifact")
-        _check_call(batch_size)
+        check_call(batch_size)
         return self.task.answers(self._examples(inputs), batch_size=batch_size, advance=advance)
 
     def evaluate(
@@ -145,7 +145,7 @@ class LoadedPrompt:
         """Decode examples and measure the answers, by the task's metrics if none are named."""
         if metrics is not None:
             refuse_single("metrics", metrics)
-        _check_call(batch_size, seed)
+        check_call(batch_size, seed)
         return evaluate(
             self.task,
             examples,
@@ -166,14 +166,7 @@ class LoadedPrompt:
         Raises:
             DataError: it is neither text nor fields, or lacks what the artifact is asked with.
         """
-        if isinstance(given, Example):
-            return given
-        if not isinstance(given, str | Mapping):
-            raise DataError(
-                f"{where}: expected a text, or named values, found {type(given).__name__}"
-            )
-        _refuse_halves(where, given)
-        return self.task.task.example(given, where)
+        return example_of(self.task.task, given, where)
 
     def decoding(self, **overrides: Any) -> Decoding:
         """The artifact's decoding with overrides.
@@ -182,6 +175,16 @@ class LoadedPrompt:
             UserError: a name or a value that there is not.
         """
         return decoding_of(self.manifest.decoding, **overrides)
+
+
+def example_of(task: Task, given: Input, where: str = "") -> Example:
+    """An input of a task as an example; see `LoadedPrompt.example`."""
+    if isinstance(given, Example):
+        return given
+    if not isinstance(given, str | Mapping):
+        raise DataError(f"{where}: expected a text, or named values, found {type(given).__name__}")
+    _refuse_halves(where, given)
+    return task.example(given, where)
 
 
 def decoding_of(stated: DecodingSpec, **overrides: Any) -> Decoding:
@@ -198,7 +201,7 @@ def decoding_of(stated: DecodingSpec, **overrides: Any) -> Decoding:
     return Decoding(**spec.model_dump())
 
 
-def _check_call(batch_size: int, seed: int | None = None) -> None:
+def check_call(batch_size: int, seed: int | None = None) -> None:
     """Raise UserError where the numbers of a call are out of bounds."""
     try:
         _Call(batch_size=batch_size, seed=seed)
@@ -218,6 +221,15 @@ def _refuse_halves(where: str, given: str | Mapping[str, Any]) -> None:
                     f"{where}{place}: is no text that can be read: it holds half a character "
                     f"({half!r}), which was not UTF-8 where it comes from"
                 )
+
+
+def refuse_two_places(device: str | None, device_map: DeviceMap | None) -> None:
+    """Raise UserError where a backbone is to lie on a device and to be spread over several."""
+    if device is not None and device_map is not None:
+        raise UserError(
+            f"device: '{device}' is asked for, but the device map says where the backbone lies; "
+            "leave one of them out"
+        )
 
 
 def load(
@@ -254,11 +266,7 @@ def load(
     """
     from foreword.backbone import default_device
 
-    if device is not None and device_map is not None:
-        raise UserError(
-            f"device: '{device}' is asked for, but the device map says where the backbone lies; "
-            "leave one of them out"
-        )
+    refuse_two_places(device, device_map)
     folder = artifact_folder(folder)
     if trust_remote_code and not isinstance(backbone, Backbone):
         backbone = _trusted(

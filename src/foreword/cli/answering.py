@@ -20,15 +20,28 @@ from foreword.tasks.lines import LINE_BYTES
 
 if TYPE_CHECKING:
     from foreword.manifest import TaskId
-    from foreword.session import LoadedPrompt
-    from foreword.tasks import Example
 
 STANDARD_INPUT = "standard input"
 _CHUNK = 2**16
 
-Answering = Callable[["LoadedPrompt", list["Example"], bool, Callable[[int], None]], list[Any]]
-"""From a loaded prompt and examples to what is told of each; True for the first group; to be told
-how many are done."""
+GROUPS = 8
+"""Batches of a file that are answered before what is told of them is written."""
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What answers, loaded.
+
+    Attributes:
+        answers: from inputs, and how many came before them, to what is told of each; calls its last
+            argument with the number of inputs that are done.
+        check: raises what is wrong with inputs before any of them is answered; with it, a file's
+            answers are written some at a time where they do not go to a file.
+    """
+
+    answers: Callable[[list[Given], int, Advance], list[dict[str, Any]]]
+    check: Callable[[list[Given]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +68,10 @@ class Asked:
 def answer(
     asked: Asked,
     *,
-    load: Callable[[], LoadedPrompt],
-    task: Callable[[], TaskId],
+    load: Callable[[], Answering],
+    task: Callable[[], TaskId] | None,
     title: str,
     to: Destination,
-    answers: Answering,
 ) -> str:
     """Answer all inputs, and print a row of JSON for each.
 
@@ -68,11 +80,10 @@ def answer(
 
     Args:
         asked: what is asked.
-        load: loads the prompt.
-        task: reads what the artifact says of its own data.
+        load: loads what answers.
+        task: reads what an artifact says of its own data, where there is one artifact.
         title: of the progress.
         to: gets the rows; a file when all are answered, anything else group by group.
-        answers: what is told of a group.
 
     Returns:
         The rows, where `to` is a file; else nothing, since they were written.
@@ -83,58 +94,57 @@ def answer(
     source = asked.source
     with _stream(source) as stream:
         if stream is not None:
-            return _answer_stream(asked, texts, stream, load, to, answers)
+            return _answer_stream(asked, texts, stream, load, to)
     read: Iterator[Given] = iter(())
     if source is not None:
-        own = task()
+        own = None if task is None else task()
         read = read_inputs(
             source,
             asked.format,
             encoding=asked.encoding,
-            trained_on=own.format,
-            words=own.words,
+            trained_on=None if own is None else own.format,
+            words=1 if own is None else own.words,
         )
     given = list(islice(chain(texts, read), asked.limit))
-    prompt = load()
+    loaded = load()
+    together = len(given)
+    if loaded.check is not None:
+        loaded.check(given)
+        together = GROUPS * asked.batch_size
     from foreword.progress import progress_for_terminal
 
     progress = progress_for_terminal()
     try:
         progress.begin(title, len(given))
-        rows = _rows(prompt, given, True, progress.advance, answers)
+        written = [
+            _to(to, _rows(loaded, given[at : at + together], at, progress.advance))
+            for at in range(0, len(given), together)
+        ]
     finally:
         progress.end()
-    return _to(to, rows)
+    return "".join(written)
 
 
 def _answer_stream(
     asked: Asked,
     texts: Iterator[Given],
     stream: Arriving,
-    load: Callable[[], LoadedPrompt],
+    load: Callable[[], Answering],
     to: Destination,
-    answers: Answering,
 ) -> str:
     lines = arriving_inputs(stream.name, stream, asked.format, encoding=asked.encoding)
-    prompt = load()
+    loaded = load()
     given = islice(chain(texts, lines), asked.limit)
     written = []
-    first = True
+    done = 0
     for group in _groups(given, stream.has_line, asked.batch_size):
-        written.append(_to(to, _rows(prompt, group, first, lambda _: None, answers)))
-        first = False
+        written.append(_to(to, _rows(loaded, group, done, lambda _: None)))
+        done += len(group)
     return "".join(written)
 
 
-def _rows(
-    prompt: LoadedPrompt,
-    given: list[Given],
-    first: bool,
-    advance: Callable[[int], None],
-    answers: Answering,
-) -> str:
-    examples = [prompt.example(one.value, one.where) for one in given]
-    told = answers(prompt, examples, first, advance)
+def _rows(loaded: Answering, given: list[Given], done: int, advance: Advance) -> str:
+    told = loaded.answers(given, done, advance)
     return "".join(to_json(one.beside(its)) + "\n" for one, its in zip(given, told, strict=True))
 
 

@@ -96,6 +96,22 @@ EncodingOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Let --out replace a file that is there.")
 ]
+TextOption = Annotated[
+    list[str] | None, typer.Option("--text", help="An input text; may be repeated.")
+]
+PromptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        metavar="NAME=FOLDER",
+        help="Instead of ARTIFACT: one of several artifacts on the --backbone; rows of --input name"
+        " theirs in the field 'prompt'. May be repeated.",
+    ),
+]
+OneArtifactArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[ARTIFACT]", help="An artifact folder, or a run folder."),
+]
 ArtifactArgument = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or a run folder.")
 ]

@@ -10,12 +10,15 @@ import typer
 
 from foreword.characters import to_json
 from foreword.cli import options as o
-from foreword.cli.answering import Answering, Asked, answer
+from foreword.cli.answering import Advance, Answering, Asked, answer
 from foreword.cli.destination import Destination, destination
+from foreword.cli.loading import loading_options
+from foreword.cli.mixing import folders_of, load_bank, predicted_row, tellers, writers, written_row
 from foreword.cli.output import emit_json
 from foreword.errors import DataError, UserError
 from foreword.files import refuse_existing
 from foreword.names import tables
+from foreword.tasks.inputs import Given
 from foreword.tasks.lines import UTF8
 
 if TYPE_CHECKING:
@@ -25,18 +28,16 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Rows answered together, where --batch-size is not given."""
-Advance = Callable[[int], None]
 
 
 @o.with_flags
 def generate(
-    artifact: o.ArtifactArgument,
-    text: Annotated[
-        list[str] | None, typer.Option("--text", help="An input text; may be repeated.")
-    ] = None,
+    artifact: o.OneArtifactArgument = None,
+    text: o.TextOption = None,
     input: o.InputOption = None,
     format: o.InputFormatOption = None,
     encoding: o.EncodingOption = UTF8,
+    prompt: o.PromptOption = None,
     out: o.OutOption = None,
     overwrite: o.OverwriteOption = False,
     max_new_tokens: Annotated[
@@ -60,7 +61,8 @@ def generate(
     limit: o.LimitOption = None,
     seed: o.SeedOption = None,
 ) -> None:
-    """Answer texts or the rows of a file with a trained prompt; JSONL comes out, a row for each."""
+    """Answer texts or the rows of a file with a trained prompt, or each row with the one of several
+    that it names; JSONL comes out, a row for each."""
     chosen: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
@@ -72,33 +74,35 @@ def generate(
     given = {key: value for key, value in chosen.items() if value is not None}
     asked = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
 
-    def answers(
-        prompt: LoadedPrompt, examples: list[Example], first: bool, advance: Advance
-    ) -> list[dict[str, Any]]:
-        written = prompt.answer(
-            examples,
-            batch_size=asked.batch_size,
-            seed=seed if first else None,
-            advance=advance,
-            **given,
-        )
-        return [
-            {"output": one.text, **({"truncated": True} if one.truncated else {})}
-            for one in written
-        ]
+    def load_one(artifact: Path) -> Answering:
+        loaded = _load(artifact, on)
 
-    _answer(artifact, on, asked, "generate", out, overwrite, answers)
+        def answers(rows: list[Given], done: int, advance: Advance) -> list[dict[str, Any]]:
+            written = loaded.answer(
+                [loaded.example(row.value, row.where) for row in rows],
+                batch_size=asked.batch_size,
+                seed=None if seed is None else seed + done,
+                advance=advance,
+                **given,
+            )
+            return [written_row(one) for one in written]
+
+        return Answering(answers)
+
+    def load_many(folders: dict[str, Path]) -> Answering:
+        return writers(load_bank(folders, on), asked.batch_size, seed, given)
+
+    _answer(artifact, prompt, on, asked, "generate", out, overwrite, load_one, load_many)
 
 
 @o.with_flags
 def predict(
-    artifact: o.ArtifactArgument,
-    text: Annotated[
-        list[str] | None, typer.Option("--text", help="An input text; may be repeated.")
-    ] = None,
+    artifact: o.OneArtifactArgument = None,
+    text: o.TextOption = None,
     input: o.InputOption = None,
     format: o.InputFormatOption = None,
     encoding: o.EncodingOption = UTF8,
+    prompt: o.PromptOption = None,
     out: o.OutOption = None,
     overwrite: o.OverwriteOption = False,
     *,
@@ -106,18 +110,24 @@ def predict(
     batch_size: o.BatchSizeOption = None,
     limit: o.LimitOption = None,
 ) -> None:
-    """Tell labels, tags, spans or missing words, with probabilities; JSONL comes out."""
+    """Tell labels, tags, spans or missing words, with probabilities, by a trained prompt or by the
+    one of several that each row names; JSONL comes out."""
     asked = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
 
-    def answers(
-        prompt: LoadedPrompt, examples: list[Example], _: bool, advance: Advance
-    ) -> list[dict[str, Any]]:
-        from foreword.evaluation.rows import in_full
+    def load_one(artifact: Path) -> Answering:
+        loaded = _load(artifact, on)
 
-        predictions = prompt.predict(examples, batch_size=asked.batch_size, advance=advance)
-        return [{"output": one.answer, **in_full(one)} for one in predictions]
+        def answers(rows: list[Given], _: int, advance: Advance) -> list[dict[str, Any]]:
+            examples = [loaded.example(row.value, row.where) for row in rows]
+            predictions = loaded.predict(examples, batch_size=asked.batch_size, advance=advance)
+            return [predicted_row(one) for one in predictions]
 
-    _answer(artifact, on, asked, "predict", out, overwrite, answers)
+        return Answering(answers)
+
+    def load_many(folders: dict[str, Path]) -> Answering:
+        return tellers(load_bank(folders, on), asked.batch_size)
+
+    _answer(artifact, prompt, on, asked, "predict", out, overwrite, load_one, load_many)
 
 
 @o.with_flags
@@ -201,27 +211,32 @@ def evaluate(
 
 
 def _answer(
-    artifact: Path,
+    artifact: Path | None,
+    prompts: list[str] | None,
     on: o.ArtifactFlags,
     asked: Asked,
     title: str,
     out: Path | None,
     overwrite: bool,
-    answers: Answering,
+    load_one: Callable[[Path], Answering],
+    load_many: Callable[[dict[str, Path]], Answering],
 ) -> None:
     from foreword.manifest import artifact_folder, read_manifest
 
+    folders = folders_of(artifact, prompts, on.backbone, asked.texts)
     to = destination(out)
     if to.file is not None:
         refuse_existing(to.file, overwrite=overwrite)
-    rows = answer(
-        asked,
-        load=lambda: _load(artifact, on),
-        task=lambda: read_manifest(artifact_folder(artifact)).task,
-        title=title,
-        to=to,
-        answers=answers,
-    )
+    if artifact is None:
+        rows = answer(asked, load=lambda: load_many(folders), task=None, title=title, to=to)
+    else:
+        rows = answer(
+            asked,
+            load=lambda: load_one(artifact),
+            task=lambda: read_manifest(artifact_folder(artifact)).task,
+            title=title,
+            to=to,
+        )
     if not to.streams:
         to.write(rows)
 
@@ -253,37 +268,8 @@ def _load(artifact: Path, on: o.ArtifactFlags) -> LoadedPrompt:
     from foreword.session import load
 
     return load(
-        artifact,
-        backbone=on.backbone,
-        device=on.device.value if on.device else None,
-        dtype=on.dtype.value if on.dtype else None,
-        quantization={} if on.quantization == "none" else _said("quantization", on.quantization),
-        device_map=_said("device_map", on.device_map),
-        other_backbone=on.other_backbone,
-        download=on.download,
-        trust_remote_code=on.trust_remote_code,
+        artifact, backbone=on.backbone, other_backbone=on.other_backbone, **loading_options(on)
     )
-
-
-def _said(field: str, text: str | None) -> Any:
-    """What a flag says, as a recipe would say it in its section `backbone`."""
-    if text is None:
-        return None
-    from pydantic import ValidationError
-
-    from foreword.recipe import BackboneSpec
-    from foreword.recipe.problems import explain
-    from foreword.recipe.reading import parse_yaml
-
-    flag = f"--{field.replace('_', '-')}"
-    try:
-        section = BackboneSpec.model_validate({"name": "any", field: parse_yaml(text)})
-    except ValidationError as error:
-        (line, *_) = explain(error, BackboneSpec)
-        raise UserError(f"{flag}{line.removeprefix(field)}") from error
-    except ValueError as error:
-        raise UserError(f"{flag}: is not valid YAML: {error}") from error
-    return getattr(section, field)
 
 
 def _format_of(data: Path, trained_on: str) -> str:

@@ -1,0 +1,45 @@
+"""How the flags of the command line say that a backbone is to be loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foreword.cli import options as o
+from foreword.errors import UserError
+
+
+def loading_options(on: o.ArtifactFlags) -> dict[str, Any]:
+    """The arguments of `foreword.load` and `foreword.prompts` that flags give.
+
+    Raises:
+        UserError: one of them is not what a recipe may say.
+    """
+    return {
+        "device": on.device.value if on.device else None,
+        "dtype": on.dtype.value if on.dtype else None,
+        "quantization": {} if on.quantization == "none" else _said("quantization", on.quantization),
+        "device_map": _said("device_map", on.device_map),
+        "download": on.download,
+        "trust_remote_code": on.trust_remote_code,
+    }
+
+
+def _said(field: str, text: str | None) -> Any:
+    """What a flag says, as a recipe would say it in its section `backbone`."""
+    if text is None:
+        return None
+    from pydantic import ValidationError
+
+    from foreword.recipe import BackboneSpec
+    from foreword.recipe.problems import explain
+    from foreword.recipe.reading import parse_yaml
+
+    flag = f"--{field.replace('_', '-')}"
+    try:
+        section = BackboneSpec.model_validate({"name": "any", field: parse_yaml(text)})
+    except ValidationError as error:
+        (line, *_) = explain(error, BackboneSpec)
+        raise UserError(f"{flag}{line.removeprefix(field)}") from error
+    except ValueError as error:
+        raise UserError(f"{flag}: is not valid YAML: {error}") from error
+    return getattr(section, field)
