@@ -16,7 +16,7 @@ from transformers.activations import NewGELUActivation
 from foreword import load_backbone, read_examples
 from foreword.compose import compose
 from foreword.methods import PrefixTuning
-from foreword.text import Templates
+from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
 
 ROWS, ROUNDS = 8, 40

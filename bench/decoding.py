@@ -41,8 +41,8 @@ from foreword.compose import compose
 from foreword.manifest import versions
 from foreword.methods import HardPrompt, PrefixTuning
 from foreword.methods.axes import Table
+from foreword.tasks import Writing, write_rows
 from foreword.tuned import TunedModel
-from foreword.understanding import Writing, write_rows
 from training import CLOCKS, SHARED, _e2e_lengths, as_backbone
 
 GENERATE = "generate"
@@ -125,7 +125,7 @@ def make_requests(options: argparse.Namespace, backbone: Backbone) -> tuple[list
     dice = random.Random(options.seed)
     data = SHARED / "data/e2e/devset.csv"
     if options.backbone not in SHAPES and data.is_file():
-        from foreword.tasks import read_examples
+        from foreword.data import read_examples
 
         tokens = backbone.tokens
         examples = read_examples(data, "e2e")[: options.requests]

@@ -178,8 +178,8 @@ def _e2e_lengths(count: int, dice: random.Random) -> list[tuple[int, int]] | Non
     """Source and target tokens of a sample of E2E's training references, if the files are here."""
     from transformers import GPT2Tokenizer
 
-    from foreword.tasks import read_examples
-    from foreword.text import Templates
+    from foreword.data import read_examples
+    from foreword.tasks.text import Templates
 
     vocabulary, merges = (SHARED / "tokenizers/gpt2" / n for n in ("encoder.json", "vocab.bpe"))
     data = SHARED / "data/e2e/trainset.csv"

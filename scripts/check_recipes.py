@@ -7,7 +7,7 @@ from pathlib import Path
 
 from foreword.errors import UserError
 from foreword.recipe import load_recipe, written_input
-from foreword.tasks import Template, parse_input
+from foreword.templates import Template, parse_input
 
 
 def main() -> int:

@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 
 from foreword import files
+from foreword.data import Example
 from foreword.errors import ForewordError, RecipeError, UserError
 from foreword.recipe import load_recipe, written_input
 from foreword.runs.data import read_examples
-from foreword.tasks import Example, parse_input
+from foreword.templates import parse_input
 
 
 def texts_of(examples: list[Example], slots: tuple[str, ...]) -> list[str]:

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 import foreword
+from foreword.data import Example
 from foreword.evaluation import METRICS
 from foreword.progress import PlainLog
-from foreword.tasks import Example
 
 UNSEEN = ("Food", "WrittenWork")
 MEASURED = ("bleu", "chrf", "ter")

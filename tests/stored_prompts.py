@@ -15,7 +15,7 @@ from foreword.manifest import TaskId
 from foreword.methods import HeadOnly, MethodChoice, PrefixTuning, PromptTuning, PTuning, PTuningV2
 from foreword.methods.axes import Table, UniformInit
 from foreword.recipe import DecodingSpec
-from foreword.understanding import task_of
+from foreword.tasks import task_of
 
 TABLE = Table(std=1.0)
 LABELS = ("yes", "no")

@@ -18,10 +18,10 @@ from conftest import make_backbone, mini_tokens
 from families.catalogue import plain_model
 from foreword.backbone import Backbone, Tokens, bundled_backbones
 from foreword.bank import PromptBank
+from foreword.data import Example
 from foreword.errors import ArtifactError, DataError, UserError
 from foreword.methods import HardPrompt, LoRA, PTuningV2
 from foreword.session import LoadedPrompt
-from foreword.tasks import Example
 from stored_prompts import (
     KINDS,
     TABLE,

@@ -18,6 +18,7 @@ from foreword.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Decoding
 from foreword.cli.app import app
 from foreword.compose import compose
+from foreword.data import read_examples
 from foreword.errors import ArtifactError, DataError
 from foreword.evaluation import METRICS as SCORED
 from foreword.extensions import load_plugin
@@ -28,7 +29,6 @@ from foreword.methods import METHODS
 from foreword.methods.axes import ActivationsInit
 from foreword.recipe import parse_recipe
 from foreword.reparam.options import REPARAMETERIZATIONS
-from foreword.tasks import read_examples
 from foreword.training import Pair, train
 from foreword.tuned import TunedModel
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from foreword import names, registry
+from foreword.data import read_examples
 from foreword.errors import RecipeError, UserError
 from foreword.evaluation import METRICS as SCORED
 from foreword.extensions import data_format, load_plugin, metric
 from foreword.methods import METHODS
 from foreword.recipe import parse_recipe, recipe_schema
 from foreword.registry import Registry
-from foreword.tasks import read_examples
 
 METHOD = """
 from typing import ClassVar, Literal
@@ -105,7 +105,7 @@ def test_a_metric_and_a_format(tmp_path: Path) -> None:
 
     @data_format("pairs", "source and target, a tab between")
     def pairs(asked: Any) -> Iterator[Any]:
-        from foreword.tasks.rows import Row
+        from foreword.data.rows import Row
 
         for number, line in enumerate(Path(asked.path).read_text("utf-8").splitlines(), 1):
             source, target = line.split("\t")

@@ -14,13 +14,13 @@ import foreword
 from foreword.backbone.hashing import _checkpoint_files
 from foreword.backbone.quantization import plain
 from foreword.compat.adapter import read_adapter
+from foreword.data import read_examples
 from foreword.errors import ArtifactError, BackboneError, DataError, RecipeError, UserError
 from foreword.json_text import DEEPEST, check_depth, parse_json
 from foreword.manifest import read_manifest
 from foreword.recipe import load_recipe, parse_recipe
 from foreword.recipe.reading import parse_yaml
 from foreword.runs.finished import read_answers, read_metrics
-from foreword.tasks import read_examples
 from foreword.training.storage import read_checkpoint
 
 

@@ -35,7 +35,7 @@ def test_unknown_names_are_attribute_errors() -> None:
         "import foreword",
         "import foreword.cli.app",
         "import foreword.recipe",
-        "import foreword.tasks",
+        "import foreword.data",
         "import foreword.methods",
         "import foreword.manifest",
         "import foreword.scoring",

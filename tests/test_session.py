@@ -12,12 +12,12 @@ import yaml
 from foreword import load
 from foreword.backbone import Backbone
 from foreword.compat import import_peft
+from foreword.data import Example
 from foreword.errors import DataError, UserError, refuse_single
 from foreword.recipe import load_recipe, parse_recipe
 from foreword.runs import train
 from foreword.scoring import score
 from foreword.session import LoadedPrompt
-from foreword.tasks import Example
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "recipes" / "quickstart.yaml"
 

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from conftest import FAMILIES, arranged, assert_close, make_backbone, random_ids
 from foreword.backbone import Backbone, Call, Decoding, generate, hashing
 from foreword.compose import compose
+from foreword.data import Example
 from foreword.errors import UserError
 from foreword.initial import init_tokens, initialise
 from foreword.layout import Layout
 from foreword.methods import HardPrompt, PrefixTuning
 from foreword.methods.axes import MLP, ActivationsInit, RandomInit, Table
 from foreword.recipe import TrainingSpec
-from foreword.tasks import Example
-from foreword.text import Templates
+from foreword.tasks.text import Templates
 from foreword.training import Pair, train
 from foreword.tuned import TunedModel
 

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from foreword.compat import export_model as export_model
     from foreword.compat import export_peft as export_peft
     from foreword.compat import import_peft as import_peft
+    from foreword.data import read_examples as read_examples
     from foreword.recipe import load_recipe as load_recipe
     from foreword.runs import train as train
     from foreword.session import load as load
-    from foreword.tasks import read_examples as read_examples
 
 __version__ = "0.1.0"
 __all__ = [
@@ -87,7 +87,7 @@ _HOMES = {
     "load_backbone": "foreword.backbone",
     "load_recipe": "foreword.recipe",
     "prompts": "foreword.bank",
-    "read_examples": "foreword.tasks",
+    "read_examples": "foreword.data",
     "train": "foreword.runs",
 }
 

@@ -48,8 +48,8 @@ from foreword.methods.axes import Table
 from foreword.readout import Readout
 from foreword.recipe import DecodingSpec
 from foreword.stored import read_checked, read_parts
+from foreword.tasks import task_of
 from foreword.tuned import TunedModel
-from foreword.understanding import task_of
 
 
 def axes_of(model: TunedModel, trained_as: str) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from foreword.session import (
     load,
     refuse_two_places,
 )
-from foreword.text import Templates
-from foreword.understanding import BoundTask, Prediction, Request, TextGeneration, answer_together
-from foreword.understanding.base import Verb
+from foreword.tasks import BoundTask, Prediction, Request, TextGeneration, answer_together
+from foreword.tasks.base import Verb
+from foreword.tasks.text import Templates
 
 PROMPT = "prompt"
 """The field of a row that names its prompt."""

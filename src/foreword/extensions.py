@@ -63,7 +63,7 @@ def metric(
 def data_format(
     name: str, what: str, *, asks: names.Answer = "text", table: bool = False
 ) -> Callable[[AnyFunction], AnyFunction]:
-    """Register a function as a reader: from a `foreword.tasks.Request` to an iterator of `Row`s.
+    """Register a function as a reader: from a `foreword.data.Request` to an iterator of `Row`s.
 
     Args:
         name: what a recipe calls it.

@@ -30,7 +30,7 @@ from foreword.recipe import (
 )
 from foreword.recipe.problems import explain
 from foreword.run_files import holds_run, how_to_go_on, is_finished
-from foreword.tasks import fields_asked
+from foreword.templates import fields_asked
 
 FORMAT = "1.1"
 MANIFEST, TENSORS, CARD = "foreword.json", "prompt.safetensors", "README.md"
@@ -137,7 +137,7 @@ class TaskId(_Part):
         return self.verbalizer is None and self.answer in ("label", "tags", "span")
 
     def columns(self) -> dict[str, Any]:
-        """What `foreword.tasks.read_data` is told of a file, beside its path and format."""
+        """What `foreword.data.read_data` is told of a file, beside its path and format."""
         return {name: getattr(self, name) for name in names.COLUMNS}
 
     def inputs(self) -> tuple[str, ...] | None:

@@ -1,6 +1,6 @@
 """Names that recipes, artifacts, the command line and the code behind them share.
 
-A data format is added here and in `tasks/readers.py`, a metric here and in
+A data format is added here and in `data/readers.py`, a metric here and in
 `evaluation/metrics.py`; tests hold the two together. Those of other packages and of a user's own
 file bring what reads or scores them along (`foreword.extensions`).
 """
@@ -49,7 +49,7 @@ class FormatName:
         what: what it is, in a few words.
         asks: what its examples ask for, where no column is named as their label.
         table: whether its rows are named columns of any kind, one of which may be a label.
-        read: what reads it, a `foreword.tasks.rows.Reader`; None: `foreword.tasks.readers` has it.
+        read: what reads it, a `foreword.data.rows.Reader`; None: `foreword.data.readers` has it.
         defined_by: what defines it.
     """
 

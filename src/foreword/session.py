@@ -16,14 +16,14 @@ from foreword.backbone.quantization import Quantization
 from foreword.bounds import Rows, Seed
 from foreword.characters import half_character
 from foreword.choices import Data
+from foreword.data import Example
 from foreword.errors import DataError, UserError, argument, refuse_single
 from foreword.evaluation import Report, evaluate
 from foreword.manifest import Manifest, artifact_folder, read_manifest
 from foreword.recipe import DecodingSpec
 from foreword.recipe.problems import explain
-from foreword.tasks import Example
+from foreword.tasks import BoundTask, Prediction, Task, task_of
 from foreword.tuned import TunedModel
-from foreword.understanding import BoundTask, Prediction, Task, task_of
 
 Input = str | Mapping[str, Any] | Example
 """What an artifact is asked: the fields of its template, a text for its only field, or an example

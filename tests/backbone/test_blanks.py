@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from foreword.backbone import Tokens
-from foreword.tasks import Example
-from foreword.text import Templates
+from foreword.data import Example
+from foreword.tasks.text import Templates
 from tokenizers_by_kind import tokenizer
 
 CHARACTERS = "▁\nThecatsdog->.:[]/INS"

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from conftest import make_backbone
 from foreword.backbone import Tokens
+from foreword.data import Example
 from foreword.errors import DataError
-from foreword.tasks import Example, Template
-from foreword.text import Templates
+from foreword.tasks.text import Templates
+from foreword.templates import Template
 from tokenizers_by_kind import KINDS, tokenizer, with_marks
 
 GPT2 = make_backbone("gpt2")

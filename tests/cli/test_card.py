@@ -15,7 +15,7 @@ from foreword.backbone import Backbone, load_backbone
 from foreword.compose import compose
 from foreword.manifest import TaskId
 from foreword.methods import HeadOnly, PrefixTuning
-from foreword.understanding import task_of
+from foreword.tasks import task_of
 
 __all__ = ["foreword"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from foreword.cli.system import as_our_own
+from foreword.data import read_examples
 from foreword.errors import BackboneError, DataError, ForewordError, RunError, UserError
 from foreword.recipe import load_recipe
-from foreword.tasks import read_examples
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 LONG = "x" * 300

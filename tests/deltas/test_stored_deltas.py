@@ -24,8 +24,8 @@ from foreword.layout import Layout
 from foreword.manifest import TaskId
 from foreword.methods import MethodOptions
 from foreword.readout.head import SequenceHead
+from foreword.tasks import task_of
 from foreword.tuned import TunedModel
-from foreword.understanding import task_of
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"

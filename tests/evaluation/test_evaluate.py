@@ -10,14 +10,14 @@ import pytest
 
 from foreword.backbone import Backbone, Decoding
 from foreword.compose import compose
+from foreword.data import Example
 from foreword.errors import DataError, TemplateError, UserError
 from foreword.evaluation import evaluate
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import Table
-from foreword.tasks import Example
-from foreword.text import Templates
+from foreword.tasks import TextGeneration
+from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
-from foreword.understanding import TextGeneration
 
 TASK = TextGeneration(Templates.of("{text}\n"))
 TEXTS = ["a bird", "a very long text about a small grey bird", "x", "two words", "the sea is deep"]
@@ -65,7 +65,7 @@ def test_groups_are_scored_apart(model: TunedModel, monkeypatch: pytest.MonkeyPa
     ]
     said = ["The cat sat on the mat.", "Something else was said.", "The cat lay on the mat."]
     monkeypatch.setattr(
-        import_module("foreword.understanding.write"), "decode_rows", lambda *_, **__: list(said)
+        import_module("foreword.tasks.write"), "decode_rows", lambda *_, **__: list(said)
     )
     report = evaluate(TASK.on(model), given, HOW, metrics=["bleu", "ter"])
     assert list(report.figures()) == ["all", "seen", "not seen"]

@@ -12,12 +12,12 @@ from pydantic import BaseModel
 from sacrebleu.metrics import CHRF, TER
 
 from foreword import names
+from foreword.data import Example, Span
+from foreword.data.readers import READERS
 from foreword.evaluation import METRICS, metrics
 from foreword.manifest import TaskId
 from foreword.recipe.spec import DataSpec, TaskSpec
 from foreword.scoring import score
-from foreword.tasks import Example, Span
-from foreword.tasks.readers import READERS
 
 ANSWERS = ["The cat sat on the mat.", "A grey bird sings loudly.", "nothing"]
 REFERENCES = [

@@ -30,8 +30,8 @@ from foreword.methods import (
 from foreword.methods.axes import Table, UniformInit
 from foreword.readout import Generation, Head, SequenceHead, SpanHead, TokenHead, read_together
 from foreword.readout.base import Told
+from foreword.tasks import Writing, decode_rows
 from foreword.tuned import TunedModel
-from foreword.understanding import Writing, decode_rows
 
 TABLE = Table(std=1.0)
 SMALL: dict[str, Any] = {

@@ -2,9 +2,9 @@
 
 import pytest
 
+from foreword.data import Example
 from foreword.evaluation.metrics import slot_coverage
-from foreword.tasks import Example
-from foreword.text import Templates
+from foreword.tasks.text import Templates
 
 
 def test_parts_of_words_and_empty_values_do_not_count() -> None:

@@ -14,9 +14,9 @@ import pytest
 from mutators import JUNK, damaged_bytes, damaged_tree
 from pyarrow import parquet
 
+from foreword.data import linearise, read_examples
+from foreword.data.example import Unusable
 from foreword.errors import DataError, UserError
-from foreword.tasks import linearise, read_examples
-from foreword.tasks.example import Unusable
 
 ROWS = [
     {

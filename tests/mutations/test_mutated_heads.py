@@ -29,7 +29,7 @@ from foreword.manifest import TaskId
 from foreword.methods import FineTuning, HeadOnly, MethodChoice, PTuningV2
 from foreword.recipe import HeadSpec
 from foreword.session import LoadedPrompt, load
-from foreword.understanding import task_of
+from foreword.tasks import task_of
 
 Tensors = dict[str, torch.Tensor]
 HEAD, DELTA = "head.safetensors", "delta.safetensors"

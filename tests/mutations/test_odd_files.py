@@ -24,6 +24,8 @@ from foreword.backbone import Backbone
 from foreword.cli.app import app
 from foreword.compat import export_peft
 from foreword.compose import compose
+from foreword.data import read_examples
+from foreword.data.sources import source_sha256
 from foreword.errors import ArtifactError, DataError, ForewordError, RecipeError, UserError
 from foreword.manifest import TaskId, read_manifest, size_in_bytes
 from foreword.methods import LoRA, MethodChoice, PrefixTuning, PromptTuning, PTuningV2
@@ -35,8 +37,6 @@ from foreword.runs import train
 from foreword.runs.folder import read_run
 from foreword.scoring import read_pairs
 from foreword.session import load
-from foreword.tasks import read_examples
-from foreword.tasks.sources import source_sha256
 from foreword.training.log import Log
 from foreword.training.storage import Storage, read_checkpoint
 
@@ -207,7 +207,7 @@ def test_data_folders(name: str, said: str, tmp_path: Path) -> None:
 
 
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foreword.tasks.lines.LINE_BYTES", 20)
+    monkeypatch.setattr("foreword.data.lines.LINE_BYTES", 20)
     file = tmp_path / "x.jsonl"
     file.write_text('{"references": "b"}\n' + "x" * 21, encoding="utf-8")
     with pytest.raises(DataError, match=r"x\.jsonl, line 2: has more than 20 bytes"):

@@ -13,16 +13,16 @@ from families.by_hand import ExactFloat64
 from families.catalogue import plain_model
 from foreword.backbone import Backbone, Decoding
 from foreword.compose import compose
+from foreword.data import Example
 from foreword.errors import UserError
 from foreword.layout import Pair
 from foreword.methods import PromptTuning, PTuning
 from foreword.methods.embedding_only import EmbeddingOnly
 from foreword.placement import InText
 from foreword.readout import Generation, SequenceHead
-from foreword.tasks import Example
-from foreword.text import Templates
+from foreword.tasks import TextGeneration, Writing, decode_rows
+from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
-from foreword.understanding import TextGeneration, Writing, decode_rows
 
 DECODERS = ("gpt2", "llama", "opt", "bloom", "mistral")
 FAMILIES = (*DECODERS, "t5")

@@ -12,7 +12,7 @@ from foreword.layout import Pair
 from foreword.methods import HeadOnly
 from foreword.readout import SequenceHead
 from foreword.recipe import parse_recipe
-from foreword.understanding import HeadOptions
+from foreword.tasks import HeadOptions
 
 TASK = {"data": {"format": "jsonl", "train": "a.jsonl", "label": "label"}}
 

@@ -22,15 +22,15 @@ from families.by_hand import ExactFloat64
 from families.catalogue import plain_model
 from foreword.backbone import Backbone, Tokens
 from foreword.compose import compose
+from foreword.data import Example
 from foreword.errors import BackboneError, DataError, TemplateError
 from foreword.evaluation.calibration import calibrate
 from foreword.layout import Layout
 from foreword.methods import HardPrompt, PTuning, axes
 from foreword.readout import Verbalizer
-from foreword.tasks import Example
-from foreword.text import Templates
+from foreword.tasks import Cloze, MissingWord
+from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
-from foreword.understanding import Cloze, MissingWord
 
 ENCODERS = ("bert", "roberta", "albert", "distilbert", "electra", "modernbert")
 DECODERS = ("gpt2", "llama", "opt", "bloom", "mistral")

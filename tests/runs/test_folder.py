@@ -11,13 +11,13 @@ import pytest
 
 from foreword import files
 from foreword.backbone import Backbone
+from foreword.data.readers import data_file
 from foreword.errors import UserError
 from foreword.manifest import read_manifest
 from foreword.recipe import Recipe, load_recipe, parse_recipe
 from foreword.runs import Stopped, train
 from foreword.runs.data import without_folders
 from foreword.runs.folder import claimed
-from foreword.tasks.readers import data_file
 from foreword.training.hardware import Hardware
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"

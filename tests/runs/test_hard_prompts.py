@@ -15,7 +15,7 @@ from foreword.manifest import read_manifest
 from foreword.recipe import parse_recipe
 from foreword.runs import Run, train
 from foreword.runs.data import read_examples, state_task
-from foreword.tasks import Template
+from foreword.templates import Template
 
 ROWS = [
     {"film": f"{mood} film {i} {{so}}", "mood": mood, "answer": f"It was {mood}."}

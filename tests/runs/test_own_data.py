@@ -12,9 +12,9 @@ import yaml
 
 import foreword
 from foreword.backbone import Backbone
+from foreword.data import linearise
 from foreword.recipe import parse_recipe
 from foreword.runs.cautions import KEYS_VALUES, cautions
-from foreword.tasks import linearise
 
 ROOT = Path(__file__).parents[2]
 ROWS = 300

@@ -15,6 +15,7 @@ import foreword
 from conftest import VOCABULARY
 from foreword.backbone import Backbone, Call, load_backbone
 from foreword.compose import compose
+from foreword.data import Example
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.layout import Layout, Pair
 from foreword.methods import HardPrompt
@@ -22,11 +23,10 @@ from foreword.readout import SequenceHead
 from foreword.recipe import load_recipe, parse_recipe
 from foreword.runs import Run, train
 from foreword.runs.preview import preview
-from foreword.tasks import Example
-from foreword.text import Templates
+from foreword.tasks import Cloze
+from foreword.tasks.text import Templates
 from foreword.training.hardware import Hardware
 from foreword.training.masking import MaskedWords
-from foreword.understanding import Cloze
 
 PATTERNS = ("{sentence:cut} It was {mask} .", "{sentence:cut} All {mask} !")
 WORDS = {"yes": ("good", "fine"), "no": ("bad",)}

@@ -234,7 +234,7 @@ def test_a_recipe_changed_on_both_sides_is_refused(mini: Backbone, half: Path) -
 
 
 def test_other_data_are_refused(mini: Backbone, tmp_path: Path) -> None:
-    from foreword.tasks.readers import data_file
+    from foreword.data.readers import data_file
 
     data = tmp_path / "train.jsonl"
     shutil.copy(data_file("foreword/fieldguide/train"), data)

@@ -152,7 +152,7 @@ def test_a_line_that_is_no_text_is_named(text: ModuleType, tmp_path: Path) -> No
 
 
 def test_the_notations_of_the_sample_tasks_are_filtered(text: ModuleType) -> None:
-    from foreword.tasks.example import linearise
+    from foreword.data.example import linearise
 
     records = [
         json.loads(line)["record"]

@@ -23,8 +23,8 @@ from foreword.methods import MethodChoice
 from foreword.readout import Head, Readout
 from foreword.recipe import DecodingSpec
 from foreword.recipe.problems import explain
+from foreword.tasks import task_of
 from foreword.tuned import TunedModel
-from foreword.understanding import task_of
 
 UNMEASURED = "0" * 64
 """The hash of a backbone that nobody asked for yet: it reads all weights."""

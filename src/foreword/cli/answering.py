@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from foreword.characters import to_json
 from foreword.cli.destination import Destination
+from foreword.data.inputs import Given, arriving_inputs, read_inputs
+from foreword.data.lines import LINE_BYTES
 from foreword.errors import DataError, UserError
-from foreword.tasks.inputs import Given, arriving_inputs, read_inputs
-from foreword.tasks.lines import LINE_BYTES
 
 if TYPE_CHECKING:
     from foreword.manifest import TaskId

@@ -160,7 +160,7 @@ def show(
 
 def _named(entry: Mapping[str, Any]) -> str:
     """What a data file is called; the first artifacts hold its whole path."""
-    from foreword.tasks.sources import bare_name
+    from foreword.data.sources import bare_name
 
     return str(entry.get("name") or bare_name(str(entry.get("path"))))
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from foreword.cli import options as o
 from foreword.cli.answering import Advance, Answering
 from foreword.cli.loading import loading_options
+from foreword.data.inputs import Given
 from foreword.errors import UserError
-from foreword.tasks.inputs import Given
 
 if TYPE_CHECKING:
     from foreword.bank import PromptBank
     from foreword.session import Answer
-    from foreword.understanding import Prediction
+    from foreword.tasks import Prediction
 
 _FLAG = "--prompt"
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from foreword.recipe import Recipe
     from foreword.runs import Run
     from foreword.runs.preview import Shown
-    from foreword.understanding import LabelWords
+    from foreword.tasks import LabelWords
 
 
 @o.with_flags

@@ -15,16 +15,16 @@ from foreword.cli.destination import Destination, destination
 from foreword.cli.loading import loading_options
 from foreword.cli.mixing import folders_of, load_bank, predicted_row, tellers, writers, written_row
 from foreword.cli.output import emit_json
+from foreword.data.inputs import Given
+from foreword.data.lines import UTF8
 from foreword.errors import DataError, UserError
 from foreword.files import refuse_existing
 from foreword.names import tables
-from foreword.tasks.inputs import Given
-from foreword.tasks.lines import UTF8
 
 if TYPE_CHECKING:
+    from foreword.data import Example
     from foreword.scoring.confusion import ConfusionMatrix
     from foreword.session import LoadedPrompt
-    from foreword.tasks import Example
 
 BATCH = 32
 """Rows answered together, where --batch-size is not given."""
@@ -154,9 +154,9 @@ def evaluate(
     as_json: o.JsonOption = False,
 ) -> None:
     """Measure a trained prompt on a data file."""
+    from foreword.data import read_examples
     from foreword.manifest import artifact_folder, read_manifest
     from foreword.progress import progress_for_terminal
-    from foreword.tasks import read_examples
 
     to = destination(out)
     task = read_manifest(artifact_folder(artifact)).task

@@ -39,11 +39,11 @@ from foreword.methods import MethodChoice, PrefixTuning, PromptTuning, PTuning, 
 from foreword.names import DEFAULT_METRICS
 from foreword.readout import Head
 from foreword.run_files import refuse_unwritable
-from foreword.tasks import MaskSlot, Template
-from foreword.tasks.template import SoftSlot, excerpt, shown
-from foreword.text import Templates
+from foreword.tasks import task_of
+from foreword.tasks.text import Templates
+from foreword.templates import MaskSlot, Template
+from foreword.templates.template import SoftSlot, excerpt, shown
 from foreword.tuned import TunedModel
-from foreword.understanding import task_of
 
 KINDS = {"CAUSAL_LM": "decoder", "SEQ_2_SEQ_LM": "encoder-decoder"}
 """Task type -> the kind of backbone that writes its texts."""

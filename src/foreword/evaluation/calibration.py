@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import torch
 
+from foreword.data import Example
 from foreword.errors import DataError
 from foreword.readout import Verbalizer
-from foreword.tasks import Example
-from foreword.understanding import BoundTask
+from foreword.tasks import BoundTask
 
 CONTENT_FREE = ("N/A", "")
 MOST_EXAMPLES = 256

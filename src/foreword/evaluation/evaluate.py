@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foreword.backbone import Decoding
+from foreword.data import Example
 from foreword.evaluation.metrics import METRICS
-from foreword.tasks import Example
-from foreword.understanding import BoundTask, Prediction
+from foreword.tasks import BoundTask, Prediction
 
 Scores = dict[str, float | None]
 

@@ -15,12 +15,12 @@ from functools import lru_cache, partial
 from typing import Any
 
 from foreword import names
+from foreword.data import Example
+from foreword.data.tags import OUTSIDE, is_entity_tag
 from foreword.scoring import MEASURES, Corpus, Statistics, Unavailable, squad
 from foreword.scoring import labels as of_labels
 from foreword.scoring.summaries import rouge
 from foreword.scoring.tagging import Sentences, entity_score, tag_accuracy
-from foreword.tasks import Example
-from foreword.tasks.tags import OUTSIDE, is_entity_tag
 
 Score = Callable[..., float | None]
 """From answers and their examples to a number, or None where it does not apply."""

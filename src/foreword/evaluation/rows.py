@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from foreword.tasks import Example
-from foreword.understanding import Prediction
+from foreword.data import Example
+from foreword.tasks import Prediction
 
 
 def right(example: Example) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from pydantic import (
 from foreword import names
 from foreword.bounds import GPU, Beta, Column, Many, Rate, Rows, Seed, Some, Temperature, Tokens
 from foreword.choices import Data, NameIn
+from foreword.data.lines import check_encoding
 from foreword.errors import DataError, TemplateError, did_you_mean
 from foreword.methods import METHODS, PET, MethodChoice, MethodOptions
 from foreword.methods.axes import LabelWords
 from foreword.recipe.writing import write_yaml
-from foreword.tasks.lines import check_encoding
-from foreword.tasks.template import Template
+from foreword.templates.template import Template
 
 VERSION = 1
 DEVICE_RULES = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -194,7 +194,7 @@ class DataSpec(Data):
         return _asked_for(self.format, self.label)
 
     def options(self, split: Literal["train", "dev", "test"]) -> dict[str, Any]:
-        """What `foreword.tasks.read_data` is told of a split, beside its path and format."""
+        """What `foreword.data.read_data` is told of a split, beside its path and format."""
         subset = getattr(self.only, split) if self.only is not None else Subset()
         columns = {name: getattr(self, name) for name in names.COLUMNS}
         return {

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from foreword import cached
 from foreword.backbone import Backbone, Decoding
 from foreword.bounds import Figure
+from foreword.data import Example
 from foreword.evaluation import Report
 from foreword.manifest import versions
 from foreword.recipe import Recipe
-from foreword.tasks import Example
 
 FORMAT = "1.0"
 

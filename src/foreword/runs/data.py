@@ -8,26 +8,26 @@ from typing import Any, Literal
 
 from foreword import names
 from foreword.backbone import Decoding
-from foreword.errors import RecipeError, argument
-from foreword.manifest import TaskId
-from foreword.methods import PET, HardPrompt, MethodOptions
-from foreword.recipe import Limits, Recipe, written_input
-from foreword.runs.demonstrations import shown_first
-from foreword.tasks import (
+from foreword.data import (
     Example,
     Reading,
     bare_name,
     few_shot,
-    fields_asked,
     hold_out,
     merged,
     source_sha256,
     take_census,
 )
-from foreword.tasks import read_data as read_file
-from foreword.tasks.template import Template
+from foreword.data import read_data as read_file
+from foreword.errors import RecipeError, argument
+from foreword.manifest import TaskId
+from foreword.methods import PET, HardPrompt, MethodOptions
+from foreword.recipe import Limits, Recipe, written_input
+from foreword.runs.demonstrations import shown_first
+from foreword.tasks import KINDS, BoundTask
+from foreword.templates import fields_asked
+from foreword.templates.template import Template
 from foreword.training import Pair
-from foreword.understanding import KINDS, BoundTask
 
 Split = Literal["train", "dev", "test", "unlabelled"]
 

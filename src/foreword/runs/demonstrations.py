@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from foreword.data import Example
 from foreword.errors import RecipeError
 from foreword.methods import HardPrompt
 from foreword.recipe import InputSpec, MessageSpec, Recipe
-from foreword.tasks import Example, MaskSlot, Template
-from foreword.tasks.template import escaped
+from foreword.templates import MaskSlot, Template
+from foreword.templates.template import escaped
 
 
 def shown_first(recipe: Recipe, train: Sequence[Example]) -> InputSpec:

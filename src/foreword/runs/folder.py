@@ -13,6 +13,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from foreword import files
+from foreword.data import Example
 from foreword.errors import RunError, UserError
 from foreword.evaluation import Report
 from foreword.evaluation.rows import in_full, right
@@ -32,7 +33,6 @@ from foreword.run_files import (
 from foreword.runs import resuming
 from foreword.runs.finished import read_answers, read_metrics
 from foreword.scoring.confusion import confusion_matrix
-from foreword.tasks import Example
 from foreword.training.hardware import Hardware
 from foreword.training.signals import Stopped
 

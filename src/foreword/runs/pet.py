@@ -27,6 +27,7 @@ from foreword import files, opening
 from foreword.artifact import load_model
 from foreword.backbone import Backbone
 from foreword.compose import compose
+from foreword.data import Example
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.layout import Pair
 from foreword.manifest import TaskId
@@ -35,8 +36,8 @@ from foreword.methods.pet import Pattern
 from foreword.progress import Progress
 from foreword.recipe import Recipe, VerbalizerSpec, parse_recipe
 from foreword.runs.data import RunExamples
-from foreword.tasks import Example, Template
-from foreword.understanding import BoundTask, Prediction, Task, task_of
+from foreword.tasks import BoundTask, Prediction, Task, task_of
+from foreword.templates import Template
 
 FOLDER, SAID, ENSEMBLE = "patterns", "said.safetensors", "ensemble.json"
 SMALLEST = 1e-12

@@ -14,9 +14,9 @@ from foreword.progress import Progress
 from foreword.recipe import Recipe, types_rule, written_input
 from foreword.runs.cautions import cautions
 from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
-from foreword.text import Templates
+from foreword.tasks import KINDS, BoundTask, task_of
+from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
-from foreword.understanding import KINDS, BoundTask, task_of
 
 
 @dataclass(frozen=True)

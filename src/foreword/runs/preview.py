@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.backbone import Backbone
+from foreword.data import Example
 from foreword.methods import PET
 from foreword.progress import Progress, Silent
 from foreword.recipe import Recipe
@@ -15,9 +16,8 @@ from foreword.runs.given import as_the_recipe_says
 from foreword.runs.pet import Procedure
 from foreword.runs.preparing import Prepared, prepare
 from foreword.runs.run import recipe_device, train
-from foreword.tasks import Example
+from foreword.tasks import BoundTask, LabelWords, Row
 from foreword.training.amount import Amount
-from foreword.understanding import BoundTask, LabelWords, Row
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from foreword.progress import Progress
 from foreword.recipe import Recipe
 from foreword.runs.baseline import key_of, measured_once
 from foreword.runs.data import RunData
+from foreword.tasks import BoundTask
 from foreword.training import History
 from foreword.training import train as train_model
 from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware
 from foreword.training.signals import Stop
 from foreword.tuned import TunedModel
-from foreword.understanding import BoundTask
 
 
 @dataclass(frozen=True)

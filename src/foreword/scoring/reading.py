@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+from foreword.data.lines import text_lines
 from foreword.errors import DataError
 from foreword.scoring.rows import Row, read_rows
-from foreword.tasks.lines import text_lines
 
 _FORMATS = {".txt": "text", ".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
 

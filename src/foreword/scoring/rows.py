@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foreword.data.lines import json_row, text_lines
 from foreword.errors import DataError, did_you_mean
-from foreword.tasks.lines import json_row, text_lines
 
 OUTPUT, REFERENCES = ("output",), ("references", "reference", "ref")
 _KEY = "mr"

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from foreword.data.tags import entities
 from foreword.scoring.labels import ratio
 from foreword.scoring.statistics import Floats, Statistics
-from foreword.tasks.tags import entities
 
 Sentences = Sequence[Sequence[str | None]]
 """Tags of each sentence's words; None where a word has none."""

@@ -1,31 +1,69 @@
-"""What is asked of the backbone: examples, templates, and readers of data files. No torch."""
+"""Tasks: a text that is written, a label, a tag for each word, a span of a context, a missing word.
 
-from foreword.tasks.census import Census, take_census
-from foreword.tasks.chat import Chat, fields_asked, parse_input
-from foreword.tasks.example import Example, Field, Span, linearise
-from foreword.tasks.holding_out import few_shot, hold_out
-from foreword.tasks.readers import Reading, merged, read_data, read_examples
-from foreword.tasks.sources import bare_name, source_sha256
-from foreword.tasks.template import MaskSlot, Template
+How an example becomes rows of tokens, and how what is written or read becomes an answer: one file
+for each kind. `task_of` is the way in from an artifact, and from a recipe through
+`foreword.manifest.TaskId`.
+"""
+
+from __future__ import annotations
+
+from foreword import names
+from foreword.manifest import TaskId
+from foreword.tasks.base import (
+    BoundTask,
+    LabelWords,
+    Prediction,
+    Request,
+    Row,
+    Task,
+    answer_together,
+)
+from foreword.tasks.decoding import Writing, decode_rows, write_rows
+from foreword.tasks.head import HeadOptions, Pooling
+from foreword.tasks.label import Classification, Cloze
+from foreword.tasks.reading import ReadTask
+from foreword.tasks.span import Question
+from foreword.tasks.tags import Tagging
+from foreword.tasks.word import MissingWord
+from foreword.tasks.write import TextGeneration
 
 __all__ = [
-    "Census",
-    "Chat",
-    "Example",
-    "Field",
-    "MaskSlot",
-    "Reading",
-    "Span",
-    "Template",
-    "bare_name",
-    "few_shot",
-    "fields_asked",
-    "hold_out",
-    "linearise",
-    "merged",
-    "parse_input",
-    "read_data",
-    "read_examples",
-    "source_sha256",
-    "take_census",
+    "KINDS",
+    "BoundTask",
+    "Classification",
+    "Cloze",
+    "HeadOptions",
+    "LabelWords",
+    "MissingWord",
+    "Pooling",
+    "Prediction",
+    "Question",
+    "ReadTask",
+    "Request",
+    "Row",
+    "Tagging",
+    "Task",
+    "TextGeneration",
+    "Writing",
+    "answer_together",
+    "decode_rows",
+    "task_of",
+    "write_rows",
 ]
+
+KINDS: dict[names.Answer, type[Task]] = {
+    kind.answer: kind for kind in (TextGeneration, Classification, Tagging, Question, MissingWord)
+}
+"""What is asked -> the kind of task that asks it; label words answer for `Classification`'s head
+where a task has them."""
+
+
+def task_of(stated: TaskId) -> Task:
+    """A task as an artifact states it.
+
+    Raises:
+        ArtifactError: it has no labels to choose from.
+        TemplateError: its templates do not parse, or do not go together.
+    """
+    kind = Cloze if stated.verbalizer is not None else KINDS[stated.answer]
+    return kind.of(stated)

@@ -1,75 +1,136 @@
-"""Tags that say entities: which scheme they follow, and the same as IOB2.
-
-IOB1 writes B- only where an entity touches the one before it (CoNLL-2003's own files), IOB2 at
-every entity's beginning, BIOES (or BILOU) marks ends and single words too (Ratinov & Roth 2009).
-"""
+"""The answer is a tag for each word."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-_ENTITY = re.compile(r"([BIOESLU])-(.+)", re.DOTALL)
-_BEGINS, _GOES_ON = "BSU", "IEL"
-OUTSIDE = "O"
+from torch import Tensor
 
-Entity = tuple[str, int, int]
-"""Its type, its first word, and the word after its last."""
+from foreword.backbone import Backbone
+from foreword.data import Example
+from foreword.errors import DataError
+from foreword.layout import Pair
+from foreword.manifest import TaskId
+from foreword.readout import Head, TokenHead
+from foreword.tasks.base import Prediction, Row
+from foreword.tasks.head import HeadOptions
+from foreword.tasks.reading import ReadTask
+from foreword.tasks.stating import labels_of, limited
+from foreword.tasks.text import naming
+from foreword.tuned import TunedModel
 
-
-def is_entity_tag(tag: str) -> bool:
-    """Whether a tag says a part of an entity: `B-PER`, but not `O` and not `NNP`."""
-    match = _ENTITY.fullmatch(tag)
-    return match is not None and match[1] != OUTSIDE
-
-
-def scheme_of(sentences: Iterable[Sequence[str]]) -> str | None:
-    """ "IOB1", "IOB2" or "BIOES"; None where no tag says an entity."""
-    found = None
-    for tags in sentences:
-        before = OUTSIDE
-        for tag in tags:
-            if is_entity_tag(tag):
-                if tag[0] in "ESLU":
-                    return "BIOES"
-                if tag[0] == "I" and before[2:] != tag[2:]:
-                    found = "IOB1"
-                found = found or "IOB2"
-            before = tag if is_entity_tag(tag) else OUTSIDE
-    return found
+_USUAL = HeadOptions()
 
 
-def iob2(tags: Sequence[str]) -> tuple[str, ...]:
-    """Tags of any of the schemes as IOB2.
+@dataclass(frozen=True)
+class Tagging(ReadTask):
+    """A tag for each word, read at its first token (Devlin et al. 2019, section 5.3).
 
-    What follows no scheme is read as conlleval reads it: a tag that goes on with an entity of
-    another type, or with none, begins one.
+    Words that do not fit are read in windows that overlap, each word in the one where most stands
+    around it: before and after it, or, since a decoder sees nothing else, before it. A word that
+    has no token gets no tag, and counts as wrong in every figure.
+
+    Attributes:
+        labels: in the order of the head's outputs.
+        head: what the head is made of.
+        max_tokens: of a window; the backbone's context if not given.
+        stride: tokens that neighbouring windows share; at most half of a window.
     """
-    given: list[str] = []
-    open_type: str | None = None
-    for tag in tags:
-        match = _ENTITY.fullmatch(tag) if is_entity_tag(tag) else None
-        if match is None:
-            open_type = None
-            given.append(tag)
-            continue
-        letter, kind = match.groups()
-        begins = letter in _BEGINS or kind != open_type
-        given.append(f"{'B' if begins else 'I'}-{kind}")
-        open_type = None if letter in "SUEL" else kind
-    return tuple(given)
 
+    labels: tuple[str, ...]
+    head: HeadOptions = _USUAL
+    max_tokens: int | None = None
+    stride: int = 128
+    text = None
+    answer = "tags"
+    reads_templates = False
+    has_labels = True
+    fields = ("words",)
 
-def entities(tags: Sequence[str | None]) -> set[Entity]:
-    """The entities of a sentence, whatever the scheme of its tags; a word without a tag (None) is
-    part of none."""
-    found: set[Entity] = set()
-    kind, start = "", -1
-    for i, tag in enumerate((*iob2([tag or OUTSIDE for tag in tags]), OUTSIDE)):
-        inside = is_entity_tag(tag)
-        if start >= 0 and not (inside and tag[0] == "I"):
-            found.add((kind, start, i))
-            start = -1
-        if inside and tag[0] == "B":
-            kind, start = tag[2:], i
-    return found
+    @classmethod
+    def of(cls, stated: TaskId) -> Tagging:
+        """The task as an artifact states it."""
+        head = HeadOptions.of(stated.head)
+        return cls(labels_of(stated), head, stated.max_tokens, stated.stride)
+
+    @classmethod
+    def labels_of(cls, example: Example) -> tuple[str, ...]:
+        """The tags of an example."""
+        return example.tags or ()
+
+    @property
+    def longest_input(self) -> int | None:
+        """Most tokens of a window."""
+        return self.max_tokens
+
+    def example(self, given: str | Mapping[str, Any], where: str = "") -> Example:
+        """Words as an example: a list, or a text that is split at blanks."""
+        words = given if isinstance(given, str) else given.get("words")
+        words = words.split() if isinstance(words, str) else words
+        if not isinstance(words, Sequence) or not all(isinstance(w, str) for w in words):
+            raise DataError(f"{where}: give a text, or `words` as a list of texts")
+        return Example({"text": " ".join(words)}, where=where, words=tuple(words))
+
+    def input_line(self, example: Example) -> str:
+        """The words."""
+        return " ".join(example.words or ())
+
+    def rendered(self, backbone: Backbone, example: Example) -> str:  # noqa: ARG002
+        """The words."""
+        return self.input_line(example)
+
+    def readout(self, backbone: Backbone) -> Head:
+        """A head with an output for each tag."""
+        return self.head.made(TokenHead, backbone, len(self.labels))
+
+    def rows(
+        self,
+        model: TunedModel,
+        example: Example,
+        *,
+        labelled: bool = True,
+        reserve: int = 0,  # noqa: ARG002
+    ) -> list[Row]:
+        """A row for each window, its marks at the first tokens of the words that are read in it;
+        none where no word has a token."""
+        if example.words is None:
+            raise DataError(f"{example.where}: has no words to tag")
+        backbone, limit = model.backbone, limited(model.room(0), self.max_tokens)
+        ahead = backbone.geometry.kind != "decoder"
+        with naming(example):
+            windows = backbone.tokens.words(example.words, limit, self.stride, ahead=ahead)
+        windows = [(ids, marked) for ids, marked in windows if marked]
+        if not windows and not labelled:
+            return []
+        if not windows:
+            raise DataError(f"{example.where}: none of its words has a token in this vocabulary")
+        if labelled and example.tags is None:
+            raise DataError(f"{example.where}: has no tags to learn from")
+        rows = []
+        for ids, marked in windows:
+            labels: tuple[int, ...] = ()
+            if labelled:
+                assert example.tags is not None
+                labels = tuple(self.label_number(example, example.tags[word]) for word in marked)
+            rows.append(Row(Pair(ids, [], tuple(marked.values()), labels), at=tuple(marked)))
+        return rows
+
+    def prediction(
+        self,
+        backbone: Backbone,  # noqa: ARG002
+        example: Example,
+        rows: Sequence[Row],
+        outputs: Sequence[Tensor],
+    ) -> Prediction:
+        """The most probable tag of each word that was read, and None for any other."""
+        count = len(example.words or ())
+        tags: list[str | None] = [None] * count
+        sure: list[float | None] = [None] * count
+        for row, probabilities in zip(rows, outputs, strict=True):
+            for word, of_tags in zip(row.at, probabilities, strict=True):
+                assert isinstance(word, int)
+                best = int(of_tags.argmax())
+                tags[word], sure[word] = self.labels[best], float(of_tags[best])
+        return Prediction(tuple(tags), tuple(sure))

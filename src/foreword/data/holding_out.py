@@ -1,0 +1,131 @@
+"""A part of the training examples kept for measuring."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+
+from foreword.data.example import Example, input_of
+from foreword.errors import UserError
+
+
+def hold_out(
+    examples: Sequence[Example],
+    amount: float,
+    *,
+    seed: int = 0,
+    inputs: Iterable[str] | None = None,
+) -> tuple[list[Example], list[Example]]:
+    """Part examples in two, each in their old order.
+
+    Examples with the same input stay together, so that nothing is measured on what was trained on.
+    With labels, each label's share of the second part is its share of all, to the nearest example.
+    The choice follows from the seed and the inputs themselves: neither the order of the examples
+    nor the machine changes it, and few change sides when rows are added.
+
+    Args:
+        examples: as they were read, rows that ask the same not merged.
+        amount: how many are held out; below 1, which share. Examples are counted where they have
+            labels, words or spans; where they ask for a text, distinct inputs are.
+        seed: another seed, another choice.
+        inputs: the fields that make the input; without it all fields do.
+
+    Returns:
+        What is left for training, and what is held out.
+
+    Raises:
+        UserError: nothing would be held out, or nothing left.
+    """
+    names = None if inputs is None else tuple(inputs)
+    groups: dict[str, list[int]] = {}
+    for number, example in enumerate(examples):
+        groups.setdefault(input_of(example, names), []).append(number)
+    order = sorted(groups, key=lambda text: hashlib.sha256(f"{seed}\0{text}".encode()).digest())
+    strata: dict[str | None, list[list[int]]] = {}
+    for text in order:
+        strata.setdefault(examples[groups[text][0]].label, []).append(groups[text])
+    total = sum(_weight(examples, group) for group in groups.values())
+    wanted = round(amount * total) if amount < 1 else int(amount)
+    if not 0 < wanted < total:
+        raise UserError(
+            f"hold_out: {amount:g} of {total} examples would leave {max(0, total - wanted)} to "
+            f"train on and {min(wanted, total)} to measure on; give a number between"
+        )
+    quotas = _quotas(
+        {label: sum(_weight(examples, g) for g in found) for label, found in strata.items()}, wanted
+    )
+    chosen: set[int] = set()
+    for label, found in strata.items():
+        left = quotas[label]
+        for group in found:
+            weight = _weight(examples, group)
+            if weight <= left:
+                chosen.update(group)
+                left -= weight
+    train = [example for number, example in enumerate(examples) if number not in chosen]
+    held = [example for number, example in enumerate(examples) if number in chosen]
+    return train, held
+
+
+def few_shot(
+    examples: Sequence[Example],
+    per_label: int,
+    *,
+    seed: int = 0,
+    inputs: Iterable[str] | None = None,
+    most: int | None = None,
+) -> tuple[list[Example], list[Example]]:
+    """A few examples of each label, and the others; each in their old order.
+
+    Inputs that stand twice are taken once. The choice follows from the seed and the inputs
+    themselves, as `hold_out`'s does.
+
+    Args:
+        examples: with labels.
+        per_label: how many of each.
+        seed: another seed, another choice.
+        inputs: the fields that make the input; without it all fields do.
+        most: how many in all; the labels take turns, in their order, until there are so many.
+
+    Raises:
+        UserError: a label has too few.
+    """
+    names = None if inputs is None else tuple(inputs)
+    hashed = {
+        number: hashlib.sha256(f"{seed}\0few\0{input_of(example, names)}".encode()).digest()
+        for number, example in enumerate(examples)
+    }
+    drawn: dict[str, dict[bytes, int]] = {}
+    for number in sorted(hashed, key=lambda number: hashed[number]):
+        label = examples[number].label
+        if label is not None:
+            drawn.setdefault(label, {}).setdefault(hashed[number], number)
+    for label, found in drawn.items():
+        if len(found) < per_label:
+            raise UserError(
+                f"task.limits.per_label: {per_label} are asked for, but the label {label!r} has "
+                f"{len(found)} different inputs; give a smaller number"
+            )
+    turns = zip(*(list(drawn[label].values())[:per_label] for label in sorted(drawn)), strict=True)
+    chosen = set([number for turn in turns for number in turn][:most])
+    taken = {hashed[number] for number in chosen}
+    return (
+        [example for number, example in enumerate(examples) if number in chosen],
+        [example for number, example in enumerate(examples) if hashed[number] not in taken],
+    )
+
+
+def _weight(examples: Sequence[Example], group: list[int]) -> int:
+    return 1 if examples[group[0]].asks_text else len(group)
+
+
+def _quotas(sizes: dict[str | None, int], wanted: int) -> dict[str | None, int]:
+    """`wanted` in proportion to `sizes`, in whole numbers (largest remainders)."""
+    total = sum(sizes.values())
+    exact = {label: size * wanted / total for label, size in sizes.items()}
+    quotas = {label: math.floor(share) for label, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda label: (quotas[label] - exact[label], str(label)))
+    for label in by_remainder[: wanted - sum(quotas.values())]:
+        quotas[label] += 1
+    return quotas

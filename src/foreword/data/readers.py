@@ -1,0 +1,296 @@
+"""Data files to examples. A malformed file is reported by line and field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.data import conll, dart, squad, webnlg, xsum
+from foreword.data.e2e import parse_meaning
+from foreword.data.example import Example, Field, Unusable
+from foreword.data.fields import fields_of, missing
+from foreword.data.lines import UTF8, check_encoding, json_row, show, text_lines
+from foreword.data.rows import Reader, Request, Row
+from foreword.data.sources import HUB, data_file, hub_rows, is_bundled
+from foreword.data.tables import Named, jsonl, parquet, table
+from foreword.errors import DataError, UserError, did_you_mean
+from foreword.names import FORMATS
+
+__all__ = [
+    "READERS",
+    "Reading",
+    "data_file",
+    "fields_of",
+    "json_row",
+    "merged",
+    "read_data",
+    "read_examples",
+    "text_lines",
+]
+
+_REFERENCES = "references"
+_OWN_REFERENCES = {"e2e": "ref", "xsum": "summary"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read, and what is to be said of it.
+
+    Attributes:
+        examples: never empty.
+        empty: where rows that hold nothing to read were left out.
+        notes: what else was left out or changed, a sentence each.
+    """
+
+    examples: list[Example]
+    empty: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_examples(path: str | Path, format: str, **options: Any) -> list[Example]:
+    """Read a data file; the arguments are those of `read_data`, and so are the mistakes."""
+    return read_data(path, format, **options).examples
+
+
+def read_data(
+    path: str | Path,
+    format: str,
+    *,
+    references: str = _REFERENCES,
+    label: str | None = None,
+    group: str | None = None,
+    inputs: Iterable[str] | None = None,
+    words: int = 1,
+    tags: int | None = None,
+    sections: tuple[str, ...] = (),
+    ids: str | Path | None = None,
+    encoding: str = UTF8,
+    need_references: bool = True,
+    merge: bool = True,
+) -> Reading:
+    """Read a data file.
+
+    Args:
+        path: the file, or a folder of WebNLG's; `foreword/<task>/<split>` is a bundled one,
+            `hub:OWNER/NAME:SPLIT` one of the Hugging Face hub (tables and xsum).
+        format: a name in `foreword.names.FORMATS`.
+        references: column that holds the answer, or a list of answers; with `label` a column like
+            others.
+        label: column that holds the class; rows are then classified, and one that is empty but for
+            its label is left out and counted.
+        group: column to report results apart by.
+        inputs: the fields that templates name, where that is known: a column among them that no
+            template can say is then refused here, and a row is empty where all of them are.
+        words: conll's column of words, from 1.
+        tags: conll's column of tags, from 1; without it the last.
+        sections: xsum's sections to keep; () for all.
+        ids: xsum's file of the ids to keep.
+        encoding: of text files, by any name that Python knows; `foreword/` data is UTF-8.
+        need_references: False to read inputs alone; labels, tags and spans need not be there then.
+        merge: make rows that ask for the same text one example with all their references, as
+            metrics want it; False keeps the file's rows and their order, as training wants it.
+            Rows with labels, words or spans stay as they are.
+
+    Raises:
+        DataError: the file, the line and the field, what was found and what was expected.
+        UserError: there is no such format.
+    """
+    if references == _REFERENCES:
+        references = _OWN_REFERENCES.get(format, references)
+    file = None if ids is None else Path(ids)
+    own = UTF8 if is_bundled(path) else check_encoding(encoding)
+    asked = Request(str(path), need_references, words, tags, sections, file, own)
+    names = None if inputs is None else tuple(dict.fromkeys(inputs))
+    examples = []
+    for row in reader(format)(asked):
+        example = _example(row, references, label, group, names, need_references)
+        if label is not None and _holds_nothing(example, row, names, group):
+            asked.empty.append(row.where)
+        else:
+            _refuse_null(row, names)
+            examples.append(example)
+    if not examples:
+        left = f" but {len(asked.empty)} empty rows" if asked.empty else ""
+        raise DataError(f"{path}: no examples in it{left}")
+    return Reading(
+        merged(examples) if merge and label is None else examples,
+        tuple(asked.empty),
+        tuple(asked.notes),
+    )
+
+
+def reader(format: str) -> Reader:
+    """What reads a format; UserError where there is none of this name."""
+    known = FORMATS.get(format)
+    if known is None:
+        raise UserError(f"format: {format!r} is not known{did_you_mean(format, FORMATS)}")
+    return known.read or READERS[format]
+
+
+def merged(examples: Iterable[Example]) -> list[Example]:
+    """Examples that ask for the same text as one with all their references, in their order.
+
+    Those with labels, words or spans are measured one by one, and stay as they are.
+    """
+    grouped: dict[Any, list[Example]] = {}
+    for number, example in enumerate(examples):
+        key = (_content(example), example.group) if example.asks_text else number
+        grouped.setdefault(key, []).append(example)
+    return [
+        same[0]
+        if len(same) == 1
+        else Example(
+            same[0].fields,
+            tuple(reference for one in same for reference in one.references),
+            same[0].group,
+            same[0].where,
+        )
+        for same in grouped.values()
+    ]
+
+
+def _content(example: Example) -> tuple[Any, ...]:
+    return tuple(
+        (name, tuple(value.items()) if isinstance(value, dict) else value)
+        for name, value in example.fields.items()
+    )
+
+
+def _example(
+    row: Row,
+    references: str,
+    label: str | None,
+    group: str | None,
+    inputs: tuple[str, ...] | None,
+    need: bool,
+) -> Example:
+    where, columns = row.where, row.columns
+    asks_text = label is None and row.words is None and row.spans is None
+    kind = None if label is None else _label(where, label, columns, need)
+    answers: tuple[str, ...] = () if kind is None else (kind,)
+    if label is None and columns.get(references) is not None:
+        answers = _answers(where, references, columns[references])
+    if need and asks_text and not answers:
+        raise DataError(
+            missing(where, references, columns, "the reference text, or a list of them")
+        )
+    if group is not None and group not in columns:
+        raise DataError(missing(where, group, columns, "the group this row is reported under"))
+    answered_by = references if label is None else label
+    fields: dict[str, Field] = row.fields or fields_of(
+        where, {name: v for name, v in columns.items() if name != answered_by}
+    )
+    for name in inputs or ():
+        value = fields.get(name)
+        if isinstance(value, Unusable):
+            raise DataError(value.problem)
+    return Example(
+        fields,
+        answers,
+        None if group is None else _group(where, group, columns[group]),
+        where,
+        label=kind,
+        words=row.words,
+        tags=row.tags,
+        spans=row.spans,
+    )
+
+
+def _refuse_null(row: Row, inputs: tuple[str, ...] | None) -> None:
+    """Raise DataError where a field that the templates name is there and holds nothing."""
+    for name in inputs or () if row.fields is None else ():
+        if name in row.columns and row.columns[name] is None:
+            raise DataError(f"{row.where}, field '{name}': is null; expected a text")
+
+
+def _holds_nothing(
+    example: Example, row: Row, inputs: tuple[str, ...] | None, group: str | None
+) -> bool:
+    """Whether the fields of the input are there and empty; one that is not there is a mistake."""
+    names = inputs if inputs is not None else [name for name in example.fields if name != group]
+    values = [example.fields.get(name, "") for name in names if name in (row.fields or row.columns)]
+    return bool(values) and all(isinstance(value, str) and not value.strip() for value in values)
+
+
+def _label(where: str, name: str, columns: dict[str, Any], need: bool) -> str | None:
+    value = columns.get(name)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int):
+        text = str(value).strip()
+        if text or need:
+            return _filled(where, name, text)
+        return None
+    if value is None:
+        if need:
+            raise DataError(missing(where, name, columns, "the label of this row"))
+        return None
+    raise DataError(
+        f"{where}, field '{name}': expected a label, a text or a whole number, found {show(value)}"
+    )
+
+
+def _filled(where: str, name: str, text: str) -> str:
+    if not text:
+        raise DataError(f"{where}, field '{name}': expected a label, found ''")
+    return text
+
+
+def _group(where: str, name: str, value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if value == "all":
+        raise DataError(
+            f"{where}, field '{name}': the group 'all' is what all examples together are called; "
+            "rename it"
+        )
+    if isinstance(value, bool):
+        return name if value else f"not {name}"
+    return str(value)
+
+
+def _answers(where: str, name: str, value: Any) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    for item in values:
+        if not isinstance(item, str) or not item.strip():
+            raise DataError(
+                f"{where}, field '{name}': expected a text that is not empty, or a list of such "
+                f"texts, found {show(item)}"
+            )
+    return tuple(values)
+
+
+def _tabular(rows: Callable[[Path, str], Iterator[Named]]) -> Reader:
+    def read(asked: Request) -> Iterator[Row]:
+        path = asked.path
+        named = hub_rows(path) if path.startswith(HUB) else rows(data_file(path), asked.encoding)
+        return (Row(where, columns) for where, columns in named)
+
+    return read
+
+
+def _e2e(asked: Request) -> Iterator[Row]:
+    columns = ("mr", "ref") if asked.answers else ("mr",)
+    for where, cells in table(",", columns)(data_file(asked.path), asked.encoding):
+        try:
+            record = parse_meaning(cells["mr"])
+        except ValueError as error:
+            raise DataError(f"{where}, field 'mr': {error}") from error
+        yield Row(where, cells, fields={"record": record})
+
+
+READERS: dict[str, Reader] = {
+    "jsonl": _tabular(jsonl),
+    "csv": _tabular(table(",")),
+    "tsv": _tabular(table("\t")),
+    "parquet": _tabular(parquet),
+    "e2e": _e2e,
+    "webnlg": webnlg.read,
+    "dart": dart.read,
+    "xsum": xsum.read,
+    "conll": conll.read,
+    "squad": squad.read,
+}
+"""Built-in format -> what reads it."""

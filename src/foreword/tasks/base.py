@@ -1,0 +1,407 @@
+"""One task object: how an example becomes rows of tokens, and what was read becomes an answer.
+
+A `Task` knows what is asked and no model; `Task.on(model)` binds it to one. Each kind of task is a
+file of this package, and nobody outside asks which kind a task is.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+from foreword import names
+from foreword.backbone import Backbone, Decoding
+from foreword.data import Example, linearise
+from foreword.data.readers import fields_of
+from foreword.errors import DataError, UserError
+from foreword.layout import Pair
+from foreword.manifest import TaskId
+from foreword.readout import Readout
+from foreword.tasks.text import Templates
+from foreword.templates import Chat
+from foreword.tuned import TunedModel
+
+Verb = Literal["generate", "predict"]
+"""The command and the method that a task's answers come from."""
+LabelWords = dict[str, dict[str, list[str]]]
+"""Label -> its words, each with its tokens."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of tokens that an example becomes.
+
+    Attributes:
+        pair: source, target, marks and labels.
+        cut: how many tokens of the example were left out so that it fits.
+        at: for each marked token what it stands for: the number of a word, or characters of a
+            context; None for "no answer".
+        text: the source as rendered, where a text is written after it.
+    """
+
+    pair: Pair
+    cut: int = 0
+    at: tuple[int | tuple[int, int] | None, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one example, and what else is known of it.
+
+    Attributes:
+        answer: the text; the label; one tag a word, None for a word that was not read since it has
+            no token; or the text of a span, "" for no answer.
+        probability: of the answer; of each tag, None where there is none; of a span's begin and
+            end in its window; None for a text.
+        probabilities: of every label, where the answer is one.
+        start: where a span begins, in characters of its context; None for no answer.
+        score: of a span: the logarithm of its probability less that of no answer.
+        truncated: whether the input was cut to fit.
+        input: what was asked, as text.
+    """
+
+    answer: str | tuple[str | None, ...]
+    probability: float | tuple[float | None, ...] | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+    start: int | None = None
+    score: float | None = None
+    truncated: bool = False
+    input: str = field(default="", repr=False)
+
+
+class AnswerRequests(Protocol):
+    """Answers requests of one kind together, each with a model of its own."""
+
+    def __call__(
+        self, requests: Sequence[Request], *, batch_size: int, advance: Callable[[int], None]
+    ) -> list[Prediction]: ...
+
+
+class Task(ABC):
+    """What is asked of a backbone.
+
+    Attributes:
+        labels: all labels or tags, in their order; none where the answer is no label.
+        text: the templates of the input; None where words, or a question and its context, are read.
+        calibrated: whether a prior of the labels is taken off.
+    """
+
+    answer: ClassVar[names.Answer]
+    verb: ClassVar[Verb] = "predict"
+    reads_templates: ClassVar[bool] = True
+    has_labels: ClassVar[bool] = False
+    labels: tuple[str, ...]
+    text: Templates | None
+    calibrated: bool = False
+
+    @classmethod
+    @abstractmethod
+    def of(cls, stated: TaskId) -> Self:
+        """The task as an artifact states it.
+
+        Raises:
+            ArtifactError: the labels, or their words, are none to choose from.
+            TemplateError: its templates do not parse, or do not go together.
+        """
+
+    @classmethod
+    def labels_of(cls, example: Example) -> tuple[str, ...]:  # noqa: ARG003
+        """The labels or tags that an example shows."""
+        return ()
+
+    @abstractmethod
+    def readout(self, backbone: Backbone) -> Readout:
+        """A new readout for a backbone.
+
+        Raises:
+            UserError: the backbone cannot answer this task.
+        """
+
+    @abstractmethod
+    def rows(
+        self, model: TunedModel, example: Example, *, labelled: bool = True, reserve: int = 0
+    ) -> list[Row]:
+        """An example as rows of tokens.
+
+        Args:
+            model: whose backbone reads them, and whose context they fit.
+            example: with its answers where it is trained on.
+            labelled: whether the rows hold what should be answered.
+            reserve: tokens that are kept free for an answer that is written.
+
+        Raises:
+            DataError: it lacks what the task asks for, has a label that is not known, or is too
+                long.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def answer_requests(
+        requests: Sequence[Request], *, batch_size: int, advance: Callable[[int], None]
+    ) -> list[Prediction]:
+        """Answer requests of this kind together, in their order; their models may differ."""
+
+    def on(self, model: TunedModel) -> BoundTask:
+        """This task, answered by a model."""
+        return BoundTask(self, model)
+
+    def start(self, readout: Readout, backbone: Backbone) -> None:  # noqa: B027
+        """Give a new readout what it takes from the backbone before it is trained.
+
+        Raises:
+            UserError: the backbone does not have it.
+        """
+
+    def notes(self, backbone: Backbone) -> list[str]:  # noqa: ARG002
+        """What there is to say of this task on a backbone, a line each."""
+        return []
+
+    def label_words(self, backbone: Backbone) -> LabelWords:  # noqa: ARG002
+        """The words that stand for the labels, as tokens of a backbone; none where a head answers.
+
+        Raises:
+            UserError: the backbone cannot read them.
+        """
+        return {}
+
+    def check(self, model: TunedModel, examples: Sequence[Example], how: Decoding) -> None:
+        """Make sure that examples can be answered.
+
+        Raises:
+            UserError: prompt and answer leave nothing for an input, or an example is too long or
+                lacks what the task asks for.
+        """
+        for example in examples:
+            self.rows(model, example, labelled=False, reserve=how.max_new_tokens)
+
+    def check_labels(self, examples: Sequence[Example], split: str) -> None:  # noqa: B027
+        """Make sure that the right answers of a split can be given at all.
+
+        Raises:
+            RecipeError: no answer could ever be right.
+        """
+
+    def check_verb(self, verb: Verb, who: str) -> None:
+        """Raise UserError where answers of this task do not come from this command or method.
+
+        Args:
+            verb: the command or method.
+            who: the artifact, or a row and its prompt.
+        """
+        if verb != self.verb:
+            raise UserError(f"{who} {self._instead}; use `{self.verb}`")
+
+    @property
+    def _instead(self) -> str:
+        """What the other verb does not find here."""
+        return f"tells {names.ASKED[self.answer]} and writes no text"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of an example that are read."""
+        return () if self.text is None else self.text.slots
+
+    @property
+    def soft(self) -> int:
+        """How many virtual tokens the input has slots for."""
+        return 0 if self.text is None else self.text.soft
+
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """The words of the classes: label words, or labels where a head answers."""
+        return self.labels
+
+    @property
+    def longest_input(self) -> int | None:
+        """Most tokens of a row; None: what the context holds."""
+        return None if self.text is None else self.text.max_tokens
+
+    @property
+    def cut_fields(self) -> tuple[str, ...]:
+        """The fields that give way where an example is too long, the first first."""
+        return () if self.text is None else self.text.cuts
+
+    @property
+    def metric_options(self) -> Mapping[str, Any]:
+        """What its metrics take beside answers and examples."""
+        return {}
+
+    def without_soft(self) -> Task:
+        """The same task for a backbone without a prompt: its input has no slots for one."""
+        if self.text is None:
+            return self
+        return replace(self, text=self.text.without_soft())  # type: ignore[type-var]
+
+    def example(self, given: str | Mapping[str, Any], where: str = "") -> Example:
+        """An input as an example: a plain text stands for the templates' only slot.
+
+        Raises:
+            DataError: the input lacks what the task asks for.
+        """
+        if not isinstance(given, str):
+            for name in self.fields:
+                if name in given and given[name] is None:
+                    raise DataError(f"{where}, field '{name}': is null; expected a text")
+            return Example(fields_of(where, given), where=where)
+        if len(self.fields) != 1:
+            raise DataError(
+                f"{where}: this prompt's input has the fields {', '.join(self.fields) or '(none)'};"
+                " give them by name, as JSON"
+            )
+        return Example({self.fields[0]: given}, where=where)
+
+    def input_line(self, example: Example) -> str:
+        """What an example asks, in a line."""
+        return " | ".join(
+            linearise(example.fields[name]) for name in self.fields if name in example.fields
+        )
+
+    def rendered(self, backbone: Backbone, example: Example) -> str:
+        """What a backbone reads of an example, as text with its slots visible."""
+        assert self.text is not None
+        if isinstance(self.text.input, Chat):
+            return backbone.tokens.chat(self.text.input.render(example.fields))
+        return "\n".join(template.render(example.fields) for template in self.text.templates)
+
+    def read_at(self, backbone: Backbone, row: Row) -> tuple[list[str], list[str]]:  # noqa: ARG002
+        """The tokens at which a row is read, and what is right there where the row is labelled;
+        nothing where a text is written."""
+        return [], []
+
+    def usage(self, folder: str) -> str:
+        """A command that asks an artifact of this task."""
+        command = f"foreword {self.verb} {folder}"
+        if len(self.fields) == 1:
+            return f'{command} --text "..."'
+        row = json.dumps(dict.fromkeys(self.fields, "..."), ensure_ascii=False)
+        return f"echo {shlex.quote(row)} | {command} --input -"
+
+
+@dataclass(frozen=True, eq=False)
+class BoundTask:
+    """A task and the model that answers it.
+
+    Attributes:
+        task: what is asked.
+        model: its backbone makes the tokens, its prompt and context say how many fit.
+    """
+
+    task: Task
+    model: TunedModel
+
+    def on(self, model: TunedModel) -> BoundTask:
+        """The same task, answered by another model."""
+        return replace(self, model=model)
+
+    def without_prompt(self) -> BoundTask:
+        """The same task, answered by the backbone alone, with a copy of the readout."""
+        bare = self.model.bare()
+        bare.readout = copy.deepcopy(bare.readout)
+        return BoundTask(self.task.without_soft(), bare)
+
+    @property
+    def longest_input(self) -> int | None:
+        """Most tokens of a row; None: any number."""
+        limits = (self.model.room(0), self.task.longest_input)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def rows(self, example: Example, *, labelled: bool = True, reserve: int = 0) -> list[Row]:
+        """An example as rows of tokens; see `Task.rows`."""
+        return self.task.rows(self.model, example, labelled=labelled, reserve=reserve)
+
+    def pairs(
+        self, examples: Sequence[Example], limit: int | None = None
+    ) -> tuple[list[Pair], int]:
+        """Rows to train on, up to `limit`, and how many of them were cut to fit."""
+        pairs: list[Pair] = []
+        truncated = 0
+        for example in examples:
+            for row in self.rows(example):
+                if limit is not None and len(pairs) >= limit:
+                    return pairs, truncated
+                pairs.append(row.pair)
+                truncated += row.cut > 0
+        return pairs, truncated
+
+    def check(self, examples: Sequence[Example], how: Decoding) -> None:
+        """Make sure that examples can be answered; see `Task.check`."""
+        self.task.check(self.model, examples, how)
+
+    def answers(
+        self,
+        examples: Sequence[Example],
+        how: Decoding | None = None,
+        *,
+        batch_size: int = 32,
+        seed: int | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> list[Prediction]:
+        """The answers to examples, in their order.
+
+        Args:
+            examples: their references or labels are not looked at.
+            how: decoding, where the answer is a text.
+            batch_size: rows that are answered together.
+            seed: of the first example's draws, where texts are drawn; the next ones have the next
+                numbers. From torch's random state if not given.
+            advance: called with the number of examples that are done.
+
+        Raises:
+            UserError: an example lacks what the task asks for, or is too long.
+        """
+        requests = [
+            Request(self, example, how or Decoding(), None if seed is None else seed + number)
+            for number, example in enumerate(examples)
+        ]
+        return answer_together(requests, batch_size=batch_size, advance=advance)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One example that is to be answered.
+
+    Attributes:
+        task: what is asked, and of which model; the models of several requests share one backbone.
+        example: its references or label are not looked at.
+        how: decoding, where the answer is a text.
+        seed: of its draws; from torch's random state if not given.
+    """
+
+    task: BoundTask
+    example: Example
+    how: Decoding = field(default_factory=Decoding)
+    seed: int | None = None
+
+
+def answer_together(
+    requests: Sequence[Request],
+    *,
+    batch_size: int = 32,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Prediction]:
+    """Answers of any tasks and models of one backbone, in the order of the requests.
+
+    Args:
+        requests: what is asked.
+        batch_size: rows that are answered together; it changes no answer beyond ties and rounding.
+        advance: called with the number of requests that are done.
+
+    Raises:
+        UserError: an example lacks what its task asks for, or is too long.
+    """
+    predictions: dict[int, Prediction] = {}
+    alike: dict[AnswerRequests, list[int]] = {}
+    for number, request in enumerate(requests):
+        alike.setdefault(request.task.task.answer_requests, []).append(number)
+    for answer_requests, members in alike.items():
+        answered = answer_requests(
+            [requests[number] for number in members], batch_size=batch_size, advance=advance
+        )
+        predictions.update(zip(members, answered, strict=True))
+    return [predictions[number] for number in range(len(requests))]
