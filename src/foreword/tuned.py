@@ -17,7 +17,7 @@ from foreword.injection import Injection, Text
 from foreword.layout import Layout, Pair, Side
 from foreword.parts import Named
 from foreword.placement import Prefix
-from foreword.readout import Generation, Head, Readout, Told
+from foreword.readout import Generation, Head, Predictor, Readout
 from foreword.reparam import ByPart, Reparameterization
 
 
@@ -153,8 +153,8 @@ class TunedModel(nn.Module):
 
     @torch.no_grad()
     def read(self, layout: Layout) -> list[Tensor]:
-        """What a head or label words say of every row (`Told.read`)."""
-        assert isinstance(self.readout, Told), "a text is decoded"
+        """What a head or label words say of every row (`Predictor.read`)."""
+        assert isinstance(self.readout, Predictor), "a text is decoded"
         return self.readout.read(self.backbone, self.call(layout))
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ from foreword.methods import (
 )
 from foreword.methods.axes import Table, UniformInit
 from foreword.readout import Generation, Head, SequenceHead, SpanHead, TokenHead, read_together
-from foreword.readout.base import Told
+from foreword.readout.base import Predictor
 from foreword.tasks import Writing, decode_rows
 from foreword.tuned import TunedModel
 
@@ -226,7 +226,7 @@ def log_likelihoods(rows: Sequence[Writing], targets: Sequence[list[int]]) -> li
 @torch.no_grad()
 def check_reading(family: str, seed: int) -> None:
     chance = random.Random(seed)
-    parts: list[tuple[Told, Call]] = []
+    parts: list[tuple[Predictor, Call]] = []
     for _ in range(chance.randint(2, 5)):
         model = chance.choice(tellers(family))
         pairs = []
@@ -234,7 +234,7 @@ def check_reading(family: str, seed: int) -> None:
             ids = source_of(model, chance)
             marks = sorted(chance.sample(range(len(ids)), chance.randint(1, len(ids))))
             pairs.append(Pair(ids, marks=tuple(marks)))
-        assert isinstance(model.readout, Told)
+        assert isinstance(model.readout, Predictor)
         parts.append((model.readout, model.call(model.lay_out(pairs))))
     backbone = backbone_of(family)
     for (readout, call), found in zip(parts, read_together(backbone, parts), strict=True):

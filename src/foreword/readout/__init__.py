@@ -1,6 +1,6 @@
 """How the answer is read off the backbone."""
 
-from foreword.readout.base import Readout, Told, read_together
+from foreword.readout.base import Predictor, Readout, read_together
 from foreword.readout.generation import Generation
 from foreword.readout.head import Head, SequenceHead, SpanHead, TokenHead
 from foreword.readout.verbalizer import AnyWord, Blank, Verbalizer
@@ -10,11 +10,11 @@ __all__ = [
     "Blank",
     "Generation",
     "Head",
+    "Predictor",
     "Readout",
     "SequenceHead",
     "SpanHead",
     "TokenHead",
-    "Told",
     "Verbalizer",
     "read_together",
 ]

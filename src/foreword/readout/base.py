@@ -26,8 +26,8 @@ class Readout(nn.Module):
         """Negative log-likelihood in nats of everything that a batch should answer: `[N]`."""
 
 
-class Told(Readout):
-    """A readout that says something of each row, instead of writing.
+class Predictor(Readout):
+    """A readout that scores each row in forward passes, instead of writing.
 
     It reads states or logits at chosen positions of one forward pass, so that rows of different
     readouts can be in one pass (`read_together`).
@@ -62,7 +62,9 @@ class Told(Readout):
         return _taken(backbone, self.reads, self.run(call), self.positions(call))
 
 
-def read_together(backbone: Backbone, parts: Sequence[tuple[Told, Call]]) -> list[list[Tensor]]:
+def read_together(
+    backbone: Backbone, parts: Sequence[tuple[Predictor, Call]]
+) -> list[list[Tensor]]:
     """What the rows of several calls say, each read by a readout of its own, in as few forward
     passes as their prompts allow.
 
@@ -71,7 +73,7 @@ def read_together(backbone: Backbone, parts: Sequence[tuple[Told, Call]]) -> lis
         parts: readouts and calls.
 
     Returns:
-        For each part what `Told.read` gives.
+        For each part what `Predictor.read` gives.
     """
     found: list[list[Tensor]] = [[] for _ in parts]
     groups: dict[tuple[object, ...], list[int]] = {}

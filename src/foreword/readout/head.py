@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from foreword.backbone import Backbone, Call
 from foreword.layout import Layout
-from foreword.readout.base import Told
+from foreword.readout.base import Predictor
 
 
-class Head(Told):
+class Head(Predictor):
     """A linear layer on the marked states, or a layer with tanh before it.
 
     Args:

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from foreword.backbone import Backbone, Call, Prompt
 from foreword.layout import Layout
-from foreword.readout.base import Told
+from foreword.readout.base import Predictor
 
 Words = Sequence[Sequence[Sequence[int]]]
 """By label its words, each as tokens."""
 Order = Literal["joint", "max-first"]
 
 
-class Blank(Told):
+class Blank(Predictor):
     """Where a word is missing: a read of the vocabulary's logarithms of probabilities there.
 
     Args:

@@ -9,19 +9,12 @@ from __future__ import annotations
 
 from foreword import names
 from foreword.manifest import TaskId
-from foreword.tasks.base import (
-    BoundTask,
-    LabelWords,
-    Prediction,
-    Request,
-    Row,
-    Task,
-    answer_together,
-)
+from foreword.tasks.base import BoundTask, LabelWords, Request, Task, answer_together
 from foreword.tasks.decoding import Writing, decode_rows, write_rows
 from foreword.tasks.head import HeadOptions, Pooling
 from foreword.tasks.label import Classification, Cloze
 from foreword.tasks.reading import ReadTask
+from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.span import Question
 from foreword.tasks.tags import Tagging
 from foreword.tasks.word import MissingWord

@@ -22,6 +22,7 @@ from foreword.errors import DataError, UserError
 from foreword.layout import Pair
 from foreword.manifest import TaskId
 from foreword.readout import Readout
+from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.text import Templates
 from foreword.templates import Chat
 from foreword.tuned import TunedModel
@@ -30,49 +31,6 @@ Verb = Literal["generate", "predict"]
 """The command and the method that a task's answers come from."""
 LabelWords = dict[str, dict[str, list[str]]]
 """Label -> its words, each with its tokens."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of tokens that an example becomes.
-
-    Attributes:
-        pair: source, target, marks and labels.
-        cut: how many tokens of the example were left out so that it fits.
-        at: for each marked token what it stands for: the number of a word, or characters of a
-            context; None for "no answer".
-        text: the source as rendered, where a text is written after it.
-    """
-
-    pair: Pair
-    cut: int = 0
-    at: tuple[int | tuple[int, int] | None, ...] = ()
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer to one example, and what else is known of it.
-
-    Attributes:
-        answer: the text; the label; one tag a word, None for a word that was not read since it has
-            no token; or the text of a span, "" for no answer.
-        probability: of the answer; of each tag, None where there is none; of a span's begin and
-            end in its window; None for a text.
-        probabilities: of every label, where the answer is one.
-        start: where a span begins, in characters of its context; None for no answer.
-        score: of a span: the logarithm of its probability less that of no answer.
-        truncated: whether the input was cut to fit.
-        input: what was asked, as text.
-    """
-
-    answer: str | tuple[str | None, ...]
-    probability: float | tuple[float | None, ...] | None = None
-    probabilities: dict[str, float] = field(default_factory=dict)
-    start: int | None = None
-    score: float | None = None
-    truncated: bool = False
-    input: str = field(default="", repr=False)
 
 
 class AnswerRequests(Protocol):

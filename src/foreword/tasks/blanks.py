@@ -9,7 +9,7 @@ from foreword.backbone.geometry import Kind
 from foreword.data import Example
 from foreword.errors import BackboneError, TemplateError
 from foreword.layout import Pair
-from foreword.tasks.base import Row
+from foreword.tasks.rows import Row
 from foreword.tasks.text import Templates
 from foreword.templates import Chat
 from foreword.templates.template import excerpt

@@ -18,10 +18,11 @@ from foreword.layout import Pair
 from foreword.manifest import TaskId
 from foreword.readout import Head, Readout, SequenceHead, Verbalizer
 from foreword.readout.verbalizer import Words
-from foreword.tasks.base import LabelWords, Prediction, Row
+from foreword.tasks.base import LabelWords
 from foreword.tasks.blanks import Slots
 from foreword.tasks.head import HeadOptions
 from foreword.tasks.reading import ReadTask
+from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.stating import labels_of, templates_of
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel

@@ -13,8 +13,9 @@ from torch import Tensor
 from foreword.backbone import Backbone
 from foreword.data import Example
 from foreword.errors import DataError
-from foreword.readout import Told, read_together
-from foreword.tasks.base import Prediction, Request, Row, Task
+from foreword.readout import Predictor, read_together
+from foreword.tasks.base import Request, Task
+from foreword.tasks.rows import Prediction, Row
 
 
 class ReadTask(Task):
@@ -23,7 +24,7 @@ class ReadTask(Task):
     _unknown_label: ClassVar[str] = "name every label in task.labels"
 
     @abstractmethod
-    def readout(self, backbone: Backbone) -> Told:
+    def readout(self, backbone: Backbone) -> Predictor:
         """A new readout for a backbone.
 
         Raises:
@@ -119,7 +120,7 @@ def _read_batch(
     parts = []
     for members in by_model.values():
         model = requests[rows[members[0]][0]].task.model
-        assert isinstance(model.readout, Told), "a text is decoded"
+        assert isinstance(model.readout, Predictor), "a text is decoded"
         layout = model.lay_out([rows[i][1].pair for i in members])
         parts.append((model.readout, model.call(layout)))
     backbone = requests[rows[batch[0]][0]].task.model.backbone

@@ -14,9 +14,9 @@ from foreword.errors import DataError
 from foreword.layout import Pair
 from foreword.manifest import TaskId
 from foreword.readout import Head, TokenHead
-from foreword.tasks.base import Prediction, Row
 from foreword.tasks.head import HeadOptions
 from foreword.tasks.reading import ReadTask
+from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.stating import labels_of, limited
 from foreword.tasks.text import naming
 from foreword.tuned import TunedModel

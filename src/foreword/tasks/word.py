@@ -12,9 +12,9 @@ from foreword.data import Example
 from foreword.errors import DataError
 from foreword.manifest import TaskId
 from foreword.readout import AnyWord
-from foreword.tasks.base import Prediction, Row
 from foreword.tasks.blanks import Slots
 from foreword.tasks.reading import ReadTask
+from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.stating import templates_of
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel

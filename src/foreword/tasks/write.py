@@ -12,8 +12,9 @@ from foreword.errors import UserError
 from foreword.layout import Pair
 from foreword.manifest import TaskId
 from foreword.readout import Generation
-from foreword.tasks.base import Prediction, Request, Row, Task, Verb
+from foreword.tasks.base import Request, Task, Verb
 from foreword.tasks.decoding import Writing, decode_rows
+from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.stating import templates_of
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
