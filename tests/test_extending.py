@@ -144,7 +144,7 @@ def test_a_method_with_a_tensor_of_its_own(
     assert again.stored_parameters == model.stored_parameters
     del METHODS._entries["gated-prefix"]
     METHODS.changes += 1
-    with pytest.raises(ArtifactError, match=r"not known here.*--plugin[\s\S]*'gated-prefix'"):
+    with pytest.raises(ArtifactError, match=r"not known here.*load_plugin[\s\S]*'gated-prefix'"):
         read_manifest(tmp_path / "artifact")
 
 
