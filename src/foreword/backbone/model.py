@@ -156,7 +156,10 @@ class Backbone(Moving):
         return replace(self, model=copying.copied(self.model, moving))
 
     def with_bos(self, bos: BosRule) -> Backbone:
-        """The same model under another rule for the beginning token."""
+        """The same model under a rule for the beginning token; this backbone where it has the rule
+        already, with what was measured of it."""
+        if bos == self.tokens.bos:
+            return self
         return replace(self, tokens=replace(self.tokens, bos=bos))
 
     def logits(self, call: Call, reading: Tensor | None = None) -> Tensor:
