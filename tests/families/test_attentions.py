@@ -9,7 +9,7 @@ from conftest import assert_close, mini_tokens
 from families import by_hand, measures
 from families.catalogue import FAMILIES, plain_model, wrapped
 from families.measures import TOLERANCE, backbone_of, gap_of_attention
-from foreword.backbone import Backbone, Call, Decoding
+from foreword.backbone import Backbone, Call, Decoding, generate
 from foreword.errors import BackboneError
 
 FLEX = ["albert", "bert", "modernbert", "bart", "t5", "llama", "mistral", "gemma2"]
@@ -50,7 +50,8 @@ def test_answers_with_flex(family) -> None:
     how = Decoding(max_new_tokens=5)
     with measures.uncompiled():
         other = Backbone.wrap(plain_model(family), mini_tokens(), attention="flex")
-        assert other.generate(layout, prompt, how) == one.generate(layout, prompt, how)
+        call = Call(layout, prompt)
+        assert generate(other, call, how) == generate(one, call, how)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "switch_transformers"])
@@ -69,5 +70,5 @@ def test_flex_compiled() -> None:
     prompt = injection.prompt_of(measures.random_rows(injection).float())
     layout = measures.laid_out(one, injection, "keep", (0, 1, 2), "right")
     with torch.no_grad():
-        expected, found = one.logits(Call(layout, prompt)), other.logits(layout, prompt)
+        expected, found = one.logits(Call(layout, prompt)), other.logits(Call(layout, prompt))
     assert_close(found[layout.attention_mask], expected[layout.attention_mask])
