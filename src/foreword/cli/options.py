@@ -110,7 +110,7 @@ PromptOption = Annotated[
 ]
 OneArtifactArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="[ARTIFACT]", help="An artifact folder, or a run folder."),
+    typer.Argument(metavar="ARTIFACT", help="An artifact folder, or a run folder."),
 ]
 ArtifactArgument = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or a run folder.")
