@@ -483,5 +483,5 @@ def test_code_in_the_folder_is_not_run(
     (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (model / "evil.py").write_text(f"open({str(made)!r}, 'w')\n", encoding="utf-8")
     set_config(folder, base_model_name_or_path=str(model))
-    assert "cannot be loaded" in verdict(folder, None)
+    assert "trust_remote_code" in verdict(folder, None)
     assert not made.exists()
