@@ -16,7 +16,7 @@ from foreword.data import Example, Span
 from foreword.data.readers import READERS
 from foreword.evaluation import METRICS, metrics
 from foreword.manifest import TaskId
-from foreword.recipe.spec import DataSpec, TaskSpec
+from foreword.recipe import DataSpec, TaskSpec
 from foreword.scoring import score
 
 ANSWERS = ["The cat sat on the mat.", "A grey bird sings loudly.", "nothing"]

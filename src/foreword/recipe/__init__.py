@@ -4,24 +4,19 @@ Precedence: the method's defaults < the recipe < `--set key.path=value`. Paths a
 recipe's folder.
 """
 
+from foreword.recipe.backbone import BackboneSpec
+from foreword.recipe.data import DataSpec, Limits
 from foreword.recipe.reading import load_recipe, parse_recipe, recipe_schema
-from foreword.recipe.spec import (
-    VERSION,
-    BackboneSpec,
-    DataSpec,
-    DecodingSpec,
-    EvaluationSpec,
+from foreword.recipe.spec import VERSION, Recipe
+from foreword.recipe.task import (
     HeadSpec,
     InputSpec,
-    Limits,
     MessageSpec,
-    Recipe,
     TaskSpec,
-    TrainingSpec,
     VerbalizerSpec,
-    types_rule,
     written_input,
 )
+from foreword.recipe.training import DecodingSpec, EvaluationSpec, TrainingSpec, types_rule
 
 __all__ = [
     "VERSION",

@@ -17,7 +17,8 @@ from foreword.errors import RecipeError, argument, refuse_single
 from foreword.json_text import DEEPEST, TOO_DEEP, check_depth
 from foreword.methods import METHODS
 from foreword.recipe.problems import explain, kind
-from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules, training_rules
+from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules
+from foreword.recipe.training import training_rules
 from foreword.recipe.writing import EXPONENT
 
 YAML_BYTES = 2**19

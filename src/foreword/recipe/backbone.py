@@ -1,0 +1,73 @@
+"""The `backbone` section of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    JsonValue,
+    field_validator,
+)
+
+from foreword.bounds import GPU
+from foreword.choices import Data
+from foreword.errors import did_you_mean
+from foreword.recipe.paths import checked_path
+
+DEVICE_RULES = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+class BackboneSpec(Data):
+    """Which backbone, and how it is loaded. A plain string is its name."""
+
+    name: str = Field(min_length=1, description="foreword/... name, folder or hub name")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub name")
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "float32"
+    bos: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="beginning token (its bos_token or cls_token) before what is read: as the"
+        " tokenizer does it, always one, or never",
+    )
+    attention: Literal["auto", "sdpa", "eager", "flex"] = Field(
+        "auto", description="how attention is computed; auto: what suits the family"
+    )
+    quantization: dict[str, JsonValue] | None = Field(
+        None,
+        description="weights of 4 or 8 bits: `quant_method` and that method's options, as"
+        " transformers' own quantisation config has them",
+    )
+    device_map: str | dict[str, str | GPU] | None = Field(
+        None,
+        description=f"a model spread over devices: {', '.join(DEVICE_RULES)}, or by module a GPU's"
+        " number, cpu or disk",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _a_path(cls, name: str) -> str:
+        return checked_path(name)
+
+    @field_validator("quantization", mode="before")
+    @classmethod
+    def _names_its_method(cls, given: Any) -> Any:
+        if given is None:
+            return given
+        if not isinstance(given, Mapping) or not isinstance(given.get("quant_method"), str):
+            raise ValueError("expected a mapping with `quant_method` and that method's options")
+        return given
+
+    @field_validator("device_map", mode="before")
+    @classmethod
+    def _devices(cls, given: Any) -> Any:
+        if given is None or given in DEVICE_RULES:
+            return given
+        if not isinstance(given, Mapping) or not given:
+            what = did_you_mean(given if isinstance(given, str) else "", DEVICE_RULES)
+            raise ValueError(f"expected a rule, or a mapping of modules to devices{what}")
+        for module, place in given.items():
+            number = isinstance(place, int) and not isinstance(place, bool) and 0 <= place < 1024
+            if not isinstance(module, str) or not (number or isinstance(place, str)):
+                raise ValueError("expected for each module a GPU's number, or the text of a device")
+        return given

@@ -1,0 +1,153 @@
+"""The `task.data` and `task.limits` sections of a recipe."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from foreword import names
+from foreword.bounds import Column, Some
+from foreword.choices import Data
+from foreword.data.lines import check_encoding
+from foreword.errors import DataError, TemplateError
+from foreword.recipe.paths import checked_path
+from foreword.templates.template import Template
+
+
+class Subset(Data):
+    """Which documents of XSUM one split has."""
+
+    sections: tuple[str, ...] = Field((), description="the BBC's, such as world or sport")
+    ids: str | None = Field(None, description="file of ids, one a line")
+
+    @field_validator("ids")
+    @classmethod
+    def _a_path(cls, path: str | None) -> str | None:
+        return path if path is None else checked_path(path)
+
+
+class Only(Data):
+    """Which documents of XSUM each split has."""
+
+    train: Subset = Subset()
+    dev: Subset = Subset()
+    test: Subset = Subset()
+
+
+class DataSpec(Data):
+    """Where examples come from."""
+
+    format: names.Format = Field(
+        description="; ".join(f"{name}: {known.what}" for name, known in names.FORMATS.items())
+    )
+    train: str | None = Field(
+        None, description="training file; foreword/... names are bundled, hub:... the hub's"
+    )
+    dev: str | None = None
+    test: str | None = None
+    unlabelled: str | None = Field(
+        None,
+        description="file of inputs alone, for methods that learn from them; null: the training"
+        " examples that `task.limits` leaves out",
+    )
+    hold_out: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="instead of `dev`: how many training examples are kept for it, or below 1 the"
+        " share of them; chosen by the seed",
+    )
+    references: str = Field("references", description="column with the answer, or a list of them")
+    label: str | None = Field(None, description="column with the class, where rows are classified")
+    group: str | None = Field(None, description="column by which results are also reported apart")
+    encoding: str = Field(
+        "utf-8",
+        description="encoding of text files, such as gb18030, big5 or utf-16; data of foreword/ and"
+        " of the hub have their own",
+    )
+    words: Column = Field(1, description="conll: column with the words, from 1")
+    tags: Column | None = Field(None, description="conll: column with the tags; default: last")
+    only: Only | None = Field(None, description="xsum: which documents each split has")
+
+    @field_validator("train", "dev", "test", "unlabelled")
+    @classmethod
+    def _a_path(cls, path: str | None) -> str | None:
+        return path if path is None else checked_path(path)
+
+    @field_validator("encoding")
+    @classmethod
+    def _an_encoding(cls, name: str) -> str:
+        try:
+            check_encoding(name)
+        except DataError as error:
+            raise ValueError(str(error).removeprefix("encoding: ")) from error
+        return name
+
+    @field_validator("hold_out")
+    @classmethod
+    def _a_number_or_a_share(cls, amount: float | None) -> float | None:
+        if amount is not None and amount >= 1 and amount != int(amount):
+            raise ValueError("expected a whole number, or a share below 1")
+        return amount
+
+    @model_validator(mode="after")
+    def _rules(self) -> DataSpec:
+        if self.hold_out is not None and self.dev is not None:
+            raise ValueError("give either `dev` or `hold_out`")
+        if self.only is not None and self.format != "xsum":
+            raise ValueError("`only` is for `format: xsum`")
+        if (self.words != 1 or self.tags is not None) and self.format != "conll":
+            raise ValueError("`words` and `tags` are for `format: conll`")
+        if self.label is not None and not names.FORMATS[self.format].table:
+            raise ValueError(f"`label` is for the formats {', '.join(names.tables())}")
+        return self
+
+    @property
+    def answer(self) -> names.Answer:
+        """What the examples ask for."""
+        return asked_for(self.format, self.label)
+
+    def options(self, split: Literal["train", "dev", "test"]) -> dict[str, Any]:
+        """What `foreword.data.read_data` is told of a split, beside its path and format."""
+        subset = getattr(self.only, split) if self.only is not None else Subset()
+        columns = {name: getattr(self, name) for name in names.COLUMNS}
+        return {
+            **columns,
+            "sections": subset.sections,
+            "ids": subset.ids,
+            "encoding": self.encoding,
+        }
+
+
+def leaves_room(template: Any) -> bool:
+    """Whether an input has a {mask}."""
+    try:
+        return isinstance(template, str) and Template.parse(template).mask is not None
+    except TemplateError:
+        return False
+
+
+def asked_for(format: Any, label: Any) -> names.Answer:
+    known = names.FORMATS.get(format) if isinstance(format, str) else None
+    asked = "text" if known is None else known.asks
+    return "label" if asked == "text" and label is not None else asked
+
+
+class Limits(Data):
+    """How much of each file is used, from its beginning; `per_label` draws instead."""
+
+    train: Some | None = Field(
+        None,
+        description="training pairs (references); beside `per_label`, most examples in all",
+    )
+    per_label: Some | None = Field(
+        None,
+        description="few-shot: so many training examples of each label, drawn by the seed",
+    )
+    dev: Some | None = Field(None, description="records")
+    test: Some | None = Field(None, description="records")

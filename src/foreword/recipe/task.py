@@ -1,0 +1,209 @@
+"""The `task` section of a recipe: what goes in, and what is asked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from foreword import names
+from foreword.bounds import Tokens
+from foreword.choices import Data
+from foreword.errors import TemplateError
+from foreword.methods.axes import LabelWords
+from foreword.recipe.data import DataSpec, Limits
+from foreword.templates.template import Template
+
+
+class MessageSpec(Data):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(description="template, with {field} slots")
+
+
+InputSpec = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[tuple[MessageSpec, ...], Field(min_length=1), Tag("<messages>")],
+    Discriminator(lambda value: "<messages>" if isinstance(value, list | tuple) else "<text>"),
+]
+
+
+def written_input(spec: InputSpec) -> str | list[dict[str, str]]:
+    """An input as it stands in YAML: a text, or messages as plain mappings."""
+    return spec if isinstance(spec, str) else [message.model_dump() for message in spec]
+
+
+class HeadSpec(Data):
+    """The layer that reads a label, tags or a span off the backbone's states."""
+
+    dropout: float = Field(0.1, ge=0, lt=1, description="on the states it reads, in training")
+    hidden: int | None = Field(
+        None, ge=1, le=65536, description="width of a layer with tanh before it; null: none"
+    )
+    pooler: Literal["none", "frozen", "trained"] = Field(
+        "none",
+        description="the layer with tanh that an encoder such as BERT was pretrained with, before"
+        " the head's own: as it is, or trained with the head",
+    )
+    pooling: Literal["auto", "first", "last", "mean", "prompt"] = Field(
+        "auto",
+        description="which state answers for a text: the first, the last, the mean of all, or that"
+        " of the first virtual token of an encoder's input; auto: an encoder's first, a decoder's"
+        " last",
+    )
+
+    @model_validator(mode="after")
+    def _one_layer_before(self) -> HeadSpec:
+        if self.pooler != "none" and self.hidden is not None:
+            raise ValueError("give either `pooler` or `hidden`: each is the layer before the last")
+        if self.pooler != "none" and self.pooling not in ("auto", "first"):
+            raise ValueError(
+                f"`pooler` reads an encoder's first state, but `pooling` is {self.pooling}; leave "
+                "`pooling` out"
+            )
+        return self
+
+
+class VerbalizerSpec(Data):
+    """Which words of the backbone's vocabulary stand for the labels, and how they are read."""
+
+    words: LabelWords = Field(
+        min_length=2, description="label -> the word that stands for it, or several"
+    )
+    order: Literal["joint", "max-first"] = Field(
+        "joint",
+        description="how a masked model reads a word of several tokens: all masks at once, or the"
+        " surest token first and then the others again",
+    )
+    calibration: Literal["none", "content-free", "examples"] = Field(
+        "none",
+        description="what tells how probable each label is before anything is read, which is then"
+        " taken off: inputs without content (N/A), or the training inputs",
+    )
+
+
+class TaskSpec(Data):
+    """What goes in, what comes out, how it is measured."""
+
+    data: DataSpec
+    input: InputSpec = Field(
+        "{record}\n",
+        description="template of the source, with {field} slots; or messages for the tokenizer's"
+        " chat template",
+    )
+    target: str = Field("{reference}", description="template of the target")
+    limits: Limits = Limits()
+    second: str | None = Field(
+        None,
+        min_length=1,
+        description="template of a second text to classify with the first (a hypothesis)",
+    )
+    truncate: str | None = Field(
+        None, description="field that is cut where an example is too long; without it: an error"
+    )
+    max_tokens: Tokens | None = Field(
+        None,
+        description="longest input, or of squad and conll the longest window of it, special tokens"
+        " included; null: what the context holds",
+    )
+    labels: tuple[str, ...] | None = Field(
+        None,
+        min_length=2,
+        description="all labels in their order; null: those of the training data",
+    )
+    head: HeadSpec = HeadSpec()
+    verbalizer: VerbalizerSpec | None = Field(
+        None, description="label words, read where the input leaves room, instead of a head"
+    )
+    stride: Tokens = Field(
+        128,
+        description="squad, conll: tokens that neighbouring windows of a long context, or of a long"
+        " sentence, share (of a sentence at most half a window)",
+    )
+    longest_answer: Tokens = Field(30, description="squad: most tokens of an answer")
+    metrics: tuple[names.Metric, ...] | None = Field(
+        None, description="what is measured; null: what is usual for the kind of task"
+    )
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics, the usual ones where none are named."""
+        if self.metrics is not None:
+            return self.metrics
+        return names.DEFAULT_METRICS[self.answer]
+
+    @property
+    def answer(self) -> names.Answer:
+        """What the task asks for: a pattern with a mask and no label asks for the missing word."""
+        asked = self.data.answer
+        return "word" if asked == "text" and any(t.mask for t in self.templates) else asked
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a trained layer answers."""
+        return self.verbalizer is None and self.answer in ("label", "tags", "span")
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """The texts of the input; none where they do not parse, or are messages."""
+        texts = [text for text in (self.input, self.second) if isinstance(text, str)]
+        try:
+            return tuple(map(Template.parse, texts))
+        except TemplateError:
+            return ()
+
+    @property
+    def soft(self) -> int:
+        """How many virtual tokens the input has slots for."""
+        return sum(template.soft for template in self.templates)
+
+    @model_validator(mode="after")
+    def _rules(self) -> TaskSpec:
+        answer = self.answer
+        for metric in self.metrics or ():
+            if names.METRICS[metric].of != answer:
+                fitting = [name for name, known in names.METRICS.items() if known.of == answer]
+                raise ValueError(
+                    f"metric `{metric}` measures {names.ASKED[names.METRICS[metric].of]}, but this "
+                    f"task asks for {names.ASKED[answer]}; choose among {', '.join(fitting)}"
+                )
+        if answer not in ("label", "tags") and self.labels is not None:
+            raise ValueError("`labels` are for tasks with labels or tags")
+        if answer not in ("label", "word") and self.second is not None:
+            raise ValueError("`second` is for tasks with labels: give `data.label`")
+        if self.limits.per_label is not None and answer != "label":
+            raise ValueError("`limits.per_label` is for tasks with labels: give `data.label`")
+        if self.head.pooler != "none" and answer != "label":
+            raise ValueError("`head.pooler` is for tasks with labels: give `data.label`")
+        self._check_verbalizer()
+        return self
+
+    def _check_verbalizer(self) -> None:
+        masked = any(template.mask for template in self.templates)
+        if self.data.answer in ("tags", "span") and (masked or self.soft):
+            raise ValueError(
+                f"`input` is not read for `format: {self.data.format}`, so it has no place for "
+                "{soft} or {mask}; leave it out"
+            )
+        if self.verbalizer is None:
+            if masked and self.answer == "label":
+                raise ValueError(
+                    "`input` has a {mask}, but nothing says which words stand for the labels; give "
+                    "`verbalizer.words`, or leave {mask} out and a head answers"
+                )
+            return
+        if self.answer != "label":
+            raise ValueError("`verbalizer` is for tasks with labels: give `data.label`")
+        if "head" in self.model_fields_set and self.head != HeadSpec():
+            raise ValueError("give either `verbalizer` or `head`")
+        if self.labels is not None and set(self.labels) != set(self.verbalizer.words):
+            raise ValueError(
+                f"`labels` are {', '.join(self.labels)}, but `verbalizer.words` has words for "
+                f"{', '.join(self.verbalizer.words)}; name the same, or leave `labels` out"
+            )

@@ -1,0 +1,142 @@
+"""The `training`, `decoding` and `evaluation` sections of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from foreword import names
+from foreword.bounds import Beta, Many, Rate, Rows, Some, Temperature, Tokens
+from foreword.choices import Data, NameIn
+
+
+def training_rules(section: Any) -> list[str]:
+    """What is wrong between the fields of a `training` section, whatever each is by itself."""
+    if not isinstance(section, Mapping):
+        return []
+    given = {key for key, value in {"best_by": "loss", **section}.items() if value is not None}
+    broken = []
+    if len(given & {"epochs", "steps"}) != 1:
+        broken.append("give either `epochs` or `steps`")
+    if "patience" in given and not given >= {"evaluate_every", "best_by"}:
+        broken.append("`patience` needs `evaluate_every` and `best_by`")
+    return broken
+
+
+def types_rule(dtype: Any, precision: Any) -> str | None:
+    """What is wrong with bfloat16 arithmetic on a backbone of this type, if anything."""
+    if precision != "bfloat16" or dtype not in ("float16", "float64"):
+        return None
+    return (
+        f"training.precision: `bfloat16` has no meaning on a backbone in {dtype}, whose arithmetic "
+        "is its own; leave `precision` at float32, or give `backbone.dtype` float32 or bfloat16"
+    )
+
+
+class TrainingSpec(Data):
+    """How the prompt is trained."""
+
+    epochs: float | None = Field(None, gt=0, le=1e6, description="passes over the data; or `steps`")
+    steps: Some | None = Field(None, description="optimizer steps; or `epochs`")
+    batch_size: Rows = Field(16, description="examples per forward pass, all processes")
+    accumulation: Rows = Field(1, description="forward passes per optimizer step")
+    learning_rate: Rate = 1e-3
+    head_learning_rate: Rate | None = Field(None, description="of the head; null: the same rate")
+    delta_learning_rate: Rate | None = Field(
+        None, description="of the backbone's own weights that move; null: the same rate"
+    )
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = Field(0.0, ge=0, le=1e9, description="steps, or below 1 the share of all steps")
+    weight_decay: float = Field(0.0, ge=0, le=1e3)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    clip: float | None = Field(
+        1.0, gt=0, le=1e9, description="largest gradient norm; null: no clipping"
+    )
+    loss: Literal["token_mean", "sequence_sum"] = Field(
+        "token_mean",
+        description="mean over target tokens, or the paper's sum over each sequence, mean over"
+        " sequences",
+    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the arithmetic")
+    mlm_weight: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of a loss on masked words of unlabelled inputs beside that on label words"
+        " (PET's)",
+    )
+    mlm_batch_size: Rows = Field(12, description="unlabelled inputs in each step for it")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="compute each layer twice instead of keeping what it computes: less memory",
+    )
+    source_cache: float = Field(
+        1.0,
+        ge=0,
+        le=1e6,
+        description="an infix on a frozen backbone: most gigabytes for keys and values of sources,"
+        " kept over all epochs; 0: none are kept",
+    )
+    evaluate_every: Some | None = Field(None, description="steps between evaluations")
+    best_by: Annotated[str, NameIn(names.METRICS, "loss")] | None = Field(
+        "loss",
+        description="which evaluation keeps the best prompt: by the loss, or by a metric of what"
+        " the task asks for; null: keep the last",
+    )
+    patience: Some | None = Field(
+        None, description="stop after so many evaluations without a better one"
+    )
+    checkpoint_every: Some | None = Field(
+        None, description="steps between checkpoints; null: by time, at most 1 % of it"
+    )
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
+
+    @model_validator(mode="after")
+    def _rules(self) -> TrainingSpec:
+        for rule in training_rules(dict(self)):
+            raise ValueError(rule)
+        return self
+
+
+class DecodingSpec(Data):
+    """How answers are decoded (names as in transformers' GenerationConfig)."""
+
+    max_new_tokens: Tokens = 64
+    num_beams: int = Field(1, ge=1, le=1024)
+    do_sample: bool = False
+    temperature: Temperature = 1.0
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, le=10**7)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100)
+    length_penalty: float = Field(1.0, ge=-20, le=20)
+    no_repeat_ngram_size: int = Field(0, ge=0, le=10**6)
+    stop: tuple[str, ...] = Field((), description="stop words: the answer ends before the first")
+
+    @model_validator(mode="after")
+    def _sampling_options_need_sampling(self) -> DecodingSpec:
+        if not self.do_sample and (self.temperature, self.top_p, self.top_k) != (1.0, 1.0, 0):
+            raise ValueError(
+                "`temperature`, `top_p` and `top_k` do nothing without `do_sample: true`"
+            )
+        return self
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in stop:
+            raise ValueError("a stop word must not be empty")
+        return stop
+
+
+class EvaluationSpec(Data):
+    """What is measured after training, and how."""
+
+    batch_size: Rows = Field(32, description="rows measured together, during training and after it")
+    backbone_alone: bool = Field(True, description="measure the backbone without the prompt too")
+    samples: Many = Field(3, description="outputs shown at the end")
