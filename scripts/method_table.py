@@ -30,6 +30,7 @@ RECIPES, FIGURES = ROOT / "recipes" / "methods", ROOT / "bench" / "results" / "m
 PAGES = ROOT / "docs" / "methods"
 WORDS = {
     "keys_values": "keys and values",
+    "adaption": "gated keys and values",
     "embeddings": "embeddings",
     "text": "text",
     "prefix": "prefix",
@@ -53,6 +54,7 @@ TITLES = {
     "prefix-tuning": "Prefix-Tuning",
     "infix-tuning": "– infix",
     "embedding-only": "– embedding-only",
+    "llama-adapter": "LLaMA-Adapter",
     "prompt-tuning": "Prompt Tuning",
     "residual-prompt-tuning": "– residual",
     "p-tuning": "P-Tuning, virtual tokens in a template",

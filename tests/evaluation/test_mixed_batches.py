@@ -22,6 +22,7 @@ from foreword.methods import (
     HardPrompt,
     HeadOnly,
     InfixTuning,
+    LLaMAAdapter,
     PrefixTuning,
     PromptTuning,
     PTuning,
@@ -121,6 +122,10 @@ def soft(**options: Any) -> PromptTuning:
     )
 
 
+def adaption(**options: Any) -> LLaMAAdapter:
+    return LLaMAAdapter(name="llama-adapter", **options)
+
+
 @lru_cache
 def writers(family: str) -> tuple[TunedModel, ...]:
     """Models of one backbone that write: prompts of every kind, and none."""
@@ -141,11 +146,14 @@ def writers(family: str) -> tuple[TunedModel, ...]:
             found.append(made(backbone, prefix(length=3, positions="keep")))
         if backbone.geometry.through == "interface":
             found.append(made(backbone, prefix(length=6, layers=(1,))))
+            found.append(made(backbone, adaption(length=3, layers=1)))
+            found.append(made(backbone, adaption(length=5, layers=2, gate="layer", tanh=False)))
     else:
         found.append(made(backbone, prefix(length=3, sites=("decoder",), positions="shift")))
         found.append(made(backbone, prefix(length=4, sites=("cross",))))
         found.append(made(backbone, soft(length=2, sites=("decoder",))))
         found.append(made(backbone, soft(length=3, sites=("encoder", "decoder"))))
+        found.append(made(backbone, adaption(length=3, layers=2)))
     return tuple(found)
 
 
@@ -166,6 +174,7 @@ def tellers(family: str) -> tuple[TunedModel, ...]:
         made(backbone, v2, head(backbone, SequenceHead, 3)),
         made(backbone, longer, head(backbone, TokenHead, 5)),
         made(backbone, soft(length=3), head(backbone, SequenceHead, 2)),
+        made(backbone, adaption(length=3, layers=2), head(backbone, SequenceHead, 3)),
         made(backbone, HeadOnly(name="head-only"), head(backbone, SpanHead, 2)),
     )
 

@@ -13,7 +13,6 @@ from foreword.errors import UserError
 
 if TYPE_CHECKING:
     from foreword.backbone import Backbone
-    from foreword.compat import PromptLearningConfig
 
 import_ = typer.Typer(help="Make an artifact of what another tool trained.", no_args_is_help=True)
 export = typer.Typer(help="Write an artifact in another tool's format.", no_args_is_help=True)
@@ -94,12 +93,11 @@ def export_peft(
     from foreword.compat import export_peft as run_export
 
     config = run_export(artifact, folder)
-    size = f"rank {config.r}" if isinstance(config, LoraConfig) else _tokens(config)
+    if isinstance(config, LoraConfig):
+        size = f"rank {config.r}"
+    else:
+        size = f"{config.num_virtual_tokens} tokens"
     say(f"adapter   {folder}  ({config.kind.value}, {size})")
-
-
-def _tokens(config: PromptLearningConfig) -> str:
-    return f"{config.num_virtual_tokens} tokens"
 
 
 @export.command("model")

@@ -5,6 +5,7 @@ code written for them runs with the import replaced; `import_peft` and `export_p
 prompts and LoRA over and back.
 """
 
+from foreword.compat.adaption import AdaptionPromptConfig
 from foreword.compat.configs import (
     PrefixTuningConfig,
     PromptEncoderConfig,
@@ -24,6 +25,7 @@ from foreword.compat.peft_types import (
 from foreword.compat.plain import export_model
 
 __all__ = [
+    "AdaptionPromptConfig",
     "LoraConfig",
     "PeftType",
     "PrefixEncoder",

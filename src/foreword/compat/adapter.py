@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import torch
 from pydantic import BeforeValidator, Field, ValidationError
@@ -26,6 +26,10 @@ from foreword.errors import ArtifactError, did_you_mean
 from foreword.json_text import parse_json
 from foreword.methods.axes import Data
 from foreword.recipe.problems import explain, found
+
+if TYPE_CHECKING:
+    from foreword.backbone import Backbone
+    from foreword.methods import MethodChoice
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 TENSOR, PREFIX = "prompt_embeddings", "base_model."
@@ -104,6 +108,26 @@ class AdapterConfig(Data):
     peft_version: str | None = Field(None, max_length=100)
     inference_mode: Flag = True
     modules_to_save: tuple[str, ...] = ()
+
+
+class NamedTensors(AdapterConfig):
+    """Base of the configurations of methods whose tensors an injection here has by names."""
+
+    def named(self, file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a file by the injection's names.
+
+        Raises:
+            ArtifactError: one is missing, superfluous or of another shape.
+        """
+        raise NotImplementedError
+
+    def method(self, backbone: Backbone) -> MethodChoice:
+        """The method here that trains such tensors.
+
+        Raises:
+            UserError: PEFT computes something else on this backbone.
+        """
+        raise NotImplementedError
 
 
 class VirtualTokens(AdapterConfig):
@@ -196,6 +220,15 @@ _CONFIGS: dict[str, type[AdapterConfig]] = {
     "P_TUNING": PTuningAdapter,
     "LORA": LowRankAdapter,
 }
+Config = TypeVar("Config", bound=AdapterConfig)
+
+
+def adapter_config(config: type[Config]) -> type[Config]:
+    """Register a configuration by its `peft_type`, a `Literal` of one text."""
+    (name,) = get_args(config.model_fields["peft_type"].annotation)
+    _CONFIGS[name] = config
+    return config
+
 
 MERGE = (
     "put the updates into the weights with PEFT's merge_and_unload and take that model as a "
@@ -238,6 +271,7 @@ class Adapter:
         sha256: of the file with all of them.
         updates: of LoRA, by PEFT's names of the layers: A `[r, in]` and B `[out, r]`.
         alpha: an update B A counts alpha / r times.
+        named: of methods whose tensors have names, these.
     """
 
     folder: Path
@@ -247,6 +281,7 @@ class Adapter:
     sha256: str
     updates: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     alpha: float = 0.0
+    named: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -282,6 +317,10 @@ def read_adapter(folder: Path | str) -> Adapter:
         updates, head = _updates(file, tensors, config)
         alpha = _alpha(folder / CONFIG, config, updates)
         return Adapter(folder, config, torch.empty(0, 0), head, sha256, updates, alpha)
+    if isinstance(config, NamedTensors):
+        check_numbers(file, tensors)
+        named = config.named(file, tensors)
+        return Adapter(folder, config, torch.empty(0, 0), {}, sha256, named=named)
     assert isinstance(config, VirtualTokens)
     rows, head = _rows(file, tensors, config)
     return Adapter(folder, config, rows, head, sha256)
@@ -420,7 +459,8 @@ def _load(file: Path) -> tuple[dict[str, Tensor], str]:
         raise ArtifactError(f"{file}: cannot be read as safetensors: {str(error)[:200]}") from error
 
 
-def _check_numbers(file: Path, tensors: Mapping[str, Tensor]) -> None:
+def check_numbers(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ArtifactError unless all tensors hold finite floating-point numbers."""
     for name, tensor in tensors.items():
         if str(tensor.dtype) not in FLOATS:
             raise ArtifactError(
@@ -446,7 +486,7 @@ def _rows(
             f"{file}: expected {expected}; found "
             f"{str(sorted([*tensors, *([] if rows is None else [TENSOR])]))[:200]}"
         )
-    _check_numbers(file, {TENSOR: rows, **tensors})
+    check_numbers(file, {TENSOR: rows, **tensors})
     if rows.ndim != 2 or rows.shape[0] != config.stored_rows:
         raise ArtifactError(
             f"{file}: {TENSOR} has shape {list(rows.shape)}, but {CONFIG} says num_virtual_tokens "
@@ -481,7 +521,7 @@ def _updates(
             f"{file}: expected {expected} alone; found {str(sorted(odd) or sorted(tensors))[:200]}"
             f"{_vocabulary(odd)}"
         )
-    _check_numbers(file, tensors)
+    check_numbers(file, tensors)
     known = sorted({config.r, *config.rank_pattern.values()})
     ranks: set[int] = set()
     for layer, pair in sorted(factors.items()):

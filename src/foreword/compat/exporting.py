@@ -14,6 +14,7 @@ from torch import Tensor
 from foreword import files
 from foreword.backbone import Geometry, SiteGeometry
 from foreword.compat.adapter import CONFIG, TENSOR, WEIGHTS
+from foreword.compat.adaption import AdaptionPromptConfig, adaption
 from foreword.compat.configs import (
     PrefixTuningConfig,
     PromptEncoderConfig,
@@ -25,13 +26,15 @@ from foreword.errors import ArtifactError, RunError, UserError
 from foreword.injection import KeysValues
 from foreword.injection.base import expect_shapes
 from foreword.manifest import CARD, TENSORS, Manifest, artifact_folder, read_manifest
-from foreword.methods import PTuning, axes
+from foreword.methods import LLaMAAdapter, PTuning, axes
 from foreword.run_files import refuse_unwritable
 from foreword.sites import Site
 from foreword.stored import read_parts
 
+Written = PromptLearningConfig | LoraConfig | AdaptionPromptConfig
 
-def export_peft(artifact: Path | str, folder: Path | str) -> PromptLearningConfig | LoraConfig:
+
+def export_peft(artifact: Path | str, folder: Path | str) -> Written:
     """Write an artifact's prompt, or its LoRA, as a folder that PEFT loads.
 
     `peft.PeftModel.from_pretrained` does. The folder holds what inference needs:
@@ -51,10 +54,14 @@ def export_peft(artifact: Path | str, folder: Path | str) -> PromptLearningConfi
     files.refuse_occupied(folder)
     refuse_unwritable(folder)
     manifest = read_manifest(source)
-    _refuse_what_peft_has_not(source, manifest)
     tensors: dict[str, Tensor]
-    config: PromptLearningConfig | LoraConfig
-    if manifest.method.moves.kind == "lora":
+    config: Written
+    adapts = isinstance(manifest.method, LLaMAAdapter)
+    if not adapts:
+        _refuse_what_peft_has_not(source, manifest)
+    if adapts:
+        tensors, config = adaption(source, manifest, _common(manifest))
+    elif manifest.method.moves.kind == "lora":
         tensors, config = low_rank(source, manifest, _common(manifest))
     else:
         rows, config = _prompt(source, manifest)
@@ -222,7 +229,7 @@ def _encoder(method: PTuning, d: int) -> dict[str, Any]:
     }
 
 
-def _card(manifest: Manifest, config: PromptLearningConfig | LoraConfig) -> str:
+def _card(manifest: Manifest, config: Written) -> str:
     task, length = manifest.task, manifest.method.length
     what = f"A prompt of {length} virtual tokens" if length else "Low-rank updates"
     alone = """

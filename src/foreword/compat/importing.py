@@ -17,6 +17,7 @@ from foreword.compat.adapter import (
     WEIGHTS,
     Adapter,
     LowRankAdapter,
+    NamedTensors,
     PrefixAdapter,
     PromptAdapter,
     PTuningAdapter,
@@ -200,6 +201,8 @@ def _notes(adapter: Adapter, backbone: Backbone, head: AdapterHead | None) -> li
     """What somebody who trained this should know of it."""
     if isinstance(adapter.config, LowRankAdapter):
         notes = _of_updates(adapter, adapter.config, head)
+    elif isinstance(adapter.config, NamedTensors):
+        notes = []
     else:
         assert isinstance(adapter.config, VirtualTokens)
         notes = _of_virtual_tokens(adapter.config, backbone, head)
@@ -361,6 +364,8 @@ def _model(
 ) -> tuple[MethodChoice, TunedModel]:
     """The backbone with what the adapter holds, and the method that trains such a thing."""
     try:
+        if isinstance(adapter.config, NamedTensors):
+            return _by_names(adapter, adapter.config, backbone, readout)
         if not isinstance(adapter.config, VirtualTokens):
             return updated(adapter, backbone, readout)
         method = _METHODS[type(adapter.config)](adapter.config, backbone.geometry)
@@ -373,6 +378,31 @@ def _model(
     except UserError as error:
         raise ArtifactError(f"{adapter.folder}: {error}") from error
     return method, _with_rows(adapter, backbone, model)
+
+
+def _by_names(
+    adapter: Adapter, config: NamedTensors, backbone: Backbone, readout: Head | None
+) -> tuple[MethodChoice, TunedModel]:
+    """A model around tensors that have the names of its injection's."""
+    method = config.method(backbone)
+    model = compose(backbone, method, readout)
+    parts, facts = model.injection.parts(method.length), model.injection.facts()
+    shapes = {name: shape for part in parts for name, shape in part.shapes.items()}
+    differ = [
+        f"{name} {want}, found {got}"
+        for name, want, got in (
+            *((n, list(s), list(adapter.named[n].shape)) for n, s in shapes.items()),
+            *((n, fact.tolist(), adapter.named[n].tolist()) for n, fact in facts.items()),
+        )
+        if want != got
+    ]
+    if differ:
+        raise ArtifactError(
+            f"{adapter.folder / WEIGHTS}: backbone '{backbone.name}' needs {'; '.join(differ)}; "
+            f"name the right one with {argument('--backbone')}"
+        )
+    named = {name: adapter.named[name].to(backbone.device) for name in shapes}
+    return method, model.with_tensors(named)
 
 
 def _check_sizes(adapter: Adapter, config: VirtualTokens, backbone: Backbone) -> None:

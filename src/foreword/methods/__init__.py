@@ -20,6 +20,7 @@ from foreword.methods.fine_tuning_top import FineTuningTop as FineTuningTop
 from foreword.methods.hard_prompt import HardPrompt as HardPrompt
 from foreword.methods.head_only import HeadOnly as HeadOnly
 from foreword.methods.infix_tuning import InfixTuning as InfixTuning
+from foreword.methods.llama_adapter import LLaMAAdapter as LLaMAAdapter
 from foreword.methods.lora import LoRA as LoRA
 from foreword.methods.p_tuning import PTuning as PTuning
 from foreword.methods.p_tuning_v2 import PTuningV2 as PTuningV2
