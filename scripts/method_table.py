@@ -57,6 +57,7 @@ TITLES = {
     "llama-adapter": "LLaMA-Adapter",
     "prompt-tuning": "Prompt Tuning",
     "residual-prompt-tuning": "– residual",
+    "cpt": "CPT, examples as a prompt",
     "p-tuning": "P-Tuning, virtual tokens in a template",
     "p-tuning-v2": "P-Tuning v2",
     "fine-tuning": "fine-tuning",
@@ -153,6 +154,7 @@ def table(rows: list[dict[str, Any]], page: Path) -> str:
             "mlp": "an MLP",
             "lstm": "an LSTM",
             "residual": "a residual MLP",
+            "bounded": "a bounded change",
         }
         axes = [
             made.get(row["reparameterization"], "–"),

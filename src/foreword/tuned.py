@@ -76,11 +76,16 @@ class TunedModel(nn.Module):
         self.to(backbone.device)
 
     def forward(self, layout: Layout) -> Tensor:
-        """Negative log-likelihood in nats of all that a batch should answer: `[N]`."""
+        """Negative log-likelihood in nats of all that a batch should answer: `[N]`.
+
+        In a training step that is also what the virtual tokens should predict, once for each row.
+        """
         call = self.call(layout)
         for known in self.reuses:
             call = known.reuse(call)
-        return self.readout.loss(self.backbone, call)
+        loss = self.readout.loss(self.backbone, call)
+        own = None if call.prompt is None else call.prompt.own_loss
+        return loss if own is None else torch.cat([loss, own.repeat(call.rows)])
 
     def call(self, layout: Layout) -> Call:
         """Rows that were laid out, with this model's prompt."""

@@ -321,7 +321,7 @@ class Backbone(Moving):
             [[*(begin or ()), *ids]], source=source, first_position=self.geometry.first_position
         )
         with torch.no_grad():
-            found = self._record(layout.to(self.device), None)
+            found, _ = self._record(self.model.base_model, layout.to(self.device), None)
         return {
             site: (keys[:, -len(ids) :], values[:, -len(ids) :])
             for site, (keys, values) in found.items()
@@ -338,29 +338,43 @@ class Backbone(Moving):
         gradient."""
         first = self.geometry.vocabulary
         layout = Layout.of([range(first, first + rows.shape[0])]).to(self.device)
-        return PromptKeyValues(*self._record(layout, rows)["decoder"])
+        return PromptKeyValues(*self._record(self.model.base_model, layout, rows)[0]["decoder"])
+
+    def read_with_logits(self, rows: Tensor, reading: Tensor) -> tuple[PromptKeyValues, Tensor]:
+        """What `read_embeddings` gives, and what a decoder would write after N of the embeddings:
+        logits `[N, vocabulary]`, of one forward pass.
+
+        Args:
+            rows: P embeddings `[P, width]`.
+            reading: their numbers `[N]`.
+        """
+        first = self.geometry.vocabulary
+        layout = Layout.of([range(first, first + rows.shape[0])]).to(self.device)
+        with reading_at(self._head(), reading):
+            sites, output = self._record(self.model, layout, rows)
+        return PromptKeyValues(*sites["decoder"]), output.logits
 
     def _record(
-        self, layout: Layout, embeddings: Tensor | None
-    ) -> dict[Site, tuple[Tensor, Tensor]]:
+        self, module: nn.Module, layout: Layout, embeddings: Tensor | None
+    ) -> tuple[dict[Site, tuple[Tensor, Tensor]], Any]:
+        """Keys and values of one row by site, and what the forward pass of the module returned."""
         g = self.geometry
         if g.through == "interface":
             recorder = Recorder(embeddings)
-            self._run(self.model.base_model, Call(layout, recorder))
-            return {site: recorder.rows(site) for site in g.sites}
+            output = self._run(module, Call(layout, recorder))
+            return {site: recorder.rows(site) for site in g.sites}, output
         with self.turn, self.looking_up(Prompt(embeddings=embeddings)):
-            filled = self.model.base_model(
+            output = module(
                 input_ids=layout.input_ids,
                 attention_mask=layout.attention_mask.long(),
                 use_cache=True,
-            ).past_key_values
-        layers = filled.layers
-        return {
-            "decoder": (
-                stack([layer.keys[0].transpose(0, 1) for layer in layers]),
-                stack([layer.values[0].transpose(0, 1) for layer in layers]),
             )
-        }
+        layers = output.past_key_values.layers
+        keys_values = (
+            stack([layer.keys[0].transpose(0, 1) for layer in layers]),
+            stack([layer.values[0].transpose(0, 1) for layer in layers]),
+        )
+        return {"decoder": keys_values}, output
 
     def encode(self, call: Call) -> Any:
         """What the encoder of an encoder-decoder makes of the rows' sources."""

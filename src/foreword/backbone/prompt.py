@@ -40,9 +40,11 @@ class Prompt:
         embeddings: `[n, width]`; a token id `vocabulary + i` of the input stands for row i.
         reached: the places it was asked for, whether or not it has anything there.
         past: what stands before the virtual tokens (`Layout.before`), where it was read already.
+        own_loss: what the virtual tokens themselves should predict, in nats: `[n]`.
     """
 
     past: tuple[tuple[Tensor, Tensor], ...] | None = None
+    own_loss: Tensor | None = None
 
     def __init__(
         self, sites: Mapping[Site, KeyValues] | None = None, embeddings: Tensor | None = None

@@ -209,6 +209,24 @@ class Tokens:
         """The special tokens that the tokenizer puts before every text."""
         return Frame.of(self.tokenizer, 1).leading
 
+    def spans(self, text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """The characters of a text that each of its tokens covers.
+
+        Args:
+            text: what was read.
+            ids: its tokens, whether it went on after another text or not, without special tokens.
+
+        Raises:
+            DataError: they are no tokens of the text.
+        """
+        for before in ("", ".", "a"):  # what `continued` reads a text after
+            found, spans = self._spans(before + text)
+            if len(found) >= len(ids) and found[len(found) - len(ids) :] == list(ids):
+                skipped = len(before)
+                own = spans[len(found) - len(ids) :]
+                return [(max(0, begin - skipped), end - skipped) for begin, end in own]
+        raise DataError(f"cannot tell which token is of which part of {text[:80]!r}")
+
     def _spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokens of a text without any special token, and the characters that each covers."""
         found = whole(self.tokenizer)(

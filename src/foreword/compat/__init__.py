@@ -7,6 +7,7 @@ prompts and LoRA over and back.
 
 from foreword.compat.adaption import AdaptionPromptConfig
 from foreword.compat.configs import (
+    CPTConfig,
     PrefixTuningConfig,
     PromptEncoderConfig,
     PromptLearningConfig,
@@ -26,6 +27,7 @@ from foreword.compat.plain import export_model
 
 __all__ = [
     "AdaptionPromptConfig",
+    "CPTConfig",
     "LoraConfig",
     "PeftType",
     "PrefixEncoder",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import torch
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -184,6 +184,32 @@ class PTuningAdapter(VirtualTokens):
     encoder_dropout: float = Field(0.0, ge=0, lt=1, strict=True)
 
 
+Radius = Annotated[float, Field(ge=0, le=1e6, strict=True)]
+TokenId = Annotated[int, Field(ge=0, le=2**31, strict=True)]
+
+
+class CPTAdapter(VirtualTokens):
+    """`prompt_embeddings` is `[P, d]`, the context's embeddings with what was added to them."""
+
+    peft_type: Literal["CPT"]
+    cpt_token_ids: tuple[TokenId, ...]
+    cpt_mask: tuple[int, ...] = ()
+    cpt_tokens_type_mask: tuple[Annotated[int, Field(ge=0, le=2**20, strict=True)], ...]
+    opt_weighted_loss_type: Literal["none", "decay"] = "none"
+    opt_loss_decay_factor: float = Field(1.0, ge=0, le=1, strict=True)
+    opt_projection_epsilon: Radius = 0.1
+    opt_projection_format_epsilon: Radius = 0.1
+    tokenizer_name_or_path: str | None = Field(None, max_length=4096)
+
+    @field_validator("cpt_token_ids", "cpt_tokens_type_mask")
+    @classmethod
+    def _one_each(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        count = info.data.get("num_virtual_tokens")
+        if count is not None and len(value) != count:
+            raise ValueError(f"{len(value)} numbers, but num_virtual_tokens is {count}")
+        return value
+
+
 Alpha = Annotated[float, Field(ge=1e-9, le=1e9, strict=True)]
 Rank = Annotated[int, Field(ge=1, le=65536, strict=True)]
 
@@ -218,6 +244,7 @@ _CONFIGS: dict[str, type[AdapterConfig]] = {
     "PREFIX_TUNING": PrefixAdapter,
     "PROMPT_TUNING": PromptAdapter,
     "P_TUNING": PTuningAdapter,
+    "CPT": CPTAdapter,
     "LORA": LowRankAdapter,
 }
 Config = TypeVar("Config", bound=AdapterConfig)

@@ -178,6 +178,58 @@ class PromptEncoderConfig(PromptLearningConfig):
 
 
 @dataclass
+class CPTConfig(PromptLearningConfig):
+    """Configuration of CPT (Blau et al. 2024): `num_virtual_tokens` are as many as its tokens.
+
+    Attributes:
+        cpt_token_ids: the context's tokens; [0] if not given.
+        cpt_mask: PEFT keeps it and reads it nowhere; ones if not given.
+        cpt_tokens_type_mask: of each token 4k + 1 for the template of example k, 2 for its content,
+            3 for the answer's template, 4 for the label; 0 for what neither moves nor is predicted.
+            Ones if not given.
+        opt_weighted_loss_type: decay: labels weigh the less the farther from the input they are.
+        opt_loss_decay_factor: by how much from one example to the one before.
+        opt_projection_epsilon: how far a token of an example's content may move, at width 2048.
+        opt_projection_format_epsilon: the same of a token of the template.
+        tokenizer_name_or_path: whose tokens they are.
+    """
+
+    kind: ClassVar[PeftType] = PeftType.CPT
+
+    cpt_token_ids: list[int] | None = None
+    cpt_mask: list[int] | None = None
+    cpt_tokens_type_mask: list[int] | None = None
+    opt_weighted_loss_type: Literal["none", "decay"] | None = "none"
+    opt_loss_decay_factor: float | None = 1.0
+    opt_projection_epsilon: float | None = 0.1
+    opt_projection_format_epsilon: float | None = 0.1
+    tokenizer_name_or_path: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task_type != TaskType.CAUSAL_LM:
+            raise ValueError(
+                f"CPTConfig.task_type: expected '{TaskType.CAUSAL_LM}', found {self.task_type!r}"
+            )
+        self.cpt_token_ids = self.cpt_token_ids or [0]
+        count = len(self.cpt_token_ids)
+        self.num_virtual_tokens, self.num_transformer_submodules = count, 1
+        self.cpt_mask = self.cpt_mask or [1] * count
+        self.cpt_tokens_type_mask = self.cpt_tokens_type_mask or [1] * count
+        for name in ("cpt_mask", "cpt_tokens_type_mask"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(
+                    f"CPTConfig.{name}: {len(getattr(self, name))} numbers for {count} tokens of "
+                    "cpt_token_ids"
+                )
+        if self.opt_weighted_loss_type not in ("none", "decay"):
+            raise ValueError(
+                "CPTConfig.opt_weighted_loss_type: expected 'none' or 'decay', found "
+                f"{self.opt_weighted_loss_type!r}"
+            )
+
+
+@dataclass
 class PrefixTuningConfig(PromptLearningConfig):
     """Configuration of a `PrefixEncoder` (Li & Liang 2021).
 

@@ -16,6 +16,7 @@ from foreword.backbone import Geometry, SiteGeometry
 from foreword.compat.adapter import CONFIG, TENSOR, WEIGHTS
 from foreword.compat.adaption import AdaptionPromptConfig, adaption
 from foreword.compat.configs import (
+    CPTConfig,
     PrefixTuningConfig,
     PromptEncoderConfig,
     PromptLearningConfig,
@@ -26,7 +27,8 @@ from foreword.errors import ArtifactError, RunError, UserError
 from foreword.injection import KeysValues
 from foreword.injection.base import expect_shapes
 from foreword.manifest import CARD, TENSORS, Manifest, artifact_folder, read_manifest
-from foreword.methods import LLaMAAdapter, PTuning, axes
+from foreword.methods import CPT, LLaMAAdapter, PTuning, axes
+from foreword.methods.cpt import Bounded
 from foreword.run_files import refuse_unwritable
 from foreword.sites import Site
 from foreword.stored import read_parts
@@ -169,7 +171,36 @@ def _prompt(source: Path, manifest: Manifest) -> tuple[Tensor, PromptLearningCon
     common["token_dim"] = rows.shape[1]
     if isinstance(method, PTuning):
         return rows, PromptEncoderConfig(**common, **_encoder(method, rows.shape[1]))
+    if isinstance(method, CPT):
+        return rows, CPTConfig(**common, **_context(source, method))
     return rows, PromptTuningConfig(**common)
+
+
+def _context(source: Path, method: CPT) -> dict[str, Any]:
+    """What PEFT keeps of CPT's context; it counts the tokens to know how many there are.
+
+    Raises:
+        UserError: the artifact does not say which tokens it started from.
+    """
+    if not method.init.tokens:
+        raise UserError(
+            f"{source}: method.init has no `tokens`, of which PEFT's format of CPT needs one for "
+            "each virtual token; train it by a recipe to export it"
+        )
+    made_by = method.reparameterization
+    bounds = {}
+    if isinstance(made_by, Bounded):
+        bounds = {
+            "opt_weighted_loss_type": "decay",
+            "opt_loss_decay_factor": made_by.decay,
+            "opt_projection_epsilon": made_by.epsilon,
+            "opt_projection_format_epsilon": made_by.format_epsilon,
+        }
+    return {
+        "cpt_token_ids": list(method.init.tokens),
+        "cpt_tokens_type_mask": list(method.init.types),
+        **bounds,
+    }
 
 
 def _common(manifest: Manifest) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from foreword.compat.adapter import (
     TENSOR,
     WEIGHTS,
     Adapter,
+    CPTAdapter,
     LowRankAdapter,
     NamedTensors,
     PrefixAdapter,
@@ -36,7 +37,7 @@ from foreword.errors import (
     refuse_single,
 )
 from foreword.manifest import Manifest, TaskId
-from foreword.methods import MethodChoice, PrefixTuning, PromptTuning, PTuning, axes
+from foreword.methods import CPT, MethodChoice, PrefixTuning, PromptTuning, PTuning, axes
 from foreword.names import DEFAULT_METRICS
 from foreword.readout import Head
 from foreword.run_files import refuse_unwritable
@@ -343,10 +344,33 @@ def _p_tuning(config: PTuningAdapter, geometry: Geometry) -> MethodChoice:
     )
 
 
+def _cpt(config: CPTAdapter, geometry: Geometry) -> MethodChoice:  # noqa: ARG001
+    decays = config.opt_weighted_loss_type == "decay"
+    shots = max(1, -(-max(config.cpt_tokens_type_mask) // 4))
+    return CPT.model_validate(
+        {
+            "name": "cpt",
+            "length": config.num_virtual_tokens,
+            "positions": "shift",
+            "reparameterization": {
+                "epsilon": config.opt_projection_epsilon,
+                "format_epsilon": config.opt_projection_format_epsilon,
+                "decay": config.opt_loss_decay_factor if decays else 1.0,
+            },
+            "init": {
+                "shots": min(shots, 1024),
+                "tokens": config.cpt_token_ids,
+                "types": config.cpt_tokens_type_mask,
+            },
+        }
+    )
+
+
 _METHODS: dict[type[VirtualTokens], Callable[[Any, Geometry], MethodChoice]] = {
     PrefixAdapter: _prefix,
     PromptAdapter: _prompt,
     PTuningAdapter: _p_tuning,
+    CPTAdapter: _cpt,
 }
 
 

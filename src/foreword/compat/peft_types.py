@@ -32,11 +32,12 @@ class PromptEncoderReparameterizationType(StrEnum):
 
 
 class PeftType(StrEnum):
-    """PEFT's methods; the first three are what foreword has."""
+    """PEFT's methods; foreword has the first four, ADAPTION_PROMPT and LORA."""
 
     PROMPT_TUNING = "PROMPT_TUNING"
     P_TUNING = "P_TUNING"
     PREFIX_TUNING = "PREFIX_TUNING"
+    CPT = "CPT"
 
     ADALORA = "ADALORA"
     ADAMSS = "ADAMSS"
@@ -45,7 +46,6 @@ class PeftType(StrEnum):
     BOFT = "BOFT"
     C3A = "C3A"
     CARTRIDGE = "CARTRIDGE"
-    CPT = "CPT"
     DEFT = "DEFT"
     DELORA = "DELORA"
     FOURIERFT = "FOURIERFT"

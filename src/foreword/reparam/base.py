@@ -18,6 +18,11 @@ class Reparameterization(nn.Module):
     def forward(self) -> dict[str, Tensor]:
         """The tensors that the injection asked for, by name."""
 
+    @property
+    def own_answers(self) -> int:
+        """How many tokens the virtual tokens themselves are trained to predict, for each row."""
+        return 0
+
     @abstractmethod
     def fit(self, named: Named) -> float:
         """Set the parameters so that `forward` gives these tensors, as well as it can.

@@ -34,7 +34,7 @@ def shown_first(recipe: Recipe, train: Sequence[Example]) -> InputSpec:
             "recipe",
             [f"method.shots: {method.shots} are asked for, but there are {len(train)} examples"],
         )
-    chosen = _chosen(train, method.shots, recipe.seed)
+    chosen = balanced(train, method.shots, recipe.seed)
     if not isinstance(task.input, str):
         *before, last = task.input
         turns = [turn for example in chosen for turn in _turns(recipe, last, example)]
@@ -43,7 +43,8 @@ def shown_first(recipe: Recipe, train: Sequence[Example]) -> InputSpec:
     return escaped(shown) + task.input
 
 
-def _chosen(train: Sequence[Example], shots: int, seed: int) -> list[Example]:
+def balanced(train: Sequence[Example], shots: int, seed: int) -> list[Example]:
+    """Some examples in random order; where there are labels, each has its turn."""
     rng = random.Random(f"{seed}/shots")
     order = rng.sample(range(len(train)), len(train))
     by_label: dict[str | None, list[int]] = {}

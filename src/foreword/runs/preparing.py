@@ -13,6 +13,7 @@ from foreword.manifest import TaskId, said_of_trained
 from foreword.progress import Progress
 from foreword.recipe import Recipe, types_rule, written_input
 from foreword.runs.cautions import cautions
+from foreword.runs.context import with_context
 from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
 from foreword.tasks import KINDS, BoundTask, task_of
 from foreword.tasks.text import Templates
@@ -24,6 +25,7 @@ class Prepared:
     """What is trained, and on what.
 
     Attributes:
+        recipe: the recipe, what its method takes from the data filled in.
         examples: what the files hold.
         stated: the task as an artifact states it.
         task: the same, bound to the method's model at its random start on `backbone`.
@@ -32,6 +34,7 @@ class Prepared:
         notes: what there is to say of label words, and of settings that hardly work.
     """
 
+    recipe: Recipe
     examples: RunExamples
     stated: TaskId
     task: BoundTask
@@ -45,9 +48,10 @@ class Prepared:
         """What is trained."""
         return self.task.model
 
-    def plan(self, recipe: Recipe) -> str:
+    def plan(self) -> str:
         """What will be trained, in a line."""
-        model, data, geometry = self.model, self.data, self.backbone.geometry
+        recipe, model = self.recipe, self.model
+        data, geometry = self.data, self.backbone.geometry
         cut = f", {data.truncated} of them cut to fit" if data.truncated else ""
         trained = said_of_trained(model.trained_parameters, model.trained_share)
         return (
@@ -106,6 +110,7 @@ def prepare(
         raise RecipeError("recipe", [rule])
     readout = task.readout(backbone)
     task.start(readout, backbone)
+    recipe = with_context(recipe, task, backbone, examples.train)
     model = compose(backbone, recipe.method, readout, inside=task.soft > 0)
     how = Decoding(**recipe.decoding.model_dump())
     bound = task.on(model)
@@ -113,7 +118,7 @@ def prepare(
     notes = [*task.notes(backbone), *cautions(recipe, len(data.pairs))]
     for line in notes:
         progress.say(f"note: {line}")
-    return Prepared(examples, stated, bound, backbone, how, data, notes)
+    return Prepared(recipe, examples, stated, bound, backbone, how, data, notes)
 
 
 def _check_templates(recipe: Recipe) -> None:

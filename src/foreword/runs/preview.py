@@ -184,7 +184,7 @@ def preview(
         examples, labelled = ready.data.test[:count], False
     counted = model.trained_parameters and not isinstance(recipe.method, PET)
     return Preview(
-        ready.plan(recipe),
+        ready.plan(),
         model.placement.outside,
         task.longest_input,
         task.task.label_words(ready.backbone),

@@ -163,10 +163,10 @@ def _run(
     examples, stated, task = ready.examples, ready.stated, ready.task
     backbone, model, how, data = ready.backbone, ready.model, ready.how, ready.data
     about = resuming.about(recipe, backbone, data_hashes(recipe), hardware)
-    stages = Stages(task, recipe, data, how, hardware, progress, stop)
+    stages = Stages(task, ready.recipe, data, how, hardware, progress, stop)
     with claimed(folder, recipe, hardware, resume=resume, numbered=numbered) as folder:
         hardware.track(folder, recipe.name, {"recipe": without_folders(recipe).to_yaml()})
-        progress.say(ready.plan(recipe))
+        progress.say(ready.plan())
         for line in examples.counted:
             progress.say(line)
         taught: dict[str, Any] = {}
@@ -211,7 +211,7 @@ def _run(
                 folder / ARTIFACT,
                 folded,
                 name=recipe.name,
-                method=recipe.method,
+                method=ready.recipe.method,
                 task=stated,
                 decoding=recipe.decoding,
                 data=about["data"],

@@ -18,10 +18,11 @@ from foreword import names
 from foreword.backbone import Backbone, Decoding
 from foreword.data import Example, linearise
 from foreword.data.readers import fields_of
-from foreword.errors import DataError, UserError
+from foreword.errors import DataError, RecipeError, UserError
 from foreword.layout import Pair
 from foreword.manifest import TaskId
 from foreword.readout import Readout
+from foreword.tasks.demonstrating import Demonstration
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.text import Templates
 from foreword.templates import Chat
@@ -127,6 +128,20 @@ class Task(ABC):
             UserError: the backbone cannot read them.
         """
         return {}
+
+    def demonstration(self, backbone: Backbone, example: Example) -> Demonstration:  # noqa: ARG002
+        """An example with its answer as one text.
+
+        Raises:
+            UserError: the answer is none that could stand in a text, or the input is too long.
+        """
+        raise RecipeError(
+            "recipe",
+            [
+                f"task: asks for {names.ASKED[self.answer]}, which is not shown with an input as "
+                "one text; give a task that writes a text, or label words (task.verbalizer)"
+            ],
+        )
 
     def check(self, model: TunedModel, examples: Sequence[Example], how: Decoding) -> None:
         """Make sure that examples can be answered.

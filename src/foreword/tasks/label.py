@@ -20,6 +20,7 @@ from foreword.readout import Head, Readout, SequenceHead, Verbalizer
 from foreword.readout.verbalizer import Words
 from foreword.tasks.base import LabelWords
 from foreword.tasks.blanks import Slots
+from foreword.tasks.demonstrating import FIXED, LABEL, Demonstration, demonstration
 from foreword.tasks.head import HeadOptions
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row
@@ -227,6 +228,15 @@ class Cloze(_Labelled):
                 self.labels, self.words, self.tokens(backbone), strict=True
             )
         }
+
+    def demonstration(self, backbone: Backbone, example: Example) -> Demonstration:
+        """The input and the first word of its label."""
+        tokens = backbone.tokens
+        word = self.words[self.label_number(example, example.label)][0]
+        slots = Slots.of(backbone, self.text)
+        ids = slots.words(tokens, backbone.geometry.kind, self.text, word)
+        answer, types = [*ids, tokens.eos_id], [LABEL] * len(ids) + [FIXED]
+        return demonstration(self.text, tokens, example, answer, types)
 
     def check_labels(self, examples: Sequence[Example], split: str) -> None:
         """Raise RecipeError where a label has no word, so that no answer could ever be right."""

@@ -27,11 +27,13 @@ class Fitted:
     Attributes:
         text: as rendered.
         tokens: its tokens.
+        fields: what it was rendered from, cut to fit.
         cut: how many tokens were left out so that it fits.
     """
 
     text: str
     tokens: list[int]
+    fields: Mapping[str, Field]
     cut: int = 0
 
 
@@ -198,10 +200,11 @@ class Templates:
             DataError: the input is empty, or too long and no field gives way.
         """
         text, ids = self.source(tokens, example)
-        most, whole = self._most(room), len(ids)
+        most, whole, fields = self._most(room), len(ids), example.fields
         if most is not None and whole > most:
-            text, ids, _ = self._source(tokens, self._shorter(tokens, example, whole, most))
-        return Fitted(text, ids, whole - len(ids))
+            fields = self._shorter(tokens, example, whole, most)
+            text, ids, _ = self._source(tokens, fields)
+        return Fitted(text, ids, fields, whole - len(ids))
 
     def pair(
         self, tokens: Tokens, example: Example, reference: str, room: Room

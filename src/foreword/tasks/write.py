@@ -14,6 +14,7 @@ from foreword.manifest import TaskId
 from foreword.readout import Generation
 from foreword.tasks.base import Request, Task, Verb
 from foreword.tasks.decoding import Writing, decode_rows
+from foreword.tasks.demonstrating import Demonstration, demonstration, target
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.stating import templates_of
 from foreword.tasks.text import Templates
@@ -56,6 +57,12 @@ class TextGeneration(Task):
             source, target, cut = self.text.pair(tokens, example, reference, model.room)
             rows.append(Row(Pair(source, target), cut))
         return rows
+
+    def demonstration(self, backbone: Backbone, example: Example) -> Demonstration:
+        """The input and the first reference."""
+        tokens = backbone.tokens
+        answer, types = target(self.text, tokens, example, example.references[0])
+        return demonstration(self.text, tokens, example, answer, types)
 
     def check(self, model: TunedModel, examples: Sequence[Example], how: Decoding) -> None:
         """Make sure that examples can be answered.

@@ -307,7 +307,7 @@ def _one_step(
     """One optimizer step over one or more batches: its losses, as `History.steps` has them, and the
     gradient's norm."""
     rows = [i for batch in step for i in batch]
-    answers = sum(pairs[i].answers for i in rows)
+    answers = sum(pairs[i].answers for i in rows) + len(rows) * model.reparam.own_answers
     whole = answers if spec.loss == "token_mean" else len(rows)
     parts: list[Tensor] = []
     for last, share in _shares(step, hardware):

@@ -1,0 +1,129 @@
+"""CPT (Blau et al. 2024, "Context-aware Prompt Tuning: Advancing In-Context Learning with
+Adversarial Methods").
+
+Training examples with their labels stand before the input, as in few-shot prompting. Their
+embeddings are trained by projected gradient descent: each token stays within a small ball around
+its word, the template's in another than the content's, and a label does not move. The loss is that
+of the input's label and of the labels in the context, which weigh the less the farther they are
+from the input. Defaults: those of the authors' example in PEFT (10 examples, radii 0.2 and 0.1 at
+width 2048, decay 0.95, AdamW at 1e-4 with linear decay, batches of 1, 5 epochs).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from foreword.choices import OptionsIn
+from foreword.errors import UserError
+from foreword.injection.context import ContextInit
+from foreword.injection.options import InjectionSpec
+from foreword.methods import axes
+from foreword.methods.base import PromptOptions, method
+from foreword.reparam.options import REPARAMETERIZATIONS, ReparameterizationSpec, reparameterization
+
+if TYPE_CHECKING:
+    from foreword.backbone import Backbone
+    from foreword.injection.labelled import LabelledEmbeddings
+    from foreword.parts import Wanted
+    from foreword.reparam.bounded import Bounded as BoundedModule
+
+Radius = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Labelled(axes.Embeddings):
+    """Embeddings of a text with labels, before a decoder's text."""
+
+    has_slots: ClassVar[bool] = False
+
+    def build(
+        self, backbone: Backbone, *, stands: Literal["before", "between", "inside"] = "before"
+    ) -> LabelledEmbeddings:
+        """In the decoder's input.
+
+        Raises:
+            UserError: the backbone is no decoder.
+        """
+        from foreword.injection.labelled import LabelledEmbeddings
+
+        assert stands == "before", "has no slots"
+        if backbone.geometry.kind != "decoder":
+            raise UserError(
+                f"method: cpt puts examples with their answers before a decoder's text, but "
+                f"'{backbone.name}' ({backbone.model.config.model_type}) is an "
+                f"{backbone.geometry.kind}; use prompt-tuning, or name a decoder"
+            )
+        return LabelledEmbeddings(backbone)
+
+
+@reparameterization
+class Bounded(ReparameterizationSpec):
+    """A start and a change of bounded length."""
+
+    kind: Literal["bounded"] = "bounded"
+    epsilon: Radius = Field(
+        0.2,
+        description="how far a token of an example's content may move, at width 2048; it grows with"
+        " the root of the width",
+    )
+    format_epsilon: Radius = Field(0.1, description="the same of a token of the template")
+    decay: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        description="what the labels of an example weigh beside those of the example after it",
+    )
+
+    def build(self, wanted: Wanted) -> BoundedModule:
+        """Around a start that `init` gives."""
+        from foreword.parts import EmbeddingsPart
+        from foreword.reparam.bounded import Bounded as Module
+
+        (part,) = wanted.parts
+        assert isinstance(part, EmbeddingsPart)
+        return Module(
+            part, epsilon=self.epsilon, format_epsilon=self.format_epsilon, decay=self.decay
+        )
+
+
+BoundedOnly = Annotated[ReparameterizationSpec, OptionsIn(REPARAMETERIZATIONS, "kind", (Bounded,))]
+
+
+@method
+class CPT(PromptOptions):
+    """Options of CPT."""
+
+    enters: ClassVar[type[InjectionSpec]] = Labelled
+    paper: ClassVar[str] = "Blau et al. 2024"
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 5,
+        "batch_size": 1,
+        "learning_rate": 1e-4,
+        "schedule": "linear",
+        "warmup": 0,
+        "weight_decay": 0.0,
+    }
+
+    name: Literal["cpt"]
+    length: int = Field(
+        512,
+        ge=1,
+        le=4096,
+        description="the most virtual tokens; there are as many as the context has",
+    )
+    positions: axes.Positions = "auto"
+    reparameterization: BoundedOnly = Bounded()
+    init: ContextInit = ContextInit()
+
+    @model_validator(mode="after")
+    def _as_long_as_its_context(self) -> CPT:
+        context = len(self.init.tokens)
+        if context and context != self.length:
+            raise ValueError(f"`length` is {self.length}, but `init` has {context} tokens")
+        return self
+
+    def around(self, tokens: list[int], types: list[int]) -> CPT:
+        """The same options with this context."""
+        init = self.init.model_copy(update={"tokens": tuple(tokens), "types": tuple(types)})
+        return self.model_copy(update={"length": len(tokens), "init": init})
