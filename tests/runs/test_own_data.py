@@ -44,17 +44,38 @@ def test_nothing_is_said_against_it(recipe: dict[str, Any]) -> None:
         assert shipped[name] == recipe[name]
 
 
-@pytest.mark.slow
-def test_it_learns(recipe: dict[str, Any], mini: Backbone, tmp_path: Path) -> None:
+@pytest.fixture
+def runnable(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The recipe with files and a backbone that are here."""
     write(tmp_path / "train.jsonl", "train", ROWS)
     write(tmp_path / "dev.jsonl", "dev", 20)
     recipe["backbone"] = "foreword/mini"
     files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "dev")}
     recipe["task"]["data"] |= files
     recipe["decoding"] = {"max_new_tokens": 48}
-    run = foreword.train(recipe, out=tmp_path / "run", backbone=mini, device="cpu")
+    return recipe
+
+
+@pytest.mark.soak
+def test_it_learns_to_answer(runnable: dict[str, Any], mini: Backbone, tmp_path: Path) -> None:
+    run = foreword.train(runnable, out=tmp_path / "run", backbone=mini, device="cpu")
     scores = {name: run.metrics[name]["all"]["bleu"] for name in ("backbone", "prompt")}
     assert scores["prompt"] > max(8, 4 * scores["backbone"])
+
+
+@pytest.mark.slow
+def test_it_learns_from_the_first_epoch(
+    runnable: dict[str, Any], mini: Backbone, tmp_path: Path
+) -> None:
+    """The loss falls by a nat a token (from 4.3 to 3.3) where nothing but the epochs is changed."""
+    runnable["training"]["epochs"] = 1
+    runnable["evaluation"] = {"backbone_alone": False}
+    runnable["decoding"] = {"max_new_tokens": 1}
+    foreword.train(runnable, out=tmp_path / "run", backbone=mini, device="cpu")
+    lines = (tmp_path / "run/log.jsonl").read_text(encoding="utf-8").splitlines()
+    first, *_, last = [json.loads(line) for line in lines]
+    assert last["evaluation"]["step"] == 38
+    assert last["evaluation"]["loss"] < first["loss"] - 0.8
 
 
 def test_the_page_on_choosing_has_the_rates_that_messages_name() -> None:
