@@ -21,7 +21,7 @@ from foreword.backbone.decoding.options import Decoding
 from foreword.backbone.decoding.running import Running
 from foreword.backbone.model import Backbone
 
-TOGETHER = 4
+TOGETHER = 8
 """New rows wait until a share of this many of the places is free: reading several at once costs
 little more than reading one."""
 
