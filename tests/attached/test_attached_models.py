@@ -97,7 +97,9 @@ WITH_PROMPT = sorted(
 )
 
 
-@pytest.mark.parametrize("method", [name for name in WITH_PROMPT if name != "infix-tuning"])
+@pytest.mark.parametrize(
+    "method", [name for name in WITH_PROMPT if name not in ("cpt", "infix-tuning")]
+)
 def test_every_method_with_a_prompt(method: str) -> None:
     model = attach(tiny_model("llama", torch.float64), method)
     ids, mask = padded(ROWS, "left")
@@ -274,6 +276,8 @@ def test_two_prompts_on_one_model_are_refused() -> None:
         ("lora", {}, "'lora' trains no prompt"),
         ("pet", {}, "'pet' trains no prompt"),
         ("infix-tuning", {}, "know where the source ends"),
+        ("cpt", {}, "'cpt' learns from the labels among its virtual tokens, too"),
+        ("cpt", {"length": 2, "init": {"tokens": [1, 2], "types": [1, 4]}}, "by a recipe"),
         (
             "prefix-tuning",
             {"init": {"kind": "activations", "examples": 2}},

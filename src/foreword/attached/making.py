@@ -121,6 +121,11 @@ def _options(method: str, options: dict[str, Any]) -> MethodOptions:
             "which a row of input_ids does not say; choose a method that stands before the row "
             "(placement: prefix)"
         )
+    if chosen.enters.predicted:
+        raise UserError(
+            f"method: '{method}' learns from the labels among its virtual tokens, too, which the "
+            "model's own loss leaves out; train it by a recipe (foreword train)"
+        )
     if isinstance(chosen.init, starts.ActivationsInit) and chosen.init.examples:
         raise UserError(
             "method.init.examples: there are no training examples here; give init's `text` alone"

@@ -65,6 +65,7 @@ class InjectionSpec(Data):
         kind: the name by which artifacts call it, that of its module.
         trains: whether there are virtual tokens at all.
         has_slots: whether they can stand in slots of the text.
+        predicted: whether training has a loss of the virtual tokens themselves.
         lengths: in an artifact, the ends of the names of tensors that have one of their sizes for
             each virtual token, and which size that is.
     """
@@ -72,6 +73,7 @@ class InjectionSpec(Data):
     kind: ClassVar[str]
     trains: ClassVar[bool] = True
     has_slots: ClassVar[bool] = False
+    predicted: ClassVar[bool] = False
     lengths: ClassVar[tuple[tuple[str, ...], int] | None] = None
 
     def build(

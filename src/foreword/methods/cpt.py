@@ -36,6 +36,7 @@ class Labelled(axes.Embeddings):
     """Embeddings of a text with labels, before a decoder's text."""
 
     has_slots: ClassVar[bool] = False
+    predicted: ClassVar[bool] = True
 
     def build(
         self, backbone: Backbone, *, stands: Literal["before", "between", "inside"] = "before"
