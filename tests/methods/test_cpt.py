@@ -1,9 +1,9 @@
-"""CPT here and with PEFT: the same prompt, training and files; and the context that a run makes."""
+"""CPT here and with PEFT: the same prompt, training and files."""
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import peft
@@ -12,23 +12,19 @@ import torch
 from peft import CPTConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 import foreword
 from compat.exchanging import base_model, peft_answers, save
 from conftest import FAMILIES, VOCABULARY, make_backbone, tiny_model
 from foreword import compat
-from foreword.backbone import Backbone, load_backbone
+from foreword.backbone import load_backbone
 from foreword.compose import compose
-from foreword.errors import ArtifactError, RecipeError, UserError
+from foreword.errors import ArtifactError, UserError
 from foreword.initial import initialise
 from foreword.layout import Layout
-from foreword.manifest import read_manifest
 from foreword.methods import CPT
-from foreword.progress import Silent
-from foreword.recipe import parse_recipe
-from foreword.runs import train as run
-from foreword.runs.preparing import prepare
-from foreword.tasks.demonstrating import ANSWER, CONTENT, FIXED, LABEL, TEMPLATE
 from foreword.training import LengthBatches, train
 from foreword.tuned import TunedModel
 from parity.test_peft_training import SEED, STEPS, Training
@@ -41,8 +37,19 @@ TYPES = [0, 1, 2, 2, 1, 3, 4, 0, 5, 6, 6, 7, 8, 8, 0, 9, 10, 11, 12]
 TOKENS = [(7 * i + 3) % VOCABULARY for i in range(len(TYPES))]
 EPSILON, FORMAT_EPSILON, DECAY = 0.5, 0.25, 0.75
 """Exact in PEFT's float32."""
-NORM_IN_FLOAT32 = {"llama", "qwen3"}
-"""Families whose RMSNorm casts to float32 whatever the model's type."""
+
+
+@pytest.fixture
+def norms_in_float64(monkeypatch) -> None:
+    """RMSNorm of Llama and Qwen3 casts to float32 whatever the model's type; here it does not."""
+
+    def forward(self: Any, hidden_states: Tensor) -> Tensor:
+        assert hidden_states.dtype == torch.float64
+        variance = hidden_states.pow(2).mean(-1, keepdim=True)
+        return self.weight * hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+
+    for norm in (LlamaRMSNorm, Qwen3RMSNorm):
+        monkeypatch.setattr(norm, "forward", forward)
 
 
 def peft_model(family: str) -> Any:
@@ -59,11 +66,11 @@ def peft_model(family: str) -> Any:
     return get_peft_model(tiny_model(family, torch.float64), config).to(torch.float64)
 
 
-def our_model(family: str) -> TunedModel:
+def our_model(family: str, types: Sequence[int] = TYPES) -> TunedModel:
     method = CPT(
         name="cpt",
         length=len(TOKENS),
-        init={"tokens": TOKENS, "types": TYPES},
+        init={"tokens": TOKENS, "types": types},
         reparameterization={
             "epsilon": EPSILON,
             "format_epsilon": FORMAT_EPSILON,
@@ -111,6 +118,7 @@ def their_rows(model: Any) -> Tensor:
     return model.get_prompt_embedding_to_save("default")
 
 
+@pytest.mark.usefixtures("norms_in_float64")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_prompt_after_the_same_training(family) -> None:
     theirs, ours = peft_model(family), our_model(family)
@@ -121,11 +129,10 @@ def test_the_same_prompt_after_the_same_training(family) -> None:
     history = train(ours, training.pairs, training.spec, seed=SEED)
     losses = [step["loss"] for step in history.steps]
     assert len(losses) == STEPS
-    tolerance = 1e-6 if family in NORM_IN_FLOAT32 else 1e-9
-    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) <= tolerance
+    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) <= 1e-9
     assert min(losses[-5:]) < losses[0]
     rows = ours.fold().rows()
-    assert (rows - their_rows(theirs)).abs().max() <= 10 * tolerance
+    assert (rows - their_rows(theirs)).abs().max() <= 1e-9
 
     moved = (rows - start).norm(dim=1) / (start.shape[1] / 2048) ** 0.5
     kind = torch.tensor([(t - 1) % 4 + 1 if t else 0 for t in TYPES])
@@ -146,6 +153,22 @@ def test_the_context_is_learnt_from_in_training_steps_alone() -> None:
         assert model(layout).shape == (3,)
     assert model.eval()(layout).shape == (3,)
     assert model.fold()(layout).shape == (3,)
+
+
+@pytest.mark.parametrize("types", [[*TYPES[:-1], 11], [1] * len(TYPES)])
+def test_a_row_is_learnt_from_whatever_the_last_type_of_the_context_is(types) -> None:
+    """PEFT counts a row's labels by the largest type of the context: where that is no label's, it
+    leaves the row's labels out, and its mean over none is NaN where the context has none either."""
+    model = our_model("gpt2", types)
+    layout = Layout.of([[5, 6]], [[7, 8, 9]], virtual=len(TOKENS))
+    own = model.reparam.own_answers
+    assert own == sum(kind > 0 and kind % 4 == 0 for kind in types)
+    with torch.no_grad():
+        alone = model.fold()(layout)
+    assert alone.shape == (3,)
+    losses = model(layout)
+    assert losses.shape == (3 + own,)
+    assert (losses[:3] - alone).abs().max() <= 1e-9
 
 
 def test_measuring_leaves_what_is_trained() -> None:
@@ -271,128 +294,3 @@ def test_a_damaged_configuration_is_refused(shared, tmp_path) -> None:
     file.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ArtifactError, match="cpt_tokens_type_mask: 2 numbers, but"):
         foreword.import_peft(adapter, tmp_path / "imported")
-
-
-ROWS = [
-    {"film": f"{mood} film number {i}", "mood": mood, "answer": f"It was {mood}."}
-    for i in range(3)
-    for mood in ("good", "bad", "long")
-]
-
-
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    return file
-
-
-def recipe(rows: Path, *, labels: bool = False, **more: Any) -> dict[str, Any]:
-    data = {"format": "jsonl", "train": str(rows), "hold_out": 3, "references": "answer"}
-    task: dict[str, Any] = {"data": data, "input": "Film: {film} ->", "target": " so: {reference}"}
-    if labels:
-        data["label"] = "mood"
-        task |= {
-            "input": "{film} was {mask}",
-            "target": "{reference}",
-            "verbalizer": {"words": {"good": "great", "bad": "awful", "long": "slow"}},
-        }
-    return {
-        "version": 1,
-        "name": "context",
-        "backbone": "foreword/mini",
-        "task": {**task, **more.pop("task", {})},
-        "method": {"name": "cpt", "init": {"shots": 2}, **more.pop("method", {})},
-        "training": {"steps": 3, "batch_size": 2, "learning_rate": 0.01, "best_by": None},
-        "evaluation": {"backbone_alone": False},
-        "decoding": {"max_new_tokens": 4},
-        **more,
-    }
-
-
-def context(given: dict[str, Any], backbone: Backbone) -> tuple[CPT, list[list[tuple[str, int]]]]:
-    """The method, and of each example the tokens, joined where they are of one type."""
-    method = prepare(parse_recipe(given), "cpu", backbone, Silent()).recipe.method
-    assert isinstance(method, CPT)
-    shown: list[list[tuple[str, int]]] = [[]]
-    for token, kind in zip(method.init.tokens, method.init.types, strict=True):
-        if token == backbone.tokens.eos_id:
-            assert kind == FIXED
-            shown.append([])
-            continue
-        example, of = divmod(kind - 1, 4)
-        assert example == len(shown) - 1
-        text, of = backbone.tokens.text([token]), of + 1
-        if shown[-1] and shown[-1][-1][1] == of:
-            shown[-1][-1] = shown[-1][-1][0] + text, of
-        else:
-            shown[-1].append((text, of))
-    assert shown.pop() == []
-    return method, shown
-
-
-def test_the_context_of_a_text_to_write(rows, mini) -> None:
-    method, shown = context(recipe(rows), mini)
-    assert len(shown) == 2
-    assert method.length == len(method.init.tokens) == len(method.init.types)
-    for example in shown:
-        (colon, film, arrow, so, answer) = example
-        assert (colon, arrow) == (("Film:", TEMPLATE), (" ->", TEMPLATE))
-        assert so == (" so:", ANSWER)
-        row = next(row for row in ROWS if f" {row['film']}" == film[0])
-        assert film[1] == CONTENT
-        assert answer == (f" {row['answer']}", LABEL)
-
-
-def test_the_context_of_label_words(rows, mini) -> None:
-    _, shown = context(recipe(rows, labels=True), mini)
-    for film, was, word in shown:
-        row = next(row for row in ROWS if row["film"] == film[0])
-        assert (film[1], was) == (CONTENT, (" was", TEMPLATE))
-        told = {"good": " great", "bad": " awful", "long": " slow"}[row["mood"]]
-        assert word == (told, LABEL)
-
-
-def test_a_run_keeps_its_context(rows, mini, tmp_path) -> None:
-    given = recipe(rows)
-    done = run(given, backbone=mini, out=tmp_path / "run", device="cpu")
-    manifest = read_manifest(done.artifact)
-    method, _ = context(given, mini)
-    assert manifest.method == method
-    loaded = foreword.load(done.artifact, backbone=mini)
-    assert loaded.model.placement.length == method.length
-    start = mini.embeddings(list(method.init.tokens))
-    assert 0 < (loaded.model.rows() - start).norm() < 0.2 * method.length
-    assert done.metrics["training"]["initial_fit_error"] == 0.0
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"method": {"init": {"shots": 99}}}, "method.init.shots: 99 are asked for, but there are"),
-        ({"method": {"length": 9}}, "method.length: 2 examples have .* tokens, but it allows 9"),
-        (
-            {"task": {"input": [{"role": "user", "content": "{film}"}]}},
-            "task.input: messages, or two texts, cannot be shown with an answer",
-        ),
-        (
-            {"method": {"init": {"tokens": [1, 2], "types": [1]}}},
-            "2 `tokens`, but 1 `types`; give each token one",
-        ),
-        (
-            {"method": {"init": {"tokens": [1, 2], "types": [1, 4]}, "length": 3}},
-            "`length` is 3, but `init` has 2 tokens",
-        ),
-    ],
-)
-def test_what_makes_no_context_is_refused(rows, mini, more, message) -> None:
-    with pytest.raises(RecipeError, match=message):
-        context(recipe(rows, **more), mini)
-
-
-def test_a_head_has_no_place_in_a_context(rows, mini) -> None:
-    given = recipe(rows, labels=True)
-    del given["task"]["verbalizer"]
-    given["task"]["input"] = "{film}"
-    with pytest.raises(RecipeError, match="not shown with an input as one text"):
-        context(given, mini)
