@@ -14,10 +14,10 @@ from torch import nn
 from transformers.activations import NewGELUActivation
 
 from foreword import load_backbone, read_examples
-from foreword.compose import compose
 from foreword.methods import PrefixTuning
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 ROWS, ROUNDS = 8, 40
 

@@ -36,13 +36,13 @@ from transformers import DynamicCache, GenerationConfig, StoppingCriteria, Stopp
 from transformers.utils import logging as transformers_logging
 
 from floor import SHAPES, random_gpt2
+from foreword.artifacts.manifest import versions
 from foreword.backbone import Backbone, Decoding, load_backbone
-from foreword.compose import compose
-from foreword.manifest import versions
 from foreword.methods import HardPrompt, PrefixTuning
 from foreword.methods.axes import Table
 from foreword.tasks import Writing, write_rows
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 from training import CLOCKS, SHARED, _e2e_lengths, as_backbone
 
 GENERATE = "generate"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from foreword.layout import Layout
+from foreword.backbone.layout import Layout
 
 SHAPES: Mapping[str, Mapping[str, int]] = {
     "gpt2": {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024},

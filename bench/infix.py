@@ -26,14 +26,14 @@ import torch
 import training
 from floor import SHAPES, random_gpt2
 from foreword.backbone import Backbone, Sources
-from foreword.compose import compose
-from foreword.layout import Pair
+from foreword.backbone.layout import Pair
 from foreword.methods import EmbeddingOnly, InfixTuning, MethodOptions, PrefixTuning
 from foreword.methods.axes import Table
 from foreword.recipe import TrainingSpec
 from foreword.training.hardware import Hardware
 from foreword.training.loop import _one_step
 from foreword.training.reuse import TOGETHER, KeptSources
+from foreword.tuned.compose import compose
 
 PREFIX, AGAIN = "prefix", "prefix, again"
 

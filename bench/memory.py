@@ -44,11 +44,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from foreword.backbone import Backbone, load_backbone
-from foreword.compose import compose
-from foreword.layout import Layout, Pair
+from foreword.backbone.layout import Layout, Pair
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import Table
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 SHAPES: Mapping[str, Mapping[str, int]] = {
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "heads": 12, "vocab_size": 32000},

@@ -33,12 +33,14 @@ from transformers.utils import logging as transformers_logging
 
 import foreword
 from floor import SHAPES, random_gpt2
-from foreword.artifact import save_artifact
-from foreword.backbone import Backbone, Tokens, bundled_backbones, tokenizing
-from foreword.compose import compose
-from foreword.manifest import TaskId, versions
+from foreword.artifacts.artifact import save_artifact
+from foreword.artifacts.manifest import versions
+from foreword.backbone import Backbone, Tokens, bundled_backbones
+from foreword.backbone.text import tokenizing
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import Table
+from foreword.recipe import TaskId
+from foreword.tuned.compose import compose
 from training import CLOCKS
 
 PASS = "one forward pass"

@@ -41,8 +41,7 @@ from transformers.utils import logging as transformers_logging
 
 from floor import SHAPES, Floor, random_gpt2, with_one_gelu_kernel
 from foreword.backbone import Backbone, Tokens
-from foreword.compose import compose
-from foreword.layout import Layout
+from foreword.backbone.layout import Layout
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import MLP, Table
 from foreword.recipe import TrainingSpec
@@ -50,6 +49,7 @@ from foreword.training import LengthBatches, Pair
 from foreword.training.batching import POOL
 from foreword.training.hardware import Hardware
 from foreword.training.loop import _one_step
+from foreword.tuned.compose import compose
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 FLOOR, AGAIN, STRICT = "floor", "floor, again", "floor, one GELU kernel"

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import foreword
-from foreword.progress import PlainLog
+from foreword.common.progress import PlainLog
 
 BASE = [
     "method.length=40",

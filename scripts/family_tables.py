@@ -29,9 +29,9 @@ from families.catalogue import (  # noqa: E402
     wrapped,
 )
 from families.measures import METHODS, TOLERANCE, backbone_of  # noqa: E402
-from foreword.backbone.attention import Attention  # noqa: E402
+from foreword.axes.injection import Embeddings, KeysValues  # noqa: E402
+from foreword.backbone.prompts.attention import Attention  # noqa: E402
 from foreword.errors import BackboneError  # noqa: E402
-from foreword.injection import Embeddings, KeysValues  # noqa: E402
 
 PARITY, TABLES = ROOT / "docs" / "parity.md", ROOT / "docs" / "families.md"
 ATTENTIONS: tuple[Attention, ...] = ("sdpa", "eager", "flex")

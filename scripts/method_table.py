@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import foreword
-from foreword import files
-from foreword.manifest import read_manifest
+from foreword.artifacts.manifest import read_manifest
+from foreword.common import files
+from foreword.common.progress import PlainLog
 from foreword.methods import METHODS
 from foreword.names import METRICS
-from foreword.progress import PlainLog
 from foreword.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,8 +21,8 @@ from typing import Any
 from sst2_study import split
 
 import foreword
-from foreword import files
-from foreword.progress import PlainLog
+from foreword.common import files
+from foreword.common.progress import PlainLog
 from foreword.recipe import load_recipe
 from foreword.runs.data import read_examples
 

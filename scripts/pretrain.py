@@ -81,9 +81,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from foreword import files
+from foreword.common import files
+from foreword.common.progress import PlainLog
 from foreword.errors import ForewordError, RunError, UserError
-from foreword.progress import PlainLog
 from foreword.training.log import Log, read_log
 from foreword.training.storage import Checkpoint, Storage, read_checkpoint
 

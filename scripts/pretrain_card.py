@@ -21,7 +21,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from foreword import files
+from foreword.common import files
 
 EXAMPLES = 5
 SHORTEST, LONGEST = 50, 120

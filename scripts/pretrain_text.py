@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 
-from foreword import files
+from foreword.common import files
 
 BOUNDARY = 0
 """Stands between documents: `<|endoftext|>` of the bundled vocabulary, `[PAD]` of characters."""

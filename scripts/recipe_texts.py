@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-from foreword import files
+from foreword.common import files
 from foreword.data import Example
 from foreword.errors import ForewordError, RecipeError, UserError
 from foreword.recipe import load_recipe, written_input

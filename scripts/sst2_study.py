@@ -23,8 +23,8 @@ from random import Random
 from statistics import mean, stdev
 
 import foreword
-from foreword import files
-from foreword.progress import PlainLog
+from foreword.common import files
+from foreword.common.progress import PlainLog
 
 METHODS: dict[str, list[str]] = {
     "P-Tuning v2, 20 virtual tokens": [],

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 import foreword
+from foreword.common.progress import PlainLog
 from foreword.data import Example
 from foreword.evaluation import METRICS
-from foreword.progress import PlainLog
 
 UNSEEN = ("Food", "WrittenWork")
 MEASURED = ("bleu", "chrf", "ter")

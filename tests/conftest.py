@@ -20,7 +20,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from foreword.backbone import Backbone, Prompt, Tokens, bundled_backbones, load_backbone
-from foreword.layout import Layout, PositionRule
+from foreword.backbone.layout import Layout, PositionRule
 from foreword.tuned import TunedModel
 
 # One thread for a process, and for those that tests start: more of them than free processors wait

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
 from foreword.backbone import Backbone
-from foreword.compose import compose
-from foreword.manifest import TaskId
 from foreword.methods import HeadOnly, MethodChoice, PrefixTuning, PromptTuning, PTuning, PTuningV2
 from foreword.methods.axes import Table, UniformInit
-from foreword.recipe import DecodingSpec
+from foreword.recipe import DecodingSpec, TaskId
 from foreword.tasks import task_of
+from foreword.tuned.compose import compose
 
 TABLE = Table(std=1.0)
 LABELS = ("yes", "no")

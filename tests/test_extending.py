@@ -14,23 +14,23 @@ from typer.testing import CliRunner
 
 from conftest import arranged, assert_close, random_ids
 from foreword import names
-from foreword.artifact import load_model, save_artifact
+from foreword.artifacts.artifact import load_model, save_artifact
+from foreword.artifacts.manifest import read_manifest
+from foreword.axes.injection.options import INJECTIONS
+from foreword.axes.reparam.options import REPARAMETERIZATIONS
 from foreword.backbone import Backbone, Decoding
 from foreword.cli.app import app
-from foreword.compose import compose
 from foreword.data import read_examples
 from foreword.errors import ArtifactError, DataError
 from foreword.evaluation import METRICS as SCORED
 from foreword.extensions import load_plugin
-from foreword.initial import initialise
-from foreword.injection.options import INJECTIONS
-from foreword.manifest import TaskId, read_manifest
 from foreword.methods import METHODS
 from foreword.methods.axes import ActivationsInit
-from foreword.recipe import parse_recipe
-from foreword.reparam.options import REPARAMETERIZATIONS
+from foreword.recipe import TaskId, parse_recipe
 from foreword.training import Pair, train
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
+from foreword.tuned.initial import initialise
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 TEXTS = ["a bird", "The robin is a small"]

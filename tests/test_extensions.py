@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from foreword import names, registry
+from foreword import names
+from foreword.common import registry
+from foreword.common.registry import Registry
 from foreword.data import read_examples
 from foreword.errors import RecipeError, UserError
 from foreword.evaluation import METRICS as SCORED
 from foreword.extensions import data_format, load_plugin, metric
 from foreword.methods import METHODS
 from foreword.recipe import parse_recipe, recipe_schema
-from foreword.registry import Registry
 
 METHOD = """
 from typing import ClassVar, Literal

@@ -37,7 +37,7 @@ def test_unknown_names_are_attribute_errors() -> None:
         "import foreword.recipe",
         "import foreword.data",
         "import foreword.methods",
-        "import foreword.manifest",
+        "import foreword.artifacts.manifest",
         "import foreword.scoring",
     ],
 )
@@ -48,7 +48,7 @@ def test_light_imports(statement: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-ARTIFACTS = Path(__file__).parent / "artifacts_of_1_0"
+ARTIFACTS = Path(__file__).parent / "artifacts" / "of_1_0"
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ from transformers.utils import logging
 import foreword
 from conftest import make_backbone, mini_tokens, random_rows
 from foreword.backbone import Backbone, Call, Prompt, seeding
+from foreword.backbone.layout import Layout
 from foreword.backbone.silence import quiet
 from foreword.backbone.turns import changes_itself
-from foreword.compose import compose
 from foreword.errors import UserError
-from foreword.layout import Layout
 from foreword.methods import LoRA
 from foreword.session import LoadedPrompt
+from foreword.tuned.compose import compose
 from stored_prompts import TELLERS, WRITERS, store_all
 
 THREADS = 8

@@ -15,8 +15,7 @@ from typing import Any
 
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
 from foreword.backbone.devices import DeviceMap
-from foreword.backbone.quantization import Quantization
-from foreword.compose import compose
+from foreword.backbone.weights.quantization import Quantization
 from foreword.errors import ArtifactError, DataError, UserError, did_you_mean, refuse_single
 from foreword.methods import HardPrompt
 from foreword.recipe import DecodingSpec
@@ -32,6 +31,7 @@ from foreword.session import (
 from foreword.tasks import BoundTask, Prediction, Request, TextGeneration, answer_together
 from foreword.tasks.base import Verb
 from foreword.tasks.text import Templates
+from foreword.tuned.compose import compose
 
 PROMPT = "prompt"
 """The field of a row that names its prompt."""

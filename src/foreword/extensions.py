@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from foreword import names
+from foreword.axes.injection.options import InjectionSpec as InjectionSpec
+from foreword.axes.injection.options import injection as injection
+from foreword.axes.reparam.options import ReparameterizationSpec as ReparameterizationSpec
+from foreword.axes.reparam.options import reparameterization as reparameterization
 from foreword.errors import UserError, argument
-from foreword.injection.options import InjectionSpec as InjectionSpec
-from foreword.injection.options import injection as injection
 from foreword.methods import MethodOptions as MethodOptions
 from foreword.methods import method as method
 from foreword.methods.base import PromptOptions as PromptOptions
-from foreword.reparam.options import ReparameterizationSpec as ReparameterizationSpec
-from foreword.reparam.options import reparameterization as reparameterization
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from foreword.choices import NameIn
-from foreword.registry import Registry
+from foreword.common.choices import NameIn
+from foreword.common.registry import Registry
 
 Answer = Literal["text", "label", "tags", "span", "word"]
 """What is measured: a text, a label, one tag a word, a span of the context given as text, or the

@@ -9,17 +9,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from foreword.artifact import load_model
+from foreword.artifacts.artifact import load_model
+from foreword.artifacts.manifest import Manifest, artifact_folder, read_manifest
 from foreword.backbone import Backbone, Decoding, load_backbone
 from foreword.backbone.devices import DeviceMap
-from foreword.backbone.quantization import Quantization
-from foreword.bounds import Rows, Seed
-from foreword.characters import half_character
-from foreword.choices import Data
+from foreword.backbone.weights.quantization import Quantization
+from foreword.common.bounds import Rows, Seed
+from foreword.common.characters import half_character
+from foreword.common.choices import Data
 from foreword.data import Example
 from foreword.errors import DataError, UserError, argument, refuse_single
 from foreword.evaluation import Report, evaluate
-from foreword.manifest import Manifest, artifact_folder, read_manifest
 from foreword.recipe import DecodingSpec
 from foreword.recipe.problems import explain
 from foreword.tasks import BoundTask, Prediction, Task, task_of

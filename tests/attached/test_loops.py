@@ -28,9 +28,9 @@ from transformers import (
 import foreword
 from conftest import make_backbone, mini_tokens, random_ids, tiny_model
 from foreword.attached import AttachedModel
-from foreword.compose import compose
 from foreword.recipe import TrainingSpec
 from foreword.training import LengthBatches, Pair, train
+from foreword.tuned.compose import compose
 
 TRL_SPEAKS = pytest.mark.filterwarnings(
     "ignore:`gradient_checkpointing` is deprecated:FutureWarning"

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 import foreword
 from conftest import mini_tokens, tiny_model
+from foreword.artifacts.manifest import read_manifest
 from foreword.attached import AttachedModel
 from foreword.backbone import Backbone, bundled_backbones
 from foreword.errors import ArtifactError, TemplateError, UserError
-from foreword.manifest import read_manifest
 
 TEXTS = ["name : Silver Piper | type : bird", "name : Red Oak | type : tree | height : tall"]
 

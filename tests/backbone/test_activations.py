@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
-from foreword.backbone.activations import fuse_activations
+from foreword.backbone.modules.activations import fuse_activations
 
 
 @pytest.mark.parametrize("slow", [NewGELUActivation, FastGELUActivation])

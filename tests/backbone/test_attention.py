@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import FAMILIES, assert_close, make_backbone, random_ids, random_rows, tiny_model
+from foreword.axes.injection import KeysValues
 from foreword.backbone import Backbone, Call, Prompt
-from foreword.injection import KeysValues
-from foreword.layout import Layout
+from foreword.backbone.layout import Layout
 
 
 def gradients(backbone: Backbone, checkpointing: bool) -> list[Tensor]:

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertForMaskedLM
 
 from conftest import make_backbone, mini_tokens, random_rows
-from foreword.backbone import Backbone, Call, Decoding, Prompt, cache, generate
-from foreword.backbone.checkpointing import layers_of
-from foreword.compose import compose
+from foreword.axes.injection import Embeddings
+from foreword.backbone import Backbone, Call, Decoding, Prompt, generate
+from foreword.backbone.layout import Layout, Pair
+from foreword.backbone.modules.checkpointing import layers_of
+from foreword.backbone.prompts import cache
 from foreword.errors import BackboneError
-from foreword.injection import Embeddings
-from foreword.layout import Layout, Pair
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import MLP
 from foreword.recipe import TrainingSpec
 from foreword.training import train
+from foreword.tuned.compose import compose
 
 EVERY = {**ACCEPTED, **THROUGH_THE_CACHE}
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, set_seed
 
 from conftest import FAMILIES, random_ids, random_rows, tiny_model
+from foreword.axes.injection import KeysValues
+from foreword.axes.readout import Generation
 from foreword.backbone import Backbone, Call, Decoding, Prompt, Tokens, generate
-from foreword.injection import KeysValues
-from foreword.layout import Layout, PositionRule
-from foreword.readout import Generation
+from foreword.backbone.layout import Layout, PositionRule
 
 LENGTH, NEW = 4, 8
 TIE = 1e-4

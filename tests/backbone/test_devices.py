@@ -16,6 +16,7 @@ from tiny_families import batch, random_prompt, small_model
 from torch import Tensor
 
 from conftest import mini_tokens
+from foreword.axes.injection import Embeddings
 from foreword.backbone import (
     Backbone,
     Call,
@@ -23,20 +24,19 @@ from foreword.backbone import (
     Prompt,
     PromptKeyValues,
     bundled_backbones,
-    cache,
     devices,
     generate,
     load_backbone,
 )
-from foreword.compose import compose
+from foreword.backbone.layout import Layout, Pair
+from foreword.backbone.prompts import cache
 from foreword.errors import BackboneError, RecipeError, UserError
-from foreword.injection import Embeddings
-from foreword.layout import Layout, Pair
 from foreword.methods import FineTuning, PrefixTuning
 from foreword.methods.axes import Table
 from foreword.recipe import TrainingSpec, parse_recipe
 from foreword.runs import train as run
 from foreword.training import train
+from foreword.tuned.compose import compose
 
 MINI = bundled_backbones()["foreword/mini"]
 MAPS: dict[str, dict[str, dict[str, str | int]]] = {

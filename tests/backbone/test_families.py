@@ -11,10 +11,10 @@ from conftest import assert_close, make_backbone, mini_tokens, row_logits, tiny_
 from families import by_hand, measures
 from families.catalogue import DECODERS, FAMILIES, REFUSED, plain_model
 from families.measures import backbone_of, plain_of
+from foreword.axes.injection import Embeddings, KeysValues
 from foreword.backbone import Backbone, Call, SiteGeometry, Tokens, load_backbone
+from foreword.backbone.layout import Layout
 from foreword.errors import BackboneError
-from foreword.injection import Embeddings, KeysValues
-from foreword.layout import Layout
 
 THROUGH_THE_CACHE = {
     family: DECODERS[family] for family in ("bloom", "codegen", "falcon", "gptj", "stablelm")

@@ -8,8 +8,7 @@ from tiny_families import batch, random_prompt, small_backbone, small_model
 
 from conftest import mini_tokens
 from foreword.backbone import Backbone, Call, Decoding
-from foreword.compose import compose
-from foreword.layout import Pair
+from foreword.backbone.layout import Pair
 from foreword.methods import PrefixTuning, PromptTuning
 from foreword.methods.axes import MLP, Table
 from foreword.recipe import TrainingSpec
@@ -17,6 +16,7 @@ from foreword.training.hardware import Hardware
 from foreword.training.loop import _Loop
 from foreword.training.signals import Stop
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 HALF = [torch.bfloat16, torch.float16]
 PAIRS = [Pair([5, 6, 7, 8], [9, 10]), Pair([11, 12], [13])]

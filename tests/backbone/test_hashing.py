@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from foreword.backbone import bundled_backbones, hashing, load_backbone
+from foreword.backbone import bundled_backbones, load_backbone
+from foreword.backbone.weights import hashing
 from foreword.errors import BackboneError
 
 

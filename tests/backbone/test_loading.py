@@ -12,9 +12,9 @@ from transformers import AutoTokenizer
 
 from conftest import FAMILIES, make_backbone, random_ids, tiny_model
 from foreword.backbone import Backbone, Call, Decoding, bundled_backbones, generate, load_backbone
-from foreword.backbone.tokens import Tokens
+from foreword.backbone.layout import Layout
+from foreword.backbone.text.tokens import Tokens
 from foreword.errors import BackboneError
-from foreword.layout import Layout
 
 MINI = bundled_backbones()["foreword/mini"]
 

@@ -16,20 +16,20 @@ import torch
 from tiny_families import batch, random_prompt, small_model
 
 from conftest import mini_tokens
-from foreword.artifact import load_model, save_artifact
+from foreword.artifacts.artifact import load_model, save_artifact
+from foreword.artifacts.card import quantised_as
 from foreword.backbone import Backbone, Call, Decoding, bundled_backbones, generate, load_backbone
-from foreword.backbone.hashing import hash_module
-from foreword.backbone.quantization import _is_quantised
-from foreword.compose import compose
+from foreword.backbone.layout import Layout, Pair
+from foreword.backbone.weights.hashing import hash_module
+from foreword.backbone.weights.quantization import _is_quantised
 from foreword.errors import BackboneError, RecipeError
-from foreword.layout import Layout, Pair
-from foreword.manifest import TaskId, quantised_as
 from foreword.methods import FineTuning, PrefixTuning
 from foreword.methods.axes import Table
-from foreword.recipe import TrainingSpec, parse_recipe
+from foreword.recipe import TaskId, TrainingSpec, parse_recipe
 from foreword.runs.given import as_the_recipe_says
 from foreword.training import train
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 MINI = bundled_backbones()["foreword/mini"]
 
@@ -298,7 +298,7 @@ def test_a_type_that_cannot_be_quantised(folders, way, capfd) -> None:
 
 
 def test_a_package_that_is_missing(folders, monkeypatch) -> None:
-    from foreword.backbone import quantization
+    from foreword.backbone.weights import quantization
 
     monkeypatch.setattr(quantization, "find_spec", lambda name: None)
     said = r"'bitsandbytes' is not installed here; pip install 'foreword\[quantize\]'"

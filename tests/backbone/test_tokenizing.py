@@ -12,7 +12,8 @@ from tokenizers import normalizers, pre_tokenizers
 
 import foreword
 from conftest import mini_tokens, tiny_model
-from foreword.backbone import Backbone, Tokens, tokenizing
+from foreword.backbone import Backbone, Tokens
+from foreword.backbone.text import tokenizing
 from foreword.methods import PTuningV2
 from stored_prompts import TABLE, labels, soft, store, writes
 

@@ -15,9 +15,9 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from conftest import mini_tokens, random_ids
+from foreword.axes.injection import KeysValues
 from foreword.backbone import Backbone, Prompt
-from foreword.injection import KeysValues
-from foreword.layout import Layout
+from foreword.backbone.layout import Layout
 
 SMALL = {"vocab_size": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -12,9 +12,9 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers.utils import logging
 
-from foreword.compose import compose
-from foreword.layout import Layout
+from foreword.backbone.layout import Layout
 from foreword.methods import PrefixTuning
+from foreword.tuned.compose import compose
 
 BENCH = Path(__file__).parent.parent.parent / "bench"
 VARIANTS = {

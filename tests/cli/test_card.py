@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from test_commands import Command, foreword, stdin
 
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
 from foreword.backbone import Backbone, load_backbone
-from foreword.compose import compose
-from foreword.manifest import TaskId
 from foreword.methods import HeadOnly, PrefixTuning
+from foreword.recipe import TaskId
 from foreword.tasks import task_of
+from foreword.tuned.compose import compose
 
 __all__ = ["foreword"]
 

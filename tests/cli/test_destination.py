@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from foreword import files
 from foreword.cli.app import app
 from foreword.cli.destination import destination
+from foreword.common import files
 from foreword.errors import RunError, UserError
 
 

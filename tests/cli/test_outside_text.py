@@ -15,7 +15,7 @@ from foreword.backbone import Backbone
 from foreword.cli import main
 from foreword.cli.output import emit, emit_json, say
 from foreword.cli.tables import pattern_table, print_table, score_table
-from foreword.progress import Bar, PlainLog
+from foreword.common.progress import Bar, PlainLog
 from foreword.runs import Run, train
 from foreword.scoring.confusion import confusion_matrix
 

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 import foreword
 from compat.exchanging import WARNINGS
 from conftest import LLAMA_LIKE, assert_close, make_backbone, random_ids, tiny_model
-from foreword.artifact import load_model, save_artifact
+from foreword.artifacts.artifact import load_model, save_artifact
 from foreword.backbone import Backbone
-from foreword.compose import compose
+from foreword.backbone.layout import Pair
 from foreword.errors import ArtifactError, UserError
-from foreword.layout import Pair
-from foreword.manifest import TaskId
 from foreword.methods import LLaMAAdapter
 from foreword.methods.axes import Biases
+from foreword.recipe import TaskId
+from foreword.tuned.compose import compose
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 LENGTH = 4

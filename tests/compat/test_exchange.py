@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 import foreword
 from compat.exchanging import KINDS, LENGTH, WARNINGS, base_model, peft_answers, peft_model, save
 from families.measures import backbone_of
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone, bundled_backbones, load_backbone
-from foreword.compose import compose
 from foreword.errors import ArtifactError, BackboneError, TemplateError, UserError
-from foreword.manifest import TaskId, read_manifest
 from foreword.methods import HardPrompt, PrefixTuning, PromptTuning, PTuning, axes
+from foreword.recipe import TaskId
+from foreword.tuned.compose import compose
 
 pytestmark = pytest.mark.filterwarnings(*WARNINGS)
 NEW_TOKENS = 24

@@ -19,9 +19,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 import foreword
 from compat.with_heads import BASES, KINDS, LENGTH, WARNINGS, Bases, adapted, save, save_base
 from conftest import assert_close
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Call, load_backbone
 from foreword.errors import ArtifactError, UserError
-from foreword.manifest import read_manifest
 
 pytestmark = pytest.mark.filterwarnings(*WARNINGS)
 WORDS = ["The", "grey", "otter", "swims", "in", "a", "cold", "river", "near", "us"]

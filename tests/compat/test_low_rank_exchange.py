@@ -14,6 +14,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from deltas.moving import louder, method
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -21,15 +22,15 @@ import foreword
 from compat.exchanging import peft_answers
 from compat.with_heads import TASKS, WARNINGS, Bases, save, save_base
 from conftest import LLAMA_LIKE, assert_close, make_backbone, tiny_model
-from deltas.moving import louder, method
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone, Call, load_backbone
+from foreword.backbone.layout import Layout
 from foreword.compat.adapter import NOT_HERE
-from foreword.compose import compose
 from foreword.errors import ArtifactError, BackboneError, UserError
-from foreword.layout import Layout
-from foreword.manifest import TaskId, read_manifest
 from foreword.methods import LoRA
+from foreword.recipe import TaskId
+from foreword.tuned.compose import compose
 from mutations.mutators import damaged_bytes, damaged_tree
 
 pytestmark = pytest.mark.filterwarnings(
@@ -588,7 +589,7 @@ def test_another_backbone(copy, base, tmp_path) -> None:
 
 
 def test_without_peft_the_extra_is_named(copy, llama, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("foreword.deltas.lora.find_spec", lambda name: None)
+    monkeypatch.setattr("foreword.axes.deltas.lora.find_spec", lambda name: None)
     refused(copy, tmp_path / "it", r"pip install 'foreword\[lora\]'", backbone=llama)
 
 

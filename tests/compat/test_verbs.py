@@ -13,12 +13,13 @@ import pytest
 
 from compat.exchanging import LENGTH, WARNINGS, base_model, peft_model, save
 from compat.with_heads import adapted, save_base
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import bundled_backbones, load_backbone
 from foreword.cli import main
-from foreword.compose import compose
-from foreword.manifest import TaskId, read_manifest
 from foreword.methods import LoRA
+from foreword.recipe import TaskId
+from foreword.tuned.compose import compose
 
 pytestmark = pytest.mark.filterwarnings(*WARNINGS)
 

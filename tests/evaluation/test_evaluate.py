@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from foreword.backbone import Backbone, Decoding
-from foreword.compose import compose
 from foreword.data import Example
 from foreword.errors import DataError, TemplateError, UserError
 from foreword.evaluation import evaluate
@@ -18,6 +17,7 @@ from foreword.methods.axes import Table
 from foreword.tasks import TextGeneration
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 TASK = TextGeneration(Templates.of("{text}\n"))
 TEXTS = ["a bird", "a very long text about a small grey bird", "x", "two words", "the sea is deep"]

@@ -15,8 +15,7 @@ from foreword import names
 from foreword.data import Example, Span
 from foreword.data.readers import READERS
 from foreword.evaluation import METRICS, metrics
-from foreword.manifest import TaskId
-from foreword.recipe import DataSpec, TaskSpec
+from foreword.recipe import DataSpec, TaskId, TaskSpec
 from foreword.scoring import score
 
 ANSWERS = ["The cat sat on the mat.", "A grey bird sings loudly.", "nothing"]

@@ -15,9 +15,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from conftest import VOCABULARY, make_backbone, mini_tokens
 from families import by_hand
+from foreword.axes.readout import Generation, Head, SequenceHead, SpanHead, TokenHead, read_together
+from foreword.axes.readout.base import Predictor
 from foreword.backbone import Backbone, Call, Decoding, way
-from foreword.compose import compose
-from foreword.layout import Pair
+from foreword.backbone.layout import Pair
 from foreword.methods import (
     HardPrompt,
     HeadOnly,
@@ -29,10 +30,9 @@ from foreword.methods import (
     PTuningV2,
 )
 from foreword.methods.axes import Table, UniformInit
-from foreword.readout import Generation, Head, SequenceHead, SpanHead, TokenHead, read_together
-from foreword.readout.base import Predictor
 from foreword.tasks import Writing, decode_rows
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 TABLE = Table(std=1.0)
 SMALL: dict[str, Any] = {

@@ -21,13 +21,13 @@ from transformers.integrations.flex_attention import WrappedFlexAttention
 
 from conftest import random_ids, row_logits
 from families import by_hand, catalogue
+from foreword.axes.injection import Embeddings, Injection, KeysValues
+from foreword.axes.placement import Prefix
+from foreword.axes.reparam import LSTM
 from foreword.backbone import Backbone, Call
-from foreword.backbone.attention import Attention
-from foreword.injection import Embeddings, Injection, KeysValues
-from foreword.layout import Layout, PositionRule
-from foreword.placement import Prefix
-from foreword.reparam import LSTM
-from foreword.sites import Site
+from foreword.backbone.layout import Layout, PositionRule
+from foreword.backbone.prompts.attention import Attention
+from foreword.common.sites import Site
 
 LENGTH, START = 4, 2
 TOLERANCE = 1e-9

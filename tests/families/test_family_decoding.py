@@ -10,14 +10,14 @@ from torch import Tensor
 from families import by_hand, measures
 from families.catalogue import DECODERS, ENCODER_DECODERS
 from families.measures import LENGTH, SOURCES, START, backbone_of
+from foreword.axes.injection import Embeddings, Injection, KeysValues
+from foreword.axes.placement import Prefix
 from foreword.backbone import Backbone, Call, Decoding, Prompt, generate
-from foreword.compose import compose
+from foreword.backbone.layout import PositionRule
+from foreword.common.sites import Site
 from foreword.errors import UserError
-from foreword.injection import Embeddings, Injection, KeysValues
-from foreword.layout import PositionRule
 from foreword.methods import PrefixTuning
-from foreword.placement import Prefix
-from foreword.sites import Site
+from foreword.tuned.compose import compose
 
 NEW = 6
 BEGIN = (START, 5)

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from families.catalogue import FAMILIES
 from families.measures import LENGTH, SOURCES, TARGETS, backbone_of, gradient
+from foreword.axes.injection import Embeddings, KeysValues
+from foreword.axes.readout import Generation, SequenceHead
 from foreword.backbone import Call
-from foreword.compose import compose
 from foreword.errors import BackboneError
-from foreword.injection import Embeddings, KeysValues
 from foreword.methods import MethodOptions, PrefixTuning, PromptTuning, PTuning
 from foreword.methods.axes import LSTM, MLP, ReluMLP, Table
-from foreword.readout import Generation, SequenceHead
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 PREFIX: dict[str, Any] = {"name": "prefix-tuning", "length": LENGTH}
 METHODS: dict[str, MethodOptions] = {

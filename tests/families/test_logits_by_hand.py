@@ -9,13 +9,13 @@ from conftest import row_logits
 from families import by_hand, measures
 from families.catalogue import DECODERS, ENCODER_DECODERS, ENCODERS, FAMILIES, POSITIONS
 from families.measures import LENGTH, SOURCES, TOLERANCE, backbone_of, gap_to_reference
+from foreword.axes.injection import Embeddings, KeysValues
+from foreword.axes.placement import Prefix
 from foreword.backbone import Call
-from foreword.compose import compose
+from foreword.common.sites import Site
 from foreword.errors import UserError
-from foreword.injection import Embeddings, KeysValues
 from foreword.methods import PrefixTuning
-from foreword.placement import Prefix
-from foreword.sites import Site
+from foreword.tuned.compose import compose
 
 
 @pytest.fixture(autouse=True)

@@ -5,14 +5,14 @@ import torch
 from pydantic import ValidationError
 
 from families.measures import LENGTH, SOURCES, TARGETS, backbone_of
-from foreword.artifact import load_model, save_artifact
+from foreword.artifacts.artifact import load_model, save_artifact
 from foreword.backbone import Backbone
-from foreword.compose import compose
 from foreword.errors import UserError
-from foreword.manifest import TaskId
 from foreword.methods import PrefixTuning, PromptTuning
 from foreword.methods.axes import MLP, Table
+from foreword.recipe import TaskId
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 
 def prefix(backbone: Backbone, **options) -> TunedModel:

@@ -20,13 +20,13 @@ from compat.exchanging import base_model, peft_answers, save
 from conftest import FAMILIES, VOCABULARY, make_backbone, tiny_model
 from foreword import compat
 from foreword.backbone import load_backbone
-from foreword.compose import compose
+from foreword.backbone.layout import Layout
 from foreword.errors import ArtifactError, UserError
-from foreword.initial import initialise
-from foreword.layout import Layout
 from foreword.methods import CPT
 from foreword.training import LengthBatches, train
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
+from foreword.tuned.initial import initialise
 from parity.test_peft_training import SEED, STEPS, Training
 
 pytestmark = pytest.mark.filterwarnings(

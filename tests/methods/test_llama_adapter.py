@@ -16,19 +16,18 @@ from torch import Tensor, nn
 
 from conftest import LLAMA_LIKE, assert_close, make_backbone, random_ids, tiny_model
 from families import by_hand, catalogue
-from foreword.artifact import load_model, save_artifact
+from foreword.artifacts.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Call, Decoding
-from foreword.compose import compose
+from foreword.backbone.layout import Pair
 from foreword.errors import BackboneError, UserError
-from foreword.initial import initialise
-from foreword.layout import Pair
-from foreword.manifest import TaskId
 from foreword.methods import LLaMAAdapter
 from foreword.methods.axes import ActivationsInit
-from foreword.recipe import TrainingSpec, parse_recipe
+from foreword.recipe import TaskId, TrainingSpec, parse_recipe
 from foreword.tasks import Writing, decode_rows
 from foreword.training import LengthBatches, train
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
+from foreword.tuned.initial import initialise
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
@@ -137,7 +136,7 @@ def test_training_starts_from_the_bare_backbone(family) -> None:
     source, target = random_ids([6, 4])
     pair = [Pair([i % 500 for i in source], [i % 500 for i in target])]
     if family == "bert":
-        from foreword.readout import SequenceHead
+        from foreword.axes.readout import SequenceHead
 
         head = SequenceHead(backbone.hidden_width, 2, dropout=0.0).double()
         model = compose(backbone, chosen, head).double()

@@ -13,18 +13,17 @@ from torch import Tensor
 
 import foreword
 from conftest import assert_close, make_backbone, random_ids
-from foreword.artifact import load_model, save_artifact
-from foreword.compose import compose
+from foreword.artifacts.artifact import load_model, save_artifact
+from foreword.backbone.layout import Pair
 from foreword.errors import RecipeError
-from foreword.initial import initialise
-from foreword.layout import Pair
-from foreword.manifest import TaskId
 from foreword.methods import ResidualPromptTuning
 from foreword.methods.axes import TextInit
 from foreword.methods.residual_prompt_tuning import Residual
-from foreword.recipe import TrainingSpec, parse_recipe
+from foreword.recipe import TaskId, TrainingSpec, parse_recipe
 from foreword.training import train
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
+from foreword.tuned.initial import initialise
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"

@@ -23,8 +23,8 @@ from typing import Any
 
 import pytest
 
-from foreword.characters import printable
 from foreword.cli import app
+from foreword.common.characters import printable
 
 SECONDS, ALARM = 10, 120
 """Most processor time of a verb, and after how long a wait without any is given up."""

@@ -16,13 +16,14 @@ import torch
 from mutators import damaged_bytes, damaged_tree
 from safetensors.torch import load_file, save, save_file
 
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone
-from foreword.compose import compose
 from foreword.errors import ArtifactError, UserError
-from foreword.manifest import TaskId, read_manifest
 from foreword.methods import PrefixTuning
+from foreword.recipe import TaskId
 from foreword.session import load
+from foreword.tuned.compose import compose
 
 Tensors = dict[str, torch.Tensor]
 

@@ -21,15 +21,14 @@ from transformers import AutoModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from conftest import VOCABULARY, mini_tokens
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
 from foreword.backbone import Backbone
-from foreword.compose import compose
 from foreword.errors import ArtifactError, UserError
-from foreword.manifest import TaskId
 from foreword.methods import FineTuning, HeadOnly, MethodChoice, PTuningV2
-from foreword.recipe import HeadSpec
+from foreword.recipe import HeadSpec, TaskId
 from foreword.session import LoadedPrompt, load
 from foreword.tasks import task_of
+from foreword.tuned.compose import compose
 
 Tensors = dict[str, torch.Tensor]
 HEAD, DELTA = "head.safetensors", "delta.safetensors"

@@ -18,20 +18,19 @@ from odd import become
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from foreword import files
-from foreword.artifact import load_model, save_artifact
+from foreword.artifacts.artifact import load_model, save_artifact
+from foreword.artifacts.manifest import read_manifest, size_in_bytes
+from foreword.axes.readout import SequenceHead
 from foreword.backbone import Backbone
 from foreword.cli.app import app
+from foreword.common import files
 from foreword.compat import export_peft
-from foreword.compose import compose
 from foreword.data import read_examples
 from foreword.data.sources import source_sha256
 from foreword.errors import ArtifactError, DataError, ForewordError, RecipeError, UserError
-from foreword.manifest import TaskId, read_manifest, size_in_bytes
 from foreword.methods import LoRA, MethodChoice, PrefixTuning, PromptTuning, PTuningV2
 from foreword.methods.axes import Bottlenecks, LowRank
-from foreword.readout import SequenceHead
-from foreword.recipe import HeadSpec, load_recipe, parse_recipe
+from foreword.recipe import HeadSpec, TaskId, load_recipe, parse_recipe
 from foreword.recipe.reading import YAML_BYTES, parse_yaml
 from foreword.runs import train
 from foreword.runs.folder import read_run
@@ -39,6 +38,7 @@ from foreword.scoring import read_pairs
 from foreword.session import load
 from foreword.training.log import Log
 from foreword.training.storage import Storage, read_checkpoint
+from foreword.tuned.compose import compose
 
 Swap = Callable[[Path], object]
 
@@ -336,7 +336,7 @@ def refuse_to_compose(*_: Any, **__: Any) -> None:
 
 @pytest.fixture
 def nothing_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foreword.artifact.compose", refuse_to_compose)
+    monkeypatch.setattr("foreword.artifacts.artifact.compose", refuse_to_compose)
 
 
 LORA = LoRA(name="lora", rank=2)

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from odd import HALVES, TEXTS, odd_value
 
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
+from foreword.axes.readout import SequenceHead
 from foreword.backbone import Backbone
-from foreword.compose import compose
 from foreword.errors import UserError
-from foreword.manifest import TaskId
 from foreword.methods import MethodChoice, PrefixTuning, PromptTuning, PTuningV2
-from foreword.readout import SequenceHead
+from foreword.recipe import TaskId
 from foreword.session import LoadedPrompt, load
+from foreword.tuned.compose import compose
 
 THREADS, CALLS = 8, 48
 WRITES = TaskId(input="{text}", target="{reference}")

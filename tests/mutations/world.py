@@ -31,7 +31,7 @@ ROWS = [
     )
 ]
 SENTENCES = "Ana B-PER\nsaw O\nRome B-LOC\n\nthe O\ncat O\nsleeps O\n\n" * 2
-USERS = ("foreword.artifact", "foreword.session", "foreword.runs.preparing")
+USERS = ("foreword.artifacts.artifact", "foreword.session", "foreword.runs.preparing")
 USERS += ("foreword.compat.importing", "foreword.backbone")
 RUNS = {
     "texts": ({"name": "prefix-tuning", "length": 2}, {"format": "jsonl"}, "rows.jsonl"),

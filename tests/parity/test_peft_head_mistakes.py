@@ -17,13 +17,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from compat.with_heads import BART, ENCODER, LENGTH, WARNINGS, adapted, save_base
 from conftest import VOCABULARY, assert_close, mini_tokens
+from foreword.axes.readout import Head, SequenceHead, SpanHead, TokenHead
 from foreword.backbone import Backbone, Call, load_backbone
-from foreword.compose import compose
+from foreword.backbone.layout import Pair
 from foreword.errors import UserError
-from foreword.layout import Pair
 from foreword.methods import PrefixTuning, PromptTuning, axes
-from foreword.readout import Head, SequenceHead, SpanHead, TokenHead
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 pytestmark = pytest.mark.filterwarnings(*WARNINGS)
 ROWS = ([5, 81, 300, 27, 9, 1200, 77], [40, 7, 300])

@@ -14,9 +14,9 @@ from conftest import (
     row_logits,
     tiny_model,
 )
+from foreword.axes.injection import KeysValues
 from foreword.backbone import Backbone, Call
-from foreword.injection import KeysValues
-from foreword.layout import Layout
+from foreword.backbone.layout import Layout
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"

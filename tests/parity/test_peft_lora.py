@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from deltas.moving import method
 from peft import LoraConfig, get_peft_model
 from test_peft_training import SEED, STEPS, TOLERANCE, Training, train_with_peft
 
 from conftest import make_backbone, tiny_model
-from deltas.moving import method
-from foreword.compose import compose
 from foreword.training import train
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"

@@ -16,12 +16,12 @@ from conftest import row_logits
 from families import by_hand, measures
 from families.catalogue import POSITIONS, plain_model, wrapped
 from families.measures import LENGTH, SOURCES, START, TARGETS, TOLERANCE, backbone_of
+from foreword.axes.injection import Embeddings, KeysValues
 from foreword.backbone import Call
-from foreword.compose import compose
-from foreword.injection import Embeddings, KeysValues
-from foreword.layout import Layout
+from foreword.backbone.layout import Layout
 from foreword.methods import PrefixTuning, PromptTuning
 from foreword.methods.axes import MLP, Table
+from foreword.tuned.compose import compose
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",

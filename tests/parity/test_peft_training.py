@@ -10,12 +10,12 @@ from peft import PrefixTuningConfig, get_peft_model
 from torch import nn
 
 from conftest import FAMILIES, make_backbone, random_ids, tiny_model
-from foreword.deltas import Frozen
-from foreword.injection import KeysValues
-from foreword.placement import Prefix
-from foreword.readout import Generation
+from foreword.axes.deltas import Frozen
+from foreword.axes.injection import KeysValues
+from foreword.axes.placement import Prefix
+from foreword.axes.readout import Generation
+from foreword.axes.reparam import MLP, ByPart, Table
 from foreword.recipe import TrainingSpec
-from foreword.reparam import MLP, ByPart, Table
 from foreword.training import LengthBatches, Pair, train
 from foreword.tuned import TunedModel
 

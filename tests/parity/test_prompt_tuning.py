@@ -8,13 +8,13 @@ from peft import PromptTuningConfig, get_peft_model
 from torch import Tensor
 
 from conftest import FAMILIES, assert_close, make_backbone, random_ids, row_logits, tiny_model
+from foreword.axes.deltas import Frozen
+from foreword.axes.injection import Embeddings
+from foreword.axes.placement import Prefix
+from foreword.axes.readout import Generation
+from foreword.axes.reparam import ByPart, Table
 from foreword.backbone import Call, Decoding, generate
-from foreword.deltas import Frozen
-from foreword.injection import Embeddings
-from foreword.layout import Layout
-from foreword.placement import Prefix
-from foreword.readout import Generation
-from foreword.reparam import ByPart, Table
+from foreword.backbone.layout import Layout
 from foreword.training import train
 from foreword.tuned import TunedModel
 from parity.test_peft_training import SEED, STEPS, TOLERANCE, Training, train_with_peft

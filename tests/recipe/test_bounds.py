@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from foreword.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from foreword.errors import ArtifactError, RecipeError
-from foreword.manifest import MANIFEST, Manifest, read_manifest
 from foreword.methods import METHODS
 from foreword.recipe import Recipe, parse_recipe
 
-STORED = Path(__file__).resolve().parents[1] / "artifacts_of_1_0" / "prefix"
+STORED = Path(__file__).resolve().parents[1] / "artifacts" / "of_1_0" / "prefix"
 LEAST, MOST = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
 RECIPE: dict[str, Any] = {
     "version": 1,

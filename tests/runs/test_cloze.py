@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from test_resuming import Killed, Told
 
 import foreword
+from foreword.artifacts.manifest import MANIFEST, read_manifest
 from foreword.backbone import Backbone
 from foreword.compat import export_peft
 from foreword.errors import ArtifactError, DataError, RecipeError, UserError
-from foreword.manifest import MANIFEST, read_manifest
 from foreword.recipe import parse_recipe
 from foreword.runs import Run, train
 from foreword.runs.preview import preview

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 import foreword
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone
+from foreword.common.progress import Silent
 from foreword.errors import RecipeError
-from foreword.manifest import read_manifest
 from foreword.methods import CPT
-from foreword.progress import Silent
 from foreword.recipe import parse_recipe
 from foreword.runs import train as run
 from foreword.runs.preparing import prepare

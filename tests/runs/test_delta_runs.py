@@ -10,16 +10,16 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+from deltas.moving import MOVING, method
 from test_resuming import Killed, Told
 from transformers import AutoTokenizer
 
 import foreword
-from deltas.moving import MOVING, method
 from families.catalogue import plain_model
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone, bundled_backbones, load_backbone
 from foreword.cli import main
 from foreword.errors import RecipeError
-from foreword.manifest import read_manifest
 from foreword.methods import METHODS
 from foreword.recipe import load_recipe, parse_recipe, recipe_schema
 from foreword.runs import Run, train

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from foreword import files
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone
+from foreword.common import files
 from foreword.data.readers import data_file
 from foreword.errors import UserError
-from foreword.manifest import read_manifest
 from foreword.recipe import Recipe, load_recipe, parse_recipe
 from foreword.runs import Stopped, train
 from foreword.runs.data import without_folders

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import foreword
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone
 from foreword.errors import RecipeError
-from foreword.manifest import read_manifest
 from foreword.recipe import parse_recipe
 from foreword.runs import Run, train
 from foreword.runs.data import read_examples, state_task

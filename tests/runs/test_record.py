@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 import foreword
-from foreword import files
 from foreword.backbone import Backbone
 from foreword.cli.app import app
+from foreword.common import files
 from foreword.errors import UserError
 from foreword.runs import RunRecord, read_record, stages
 

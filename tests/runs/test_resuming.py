@@ -21,9 +21,9 @@ import pytest
 import yaml
 from test_run import QUICKSTART, SMALL
 
-from foreword import files
 from foreword.backbone import Backbone
-from foreword.backbone.hashing import hash_module
+from foreword.backbone.weights.hashing import hash_module
+from foreword.common import files
 from foreword.errors import RunError, UserError
 from foreword.runs import Run, Stopped, train
 from foreword.training.checkpoints import newest
@@ -258,7 +258,7 @@ def test_another_backbone_is_refused(mini: Backbone, half: Path) -> None:
 def test_other_versions_are_a_warning(
     whole: Run, mini: Backbone, half: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foreword.manifest import versions
+    from foreword.artifacts.manifest import versions
 
     found = versions()
     monkeypatch.setattr("foreword.runs.resuming.versions", lambda: {**found, "torch": "1.0"})

@@ -18,11 +18,11 @@ import yaml
 from safetensors.torch import load_file
 
 import foreword
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone, Call, StepDecoder
-from foreword.backbone.hashing import hash_module
+from foreword.backbone.weights.hashing import hash_module
 from foreword.data.readers import data_file
 from foreword.errors import DataError, RecipeError, RunError, UserError
-from foreword.manifest import read_manifest
 from foreword.recipe import BackboneSpec, load_recipe
 from foreword.runs import Run, train
 from foreword.runs.given import as_the_recipe_says

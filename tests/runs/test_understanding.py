@@ -14,9 +14,9 @@ from transformers import BertModel
 
 import foreword
 from conftest import saved_bert
+from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone
 from foreword.errors import DataError, RecipeError, TemplateError
-from foreword.manifest import read_manifest
 from foreword.recipe import load_recipe
 from foreword.runs import Run, train
 

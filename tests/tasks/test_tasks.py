@@ -12,13 +12,11 @@ import torch
 
 from foreword import names
 from foreword.backbone import Backbone, Decoding
-from foreword.compose import compose
 from foreword.data import Example
 from foreword.errors import ArtifactError, UserError
-from foreword.manifest import TaskId
 from foreword.methods import HardPrompt, HeadOnly, PrefixTuning, PTuningV2
 from foreword.methods.axes import Table
-from foreword.recipe import parse_recipe
+from foreword.recipe import TaskId, parse_recipe
 from foreword.tasks import (
     KINDS,
     BoundTask,
@@ -28,6 +26,7 @@ from foreword.tasks import (
     answer_together,
     task_of,
 )
+from foreword.tuned.compose import compose
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "foreword"
 PACKAGE = Path(__import__("foreword.tasks", fromlist=["_"]).__file__).parent

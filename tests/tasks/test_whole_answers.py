@@ -14,15 +14,14 @@ from transformers import AutoModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from conftest import VOCABULARY, assert_close, make_backbone, mini_tokens
+from foreword.axes.placement import Prefix
 from foreword.backbone import Backbone, Call
-from foreword.compose import compose
+from foreword.backbone.layout import Layout, Pair
 from foreword.data import Example
 from foreword.data.example import Span
 from foreword.errors import DataError
-from foreword.layout import Layout, Pair
 from foreword.methods import PromptTuning, PTuningV2
 from foreword.methods.axes import Table, UniformInit
-from foreword.placement import Prefix
 from foreword.tasks import (
     Classification,
     HeadOptions,
@@ -34,6 +33,7 @@ from foreword.tasks import (
 )
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 LENGTH, CONTEXT = 3, 48
 SMALL = {

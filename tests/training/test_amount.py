@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from foreword.backbone import Backbone
-from foreword.compose import compose
-from foreword.layout import Pair
+from foreword.backbone.layout import Pair
+from foreword.common.progress import Silent
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import Table
-from foreword.progress import Silent
 from foreword.recipe import TrainingSpec
 from foreword.training import train
 from foreword.training.amount import Amount, Estimate
+from foreword.tuned.compose import compose
 
 PAIRS = [Pair([1] * n, [2, 3]) for n in range(1, 11)]
 

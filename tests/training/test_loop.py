@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from foreword.backbone import Backbone
-from foreword.backbone.hashing import hash_module
-from foreword.compose import compose
+from foreword.backbone.weights.hashing import hash_module
+from foreword.common.progress import Silent
 from foreword.errors import RunError, UserError
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import MLP, Table
-from foreword.progress import Silent
 from foreword.recipe import TrainingSpec
 from foreword.training import History, Pair, train
 from foreword.training.hardware import Hardware
 from foreword.training.loop import dev_loss
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 Build = Callable[..., TunedModel]
 

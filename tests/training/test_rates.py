@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from conftest import mini_tokens, tiny_model
+from foreword.axes.readout import SequenceHead
 from foreword.backbone import Backbone
-from foreword.compose import compose
-from foreword.layout import Pair
+from foreword.backbone.layout import Pair
 from foreword.methods import PTuningV2
-from foreword.readout import SequenceHead
 from foreword.recipe import TrainingSpec
 from foreword.training import train
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 PAIRS = [Pair([3 + i, 7, 9 + i], marks=(2,), labels=(i % 2,)) for i in range(6)]
 

@@ -13,7 +13,6 @@ import torch
 from test_loop import make_pairs, spec
 
 from foreword.backbone import Backbone
-from foreword.compose import compose
 from foreword.errors import RunError, UserError
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import MLP, Table
@@ -24,6 +23,7 @@ from foreword.training.log import Log
 from foreword.training.signals import Stop
 from foreword.training.storage import read_checkpoint
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 SIGTERM = 15
 SETTINGS: dict[str, dict[str, Any]] = {

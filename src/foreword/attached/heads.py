@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto as auto
 
+from foreword.axes.readout import Readout
 from foreword.backbone import Backbone, Call, stored_pooler
 from foreword.compat.heads import DENSE, OTHERWISE, PLAIN, POOLED, AdapterHead, Layer
 from foreword.errors import UserError
-from foreword.readout import Readout
 from foreword.recipe import HeadSpec
 
 ANSWERS: dict[str, Literal["label", "tags"]] = {

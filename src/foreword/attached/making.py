@@ -10,18 +10,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from foreword.attached.heads import ByTheModel, own_head
 from foreword.attached.model import AttachedModel
 from foreword.attached.saving import UNMEASURED, NoTokenizer
+from foreword.axes.injection import starts
 from foreword.backbone import Backbone, Tokens
-from foreword.backbone.attention import Attention
-from foreword.backbone.restoring import Snapshot
-from foreword.backbone.tokens import BosRule
-from foreword.choices import Data
-from foreword.compose import compose
+from foreword.backbone.prompts.attention import Attention
+from foreword.backbone.text.tokens import BosRule
+from foreword.backbone.weights.restoring import Snapshot
+from foreword.common.choices import Data
 from foreword.errors import UserError, did_you_mean
-from foreword.initial import initialise
-from foreword.injection import starts
 from foreword.methods import METHODS, MethodChoice, MethodOptions
 from foreword.recipe.problems import explain
 from foreword.recipe.spec import PLAIN
+from foreword.tuned.compose import compose
+from foreword.tuned.initial import initialise
 
 MARK = "_foreword_attached"
 """On a model that carries a prompt."""

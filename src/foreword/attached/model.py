@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from foreword.artifacts.manifest import Manifest
 from foreword.attached import saving
 from foreword.attached.rows import Rows, lay_out
 from foreword.attached.surface import Surface
 from foreword.backbone import Backbone, write_by_transformers
 from foreword.errors import UserError
-from foreword.manifest import Manifest
 
 NOT_TAKEN = {
     "decoder_inputs_embeds": "give decoder_input_ids, or labels alone",

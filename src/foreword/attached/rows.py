@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foreword.axes.placement import Prefix
+from foreword.backbone.layout import Layout
 from foreword.errors import UserError
-from foreword.layout import Layout
-from foreword.placement import Prefix
 
 IGNORED = -100
 """The label of a position that is not predicted, as torch and transformers have it."""

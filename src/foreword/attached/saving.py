@@ -10,18 +10,18 @@ from typing import Any
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from foreword import files
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
+from foreword.artifacts.manifest import Manifest
 from foreword.attached.heads import OwnHead
+from foreword.axes.readout import Head, Readout
 from foreword.backbone import Backbone, bundled_backbones
-from foreword.backbone.hashing import first_difference, hash_folder, hash_module
 from foreword.backbone.loading import stored_folder
+from foreword.backbone.weights.hashing import first_difference, hash_folder, hash_module
+from foreword.common import files
 from foreword.compat.importing import stated_of
 from foreword.errors import UserError
-from foreword.manifest import Manifest, TaskId
 from foreword.methods import MethodChoice
-from foreword.readout import Head, Readout
-from foreword.recipe import DecodingSpec
+from foreword.recipe import DecodingSpec, TaskId
 from foreword.recipe.problems import explain
 from foreword.tasks import task_of
 from foreword.tuned import TunedModel

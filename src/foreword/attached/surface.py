@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from foreword.attached.heads import OwnHead
 from foreword.backbone import Backbone, devices
-from foreword.backbone.restoring import Snapshot
+from foreword.backbone.weights.restoring import Snapshot
 from foreword.errors import UserError
 from foreword.methods import MethodChoice
 from foreword.tuned import TunedModel

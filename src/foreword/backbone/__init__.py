@@ -1,6 +1,8 @@
 """The only home of transformers' internals: loading, attention, caches, model families."""
 
-from foreword.backbone import deferred as deferred  # before anything that imports a model
+from foreword.backbone.weights import deferred as deferred  # before anything that imports a model
+
+# isort: split
 from foreword.backbone.call import Call, way
 from foreword.backbone.decoding import (
     Decoding,
@@ -12,15 +14,15 @@ from foreword.backbone.decoding import (
     write_by_transformers,
 )
 from foreword.backbone.geometry import Geometry, SiteGeometry
-from foreword.backbone.key_values import KeyValues, PromptKeyValues, RowKeyValues
 from foreword.backbone.loading import bundled_backbones, default_device, load_backbone
 from foreword.backbone.model import Backbone
+from foreword.backbone.modules.sublayers import LINEAR, Ending
 from foreword.backbone.own_heads import reads_spans_off_it, stored_pooler
-from foreword.backbone.prompt import Prompt
+from foreword.backbone.prompts.key_values import KeyValues, PromptKeyValues, RowKeyValues
+from foreword.backbone.prompts.prompt import Prompt
 from foreword.backbone.seeding import seed_all
 from foreword.backbone.sources import Sources
-from foreword.backbone.sublayers import LINEAR, Ending
-from foreword.backbone.tokens import Tokens
+from foreword.backbone.text.tokens import Tokens
 
 __all__ = [
     "LINEAR",

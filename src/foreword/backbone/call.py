@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from foreword.backbone import cache
-from foreword.backbone.carrying import ARGUMENT
 from foreword.backbone.geometry import Geometry
-from foreword.backbone.key_values import KeyValues, Past
-from foreword.backbone.prompt import Prompt, joined
-from foreword.layout import Layout, Side
+from foreword.backbone.layout import Layout, Side
+from foreword.backbone.prompts import cache
+from foreword.backbone.prompts.carrying import ARGUMENT
+from foreword.backbone.prompts.key_values import KeyValues, Past
+from foreword.backbone.prompts.prompt import Prompt, joined
 
 Way = tuple[str, int]
 """How the prompts of a call enter; calls of one way can be one call."""

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from foreword.backbone import devices
-from foreword.backbone.carrying import ARGUMENT
-from foreword.backbone.prompt import PLACES, Attend, Place, Prompt, Recorder
+from foreword.backbone.prompts.carrying import ARGUMENT
+from foreword.backbone.prompts.prompt import PLACES, Attend, Place, Prompt, Recorder
+from foreword.common.sites import SITES, Site
 from foreword.errors import BackboneError
-from foreword.sites import SITES, Site
 
 Kind = Literal["decoder", "encoder", "encoder-decoder"]
 READ, WRITTEN = 3, 2

@@ -24,15 +24,16 @@ from transformers import (
     AutoTokenizer,
 )
 
-from foreword.backbone import claims, devices, hashing
-from foreword.backbone import quantization as quantized
-from foreword.backbone.attention import Attention
+from foreword.backbone import devices
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.families import refuse_known
 from foreword.backbone.model import Backbone
-from foreword.backbone.quantization import Quantization
+from foreword.backbone.prompts.attention import Attention
 from foreword.backbone.silence import quiet
-from foreword.backbone.tokens import BosRule, Tokens
+from foreword.backbone.text.tokens import BosRule, Tokens
+from foreword.backbone.weights import claims, hashing
+from foreword.backbone.weights import quantization as quantized
+from foreword.backbone.weights.quantization import Quantization
 from foreword.errors import BackboneError, argument, did_you_mean
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]

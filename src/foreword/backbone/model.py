@@ -17,29 +17,25 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
-from foreword.backbone import (
-    copying,
-    devices,
-    geometry,
-    hashing,
-    turns,
-)
-from foreword.backbone import quantization as quantized
-from foreword.backbone.activations import fuse_activations
-from foreword.backbone.attention import Attention
+from foreword.backbone import devices, geometry, turns
 from foreword.backbone.call import Call, inputs
-from foreword.backbone.carrying import ARGUMENT, looking_up, reading_at
 from foreword.backbone.families import COUNT_THE_MASK, refuse_known
 from foreword.backbone.geometry import Geometry
-from foreword.backbone.key_values import Past, PromptKeyValues
-from foreword.backbone.moving import Moving
-from foreword.backbone.prompt import Prompt, Recorder, stack
-from foreword.backbone.quantization import Quantization
-from foreword.backbone.reach import reach
-from foreword.backbone.tokens import BosRule, Tokens
+from foreword.backbone.layout import Layout
+from foreword.backbone.modules import copying
+from foreword.backbone.modules.activations import fuse_activations
+from foreword.backbone.modules.moving import Moving
+from foreword.backbone.modules.reach import reach
+from foreword.backbone.prompts.attention import Attention
+from foreword.backbone.prompts.carrying import ARGUMENT, looking_up, reading_at
+from foreword.backbone.prompts.key_values import Past, PromptKeyValues
+from foreword.backbone.prompts.prompt import Prompt, Recorder, stack
+from foreword.backbone.text.tokens import BosRule, Tokens
+from foreword.backbone.weights import hashing
+from foreword.backbone.weights import quantization as quantized
+from foreword.backbone.weights.quantization import Quantization
+from foreword.common.sites import Site
 from foreword.errors import BackboneError
-from foreword.layout import Layout
-from foreword.sites import Site
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from foreword.backbone.call import Call
-from foreword.backbone.prompt import PLACES, Place, Recorder
+from foreword.backbone.layout import Layout
+from foreword.backbone.prompts.prompt import PLACES, Place, Recorder
+from foreword.common.sites import Site
 from foreword.errors import BackboneError
-from foreword.layout import Layout
-from foreword.sites import Site
 
 if TYPE_CHECKING:
     from foreword.backbone.model import Backbone

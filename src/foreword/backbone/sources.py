@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foreword.backbone.key_values import Past
+from foreword.backbone.layout import Layout
 from foreword.backbone.model import Backbone
-from foreword.backbone.prompt import stack
-from foreword.layout import Layout
+from foreword.backbone.prompts.key_values import Past
+from foreword.backbone.prompts.prompt import stack
 
 
 class Sources:

@@ -12,14 +12,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from foreword.characters import to_json
 from foreword.cli.destination import Destination
+from foreword.common.characters import to_json
 from foreword.data.inputs import Given, arriving_inputs, read_inputs
 from foreword.data.lines import LINE_BYTES
 from foreword.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from foreword.manifest import TaskId
+    from foreword.recipe import TaskId
 
 STANDARD_INPUT = "standard input"
 _CHUNK = 2**16
@@ -111,7 +111,7 @@ def answer(
     if loaded.check is not None:
         loaded.check(given)
         together = GROUPS * asked.batch_size
-    from foreword.progress import progress_for_terminal
+    from foreword.common.progress import progress_for_terminal
 
     progress = progress_for_terminal()
     try:

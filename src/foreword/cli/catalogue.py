@@ -12,7 +12,7 @@ from foreword.cli import options as o
 from foreword.cli.output import emit_json, say
 
 if TYPE_CHECKING:
-    from foreword.manifest import Manifest
+    from foreword.artifacts.manifest import Manifest
 
 
 def ls(
@@ -21,8 +21,8 @@ def ls(
     plugin: o.PluginOption = None,  # noqa: ARG001
 ) -> None:
     """List artifacts and unfinished runs below a folder, and what comes with foreword."""
+    from foreword.artifacts.manifest import MANIFEST, read_manifest, size_in_bytes
     from foreword.errors import ArtifactError
-    from foreword.manifest import MANIFEST, read_manifest, size_in_bytes
 
     found: list[dict[str, Any]] = []
     for file in sorted(folder.glob(f"**/{MANIFEST}")):
@@ -56,8 +56,8 @@ def ls(
 
 def _unfinished(folder: Path) -> list[dict[str, Any]]:
     """The runs below a folder that have no figures yet."""
+    from foreword.common.run_files import RECIPE, is_finished
     from foreword.errors import UserError
-    from foreword.run_files import RECIPE, is_finished
     from foreword.runs.record import read_record
 
     found: list[dict[str, Any]] = []
@@ -119,13 +119,8 @@ def show(
     plugin: o.PluginOption = None,  # noqa: ARG001
 ) -> None:
     """Say what an artifact is: method, backbone, task, data, figures."""
-    from foreword.manifest import (
-        artifact_folder,
-        quantised_as,
-        read_manifest,
-        said_of_trained,
-        size_in_bytes,
-    )
+    from foreword.artifacts.card import quantised_as, said_of_trained
+    from foreword.artifacts.manifest import artifact_folder, read_manifest, size_in_bytes
 
     folder = artifact_folder(artifact)
     manifest = read_manifest(folder)
@@ -194,7 +189,7 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
     if task.verbalizer is not None:
         prior = {}
         if manifest.head_sha256 is not None:
-            from foreword.artifact import read_prior
+            from foreword.artifacts.artifact import read_prior
 
             prior = read_prior(folder, manifest)
         for label in task.labels:

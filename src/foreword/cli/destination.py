@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreword import files, opening
 from foreword.cli.output import ReaderGone, emit
+from foreword.common import files, opening
+from foreword.common.run_files import refuse_unwritable
 from foreword.errors import RunError, UserError
-from foreword.run_files import refuse_unwritable
 
 _DESCRIPTORS = re.compile(r"(/dev|/proc/(self|\d+))/fd/(\d+)")
 _STANDARD_OUTPUT = 1

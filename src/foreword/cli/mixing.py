@@ -54,7 +54,7 @@ def folders_of(
         )
     if backbone is None:
         raise UserError(f"--backbone: is not given; name the backbone that all {_FLAG} share")
-    from foreword.manifest import artifact_folder, read_manifest
+    from foreword.artifacts.manifest import artifact_folder, read_manifest
 
     folders: dict[str, Path] = {}
     for given in prompts:

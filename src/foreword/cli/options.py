@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from foreword.bounds import MOST, MOST_ROWS
+from foreword.common.bounds import MOST, MOST_ROWS
 from foreword.data.inputs import TEXT
 from foreword.data.lines import check_encoding
 from foreword.errors import DataError, did_you_mean

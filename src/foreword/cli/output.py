@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from foreword.characters import ascii_json, printable, to_json
+from foreword.common.characters import ascii_json, printable, to_json
 from foreword.errors import RunError
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from foreword.characters import printable
 from foreword.cli.output import standard_output
+from foreword.common.characters import printable
 from foreword.names import METRICS
 
 

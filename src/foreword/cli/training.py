@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foreword.bounds import MOST
 from foreword.cli import options as o
 from foreword.cli.output import complain, emit_json, say
+from foreword.common.bounds import MOST
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def train(
     if not dry_run:
         _check_folder(out, resume)
 
-    from foreword.progress import progress_for_terminal
+    from foreword.common.progress import progress_for_terminal
     from foreword.runs import Stopped
     from foreword.runs import train as run_recipe
 
@@ -107,7 +107,7 @@ def train(
 
 def _check_folder(out: Path | None, resume: bool) -> None:
     """Refuse a folder that cannot be a run's before anything slow is imported."""
-    from foreword.run_files import RUNS, refuse_for_new_run, refuse_unwritable
+    from foreword.common.run_files import RUNS, refuse_for_new_run, refuse_unwritable
 
     if out is None or resume:
         refuse_unwritable(out or RUNS)
@@ -194,8 +194,8 @@ def _print_json(run: Run) -> None:
 
 
 def _print_run(run: Run) -> None:
+    from foreword.artifacts.card import said_of_trained
     from foreword.cli.tables import counted, pattern_table, print_table, score_table, shorten
-    from foreword.manifest import said_of_trained
 
     measured = f"{run.metrics['examples']} {run.metrics['split']} records"
     title = counted(measured, run.metrics["truncated"])

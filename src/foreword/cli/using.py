@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foreword.characters import to_json
 from foreword.cli import options as o
 from foreword.cli.answering import Advance, Answering, Asked, answer
 from foreword.cli.destination import Destination, destination
 from foreword.cli.loading import loading_options
 from foreword.cli.mixing import folders_of, load_bank, predicted_row, tellers, writers, written_row
 from foreword.cli.output import emit_json
+from foreword.common.characters import to_json
+from foreword.common.files import refuse_existing
 from foreword.data.inputs import Given
 from foreword.data.lines import UTF8
 from foreword.errors import DataError, UserError
-from foreword.files import refuse_existing
 from foreword.names import tables
 
 if TYPE_CHECKING:
@@ -154,9 +154,9 @@ def evaluate(
     as_json: o.JsonOption = False,
 ) -> None:
     """Measure a trained prompt on a data file."""
+    from foreword.artifacts.manifest import artifact_folder, read_manifest
+    from foreword.common.progress import progress_for_terminal
     from foreword.data import read_examples
-    from foreword.manifest import artifact_folder, read_manifest
-    from foreword.progress import progress_for_terminal
 
     to = destination(out)
     task = read_manifest(artifact_folder(artifact)).task
@@ -221,7 +221,7 @@ def _answer(
     load_one: Callable[[Path], Answering],
     load_many: Callable[[dict[str, Path]], Answering],
 ) -> None:
-    from foreword.manifest import artifact_folder, read_manifest
+    from foreword.artifacts.manifest import artifact_folder, read_manifest
 
     folders = folders_of(artifact, prompts, on.backbone, asked.texts)
     to = destination(out)

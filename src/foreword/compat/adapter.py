@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foreword import files, opening
+from foreword.common import files, opening
+from foreword.common.json_text import parse_json
 from foreword.compat.peft_types import PeftType
 from foreword.errors import ArtifactError, did_you_mean
-from foreword.json_text import parse_json
 from foreword.methods.axes import Data
 from foreword.recipe.problems import explain, found
 

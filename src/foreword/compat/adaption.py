@@ -12,13 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from foreword.artifacts.manifest import TENSORS, Manifest
+from foreword.artifacts.stored import read_parts
 from foreword.backbone import Backbone
 from foreword.compat.adapter import BASE, CONFIG, NamedTensors, adapter_config
 from foreword.compat.peft_types import PeftType, TaskType
 from foreword.errors import ArtifactError, UserError
-from foreword.manifest import TENSORS, Manifest
 from foreword.methods import LLaMAAdapter, MethodChoice
-from foreword.stored import read_parts
 
 FAMILIES = ("llama", "mistral")
 """Where PEFT computes what the method says; its third, GPT-2, is refused by name."""

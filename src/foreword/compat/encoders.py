@@ -11,6 +11,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from foreword.axes.reparam.lstm import lstm_head, lstm_mlp_head, relu_mlp_head
 from foreword.backbone import bundled_backbones
 from foreword.compat.configs import (
     PrefixTuningConfig,
@@ -19,7 +20,6 @@ from foreword.compat.configs import (
     PromptTuningConfig,
 )
 from foreword.compat.peft_types import PromptEncoderReparameterizationType, PromptTuningInit
-from foreword.reparam.lstm import lstm_head, lstm_mlp_head, relu_mlp_head
 
 
 class PromptEmbedding(nn.Module):

@@ -11,8 +11,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from foreword import files
+from foreword.artifacts.manifest import CARD, TENSORS, Manifest, artifact_folder, read_manifest
+from foreword.artifacts.stored import read_parts
+from foreword.axes.injection import KeysValues
+from foreword.axes.injection.base import expect_shapes
 from foreword.backbone import Geometry, SiteGeometry
+from foreword.common import files
+from foreword.common.run_files import refuse_unwritable
+from foreword.common.sites import Site
 from foreword.compat.adapter import CONFIG, TENSOR, WEIGHTS
 from foreword.compat.adaption import AdaptionPromptConfig, adaption
 from foreword.compat.configs import (
@@ -24,14 +30,8 @@ from foreword.compat.configs import (
 )
 from foreword.compat.low_rank import LoraConfig, low_rank
 from foreword.errors import ArtifactError, RunError, UserError
-from foreword.injection import KeysValues
-from foreword.injection.base import expect_shapes
-from foreword.manifest import CARD, TENSORS, Manifest, artifact_folder, read_manifest
 from foreword.methods import CPT, LLaMAAdapter, PTuning, axes
 from foreword.methods.cpt import Bounded
-from foreword.run_files import refuse_unwritable
-from foreword.sites import Site
-from foreword.stored import read_parts
 
 Written = PromptLearningConfig | LoraConfig | AdaptionPromptConfig
 

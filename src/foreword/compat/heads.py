@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from foreword.axes.readout import Head
 from foreword.backbone import Backbone, reads_spans_off_it, stored_pooler
 from foreword.compat.adapter import HEADS, WEIGHTS, Adapter, PromptAdapter, PTuningAdapter
 from foreword.errors import ArtifactError, argument
-from foreword.readout import Head
 from foreword.recipe import HeadSpec
 
 Answer = Literal["label", "tags", "span"]

@@ -8,9 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from foreword import files
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
+from foreword.artifacts.manifest import Manifest
+from foreword.axes.readout import Head
 from foreword.backbone import Backbone, Geometry, load_backbone
+from foreword.common import files
+from foreword.common.run_files import refuse_unwritable
 from foreword.compat.adapter import (
     CONFIG,
     TENSOR,
@@ -27,7 +30,6 @@ from foreword.compat.adapter import (
 )
 from foreword.compat.heads import AdapterHead, is_pooler, read_head
 from foreword.compat.low_rank import updated
-from foreword.compose import compose
 from foreword.errors import (
     ArtifactError,
     BackboneError,
@@ -36,16 +38,15 @@ from foreword.errors import (
     argument,
     refuse_single,
 )
-from foreword.manifest import Manifest, TaskId
 from foreword.methods import CPT, MethodChoice, PrefixTuning, PromptTuning, PTuning, axes
 from foreword.names import DEFAULT_METRICS
-from foreword.readout import Head
-from foreword.run_files import refuse_unwritable
+from foreword.recipe import TaskId
 from foreword.tasks import task_of
 from foreword.tasks.text import Templates
 from foreword.templates import MaskSlot, Template
 from foreword.templates.template import SoftSlot, excerpt, shown
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 KINDS = {"CAUSAL_LM": "decoder", "SEQ_2_SEQ_LM": "encoder-decoder"}
 """Task type -> the kind of backbone that writes its texts."""

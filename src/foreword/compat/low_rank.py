@@ -9,18 +9,18 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from foreword.artifacts.manifest import DELTA, Manifest
+from foreword.artifacts.stored import read_parts
+from foreword.axes.readout import Head
 from foreword.backbone import LINEAR, Backbone
 from foreword.compat.adapter import BASE, FACTORS, MERGE, UNTIED, WEIGHTS, Adapter, LowRankAdapter
 from foreword.compat.heads import is_pooler
 from foreword.compat.peft_types import PeftType, TaskType
-from foreword.compose import compose
 from foreword.errors import ArtifactError, UserError, argument
-from foreword.manifest import DELTA, Manifest
 from foreword.methods import LoRA
 from foreword.methods.axes import LowRank
-from foreword.readout import Head
-from foreword.stored import read_parts
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 
 @dataclass

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from foreword import files
-from foreword.artifact import load_model
+from foreword.artifacts.artifact import load_model
+from foreword.artifacts.manifest import CARD, Manifest, artifact_folder, read_manifest
 from foreword.backbone import Backbone
 from foreword.backbone.silence import quiet
+from foreword.common import files
+from foreword.common.run_files import refuse_unwritable
 from foreword.errors import RunError, UserError
-from foreword.manifest import CARD, Manifest, artifact_folder, read_manifest
 from foreword.methods.axes import Bottlenecks
-from foreword.run_files import refuse_unwritable
 
 
 def export_model(

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from foreword import opening
+from foreword.common import opening
+from foreword.common.json_text import parse_json
 from foreword.errors import DataError, did_you_mean
-from foreword.json_text import parse_json
 
 UTF8 = "utf-8"
 _COMMON = ("utf-8", "utf-16", "gb18030", "gbk", "big5", "shift_jis", "euc_kr", "latin-1", "cp1252")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from foreword import opening
+from foreword.common import opening
 from foreword.errors import DataError, did_you_mean
 
 BUNDLED = Path(__file__).parent.parent / "bundled"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from foreword import opening
+from foreword.common import opening
 from foreword.data.lines import UTF8, check_encoding, json_row, short, text_lines
 from foreword.errors import DataError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from foreword import opening
+from foreword.common import opening
 from foreword.data.lines import UTF8, check_encoding, show, text_lines
 from foreword.errors import DataError
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import torch
 
+from foreword.axes.readout import Verbalizer
 from foreword.data import Example
 from foreword.errors import DataError
-from foreword.readout import Verbalizer
 from foreword.tasks import BoundTask
 
 CONTENT_FREE = ("N/A", "")

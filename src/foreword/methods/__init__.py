@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from foreword.choices import OptionsIn
+from foreword.common.choices import OptionsIn
 from foreword.methods.adapter import Adapter as Adapter
 from foreword.methods.base import METHODS as METHODS
 from foreword.methods.base import MethodOptions as MethodOptions

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from foreword.choices import Data
+from foreword.common.choices import Data
+from foreword.common.registry import Registry
 from foreword.methods.axes import (
     BeforeText,
     DeltaChoice,
@@ -19,7 +20,6 @@ from foreword.methods.axes import (
     Table,
     Text,
 )
-from foreword.registry import Registry
 
 
 class MethodOptions(Data):

@@ -15,19 +15,23 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from foreword.choices import OptionsIn
+from foreword.axes.injection.context import ContextInit
+from foreword.axes.injection.options import InjectionSpec
+from foreword.axes.reparam.options import (
+    REPARAMETERIZATIONS,
+    ReparameterizationSpec,
+    reparameterization,
+)
+from foreword.common.choices import OptionsIn
 from foreword.errors import UserError
-from foreword.injection.context import ContextInit
-from foreword.injection.options import InjectionSpec
 from foreword.methods import axes
 from foreword.methods.base import PromptOptions, method
-from foreword.reparam.options import REPARAMETERIZATIONS, ReparameterizationSpec, reparameterization
 
 if TYPE_CHECKING:
+    from foreword.axes.injection.labelled import LabelledEmbeddings
+    from foreword.axes.parts import Wanted
+    from foreword.axes.reparam.bounded import Bounded as BoundedModule
     from foreword.backbone import Backbone
-    from foreword.injection.labelled import LabelledEmbeddings
-    from foreword.parts import Wanted
-    from foreword.reparam.bounded import Bounded as BoundedModule
 
 Radius = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -46,7 +50,7 @@ class Labelled(axes.Embeddings):
         Raises:
             UserError: the backbone is no decoder.
         """
-        from foreword.injection.labelled import LabelledEmbeddings
+        from foreword.axes.injection.labelled import LabelledEmbeddings
 
         assert stands == "before", "has no slots"
         if backbone.geometry.kind != "decoder":
@@ -78,8 +82,8 @@ class Bounded(ReparameterizationSpec):
 
     def build(self, wanted: Wanted) -> BoundedModule:
         """Around a start that `init` gives."""
-        from foreword.parts import EmbeddingsPart
-        from foreword.reparam.bounded import Bounded as Module
+        from foreword.axes.parts import EmbeddingsPart
+        from foreword.axes.reparam.bounded import Bounded as Module
 
         (part,) = wanted.parts
         assert isinstance(part, EmbeddingsPart)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from foreword.axes.injection.options import AttentionSites, injection, known_sites
 from foreword.errors import UserError
-from foreword.injection.options import AttentionSites, injection, known_sites
 from foreword.methods.axes import (
     InjectionSpec,
     KeysValuesInit,
@@ -28,8 +28,8 @@ from foreword.methods.axes import (
 from foreword.methods.base import PromptOptions, method
 
 if TYPE_CHECKING:
+    from foreword.axes.injection.base import Injection
     from foreword.backbone import Backbone
-    from foreword.injection.base import Injection
 
 
 @injection
@@ -48,8 +48,8 @@ class Adaption(InjectionSpec):
         self, backbone: Backbone, *, stands: Literal["before", "between", "inside"] = "before"
     ) -> Injection:
         """For the last layers of the chosen sites."""
+        from foreword.axes.injection.adaption import Adaption as Module
         from foreword.backbone import projections
-        from foreword.injection.adaption import Adaption as Module
 
         if stands == "inside":
             raise UserError(

@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from foreword.bounds import Many, Rate, Rows, Some, Temperature
+from foreword.common.bounds import Many, Rate, Rows, Some, Temperature
 from foreword.methods.axes import Data, Full, LabelWords
 from foreword.methods.base import DeltaOptions, method
 

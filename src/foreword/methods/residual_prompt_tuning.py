@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from foreword.choices import OptionsIn
+from foreword.axes.reparam.options import REPARAMETERIZATIONS
+from foreword.common.choices import OptionsIn
 from foreword.methods.axes import (
     Embeddings,
     EmbeddingsInit,
@@ -26,11 +27,10 @@ from foreword.methods.axes import (
     reparameterization,
 )
 from foreword.methods.base import PromptOptions, method
-from foreword.reparam.options import REPARAMETERIZATIONS
 
 if TYPE_CHECKING:
-    from foreword.parts import VirtualTokens, Wanted
-    from foreword.reparam.base import Rows
+    from foreword.axes.parts import VirtualTokens, Wanted
+    from foreword.axes.reparam.base import Rows
 
 
 @reparameterization
@@ -45,7 +45,7 @@ class Residual(ReparameterizationSpec):
 
     def rows(self, part: VirtualTokens, wanted: Wanted) -> Rows:  # noqa: ARG002
         """The table and its networks."""
-        from foreword.reparam.residual import Residual as Module
+        from foreword.axes.reparam.residual import Residual as Module
 
         return Module(
             part.length,

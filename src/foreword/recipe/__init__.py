@@ -7,6 +7,7 @@ recipe's folder.
 from foreword.recipe.backbone import BackboneSpec
 from foreword.recipe.data import DataSpec, Limits
 from foreword.recipe.reading import load_recipe, parse_recipe, recipe_schema
+from foreword.recipe.settled import TaskId
 from foreword.recipe.spec import VERSION, Recipe
 from foreword.recipe.task import (
     HeadSpec,
@@ -29,6 +30,7 @@ __all__ = [
     "Limits",
     "MessageSpec",
     "Recipe",
+    "TaskId",
     "TaskSpec",
     "TrainingSpec",
     "VerbalizerSpec",

@@ -11,8 +11,8 @@ from pydantic import (
     field_validator,
 )
 
-from foreword.bounds import GPU
-from foreword.choices import Data
+from foreword.common.bounds import GPU
+from foreword.common.choices import Data
 from foreword.errors import did_you_mean
 from foreword.recipe.paths import checked_path
 

@@ -11,8 +11,8 @@ from pydantic import (
 )
 
 from foreword import names
-from foreword.bounds import Column, Some
-from foreword.choices import Data
+from foreword.common.bounds import Column, Some
+from foreword.common.choices import Data
 from foreword.data.lines import check_encoding
 from foreword.errors import DataError, TemplateError
 from foreword.recipe.paths import checked_path

@@ -12,9 +12,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from foreword import opening
+from foreword.common import opening
+from foreword.common.json_text import DEEPEST, TOO_DEEP, check_depth
 from foreword.errors import RecipeError, argument, refuse_single
-from foreword.json_text import DEEPEST, TOO_DEEP, check_depth
 from foreword.methods import METHODS
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules

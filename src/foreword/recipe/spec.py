@@ -12,8 +12,8 @@ from pydantic import (
 )
 
 from foreword import names
-from foreword.bounds import Seed
-from foreword.choices import Data
+from foreword.common.bounds import Seed
+from foreword.common.choices import Data
 from foreword.errors import TemplateError
 from foreword.methods import METHODS, PET, MethodChoice, MethodOptions
 from foreword.recipe.backbone import BackboneSpec

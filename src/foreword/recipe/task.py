@@ -12,8 +12,8 @@ from pydantic import (
 )
 
 from foreword import names
-from foreword.bounds import Tokens
-from foreword.choices import Data
+from foreword.common.bounds import Tokens
+from foreword.common.choices import Data
 from foreword.errors import TemplateError
 from foreword.methods.axes import LabelWords
 from foreword.recipe.data import DataSpec, Limits

@@ -12,8 +12,8 @@ from pydantic import (
 )
 
 from foreword import names
-from foreword.bounds import Beta, Many, Rate, Rows, Some, Temperature, Tokens
-from foreword.choices import Data, NameIn
+from foreword.common.bounds import Beta, Many, Rate, Rows, Some, Temperature, Tokens
+from foreword.common.choices import Data, NameIn
 
 
 def training_rules(section: Any) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from foreword.lazily import names_of
+from foreword.common.lazily import names_of
 
 if TYPE_CHECKING:
     from foreword.runs.folder import Run as Run

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from foreword import cached
+from foreword.artifacts.manifest import versions
 from foreword.backbone import Backbone, Decoding
-from foreword.bounds import Figure
+from foreword.common import cached
+from foreword.common.bounds import Figure
 from foreword.data import Example
 from foreword.evaluation import Report
-from foreword.manifest import versions
 from foreword.recipe import Recipe
 
 FORMAT = "1.0"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from foreword.common.pictures import Lettering, new_figure, write_figure
 from foreword.names import METRICS, UNITS
-from foreword.pictures import Lettering, new_figure, write_figure
 from foreword.recipe import Recipe
 from foreword.training import History
 

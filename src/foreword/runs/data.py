@@ -20,9 +20,8 @@ from foreword.data import (
 )
 from foreword.data import read_data as read_file
 from foreword.errors import RecipeError, argument
-from foreword.manifest import TaskId
 from foreword.methods import PET, HardPrompt, MethodOptions
-from foreword.recipe import Limits, Recipe, written_input
+from foreword.recipe import Limits, Recipe, TaskId, written_input
 from foreword.runs.demonstrations import shown_first
 from foreword.tasks import KINDS, BoundTask
 from foreword.templates import fields_asked

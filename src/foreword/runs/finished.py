@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from foreword import opening
-from foreword.bounds import Figure, Many, Numbers
+from foreword.common import opening
+from foreword.common.bounds import Figure, Many, Numbers
+from foreword.common.json_text import parse_json
+from foreword.common.run_files import ANSWERS, METRICS
 from foreword.errors import UserError
-from foreword.json_text import parse_json
 from foreword.recipe.problems import explain
-from foreword.run_files import ANSWERS, METRICS
 
 METRICS_BYTES, ANSWERS_BYTES = 2**28, 2**30
 """Most bytes that are read of `metrics.json`, and of `answers.jsonl`."""

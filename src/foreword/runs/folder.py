@@ -12,14 +12,8 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from foreword import files
-from foreword.data import Example
-from foreword.errors import RunError, UserError
-from foreword.evaluation import Report
-from foreword.evaluation.rows import in_full, right
-from foreword.recipe import Recipe
-from foreword.recipe.reading import YAML_BYTES
-from foreword.run_files import (
+from foreword.common import files
+from foreword.common.run_files import (
     ANSWERS,
     ARTIFACT,
     CONFUSION,
@@ -30,6 +24,12 @@ from foreword.run_files import (
     is_finished,
     refuse_for_new_run,
 )
+from foreword.data import Example
+from foreword.errors import RunError, UserError
+from foreword.evaluation import Report
+from foreword.evaluation.rows import in_full, right
+from foreword.recipe import Recipe
+from foreword.recipe.reading import YAML_BYTES
 from foreword.runs import resuming
 from foreword.runs.finished import read_answers, read_metrics
 from foreword.scoring.confusion import confusion_matrix

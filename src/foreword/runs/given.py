@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from foreword.backbone import Backbone
-from foreword.backbone.quantization import is_stored
+from foreword.backbone.weights.quantization import is_stored
 from foreword.errors import RecipeError, UserError
 from foreword.recipe import BackboneSpec
 

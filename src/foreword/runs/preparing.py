@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 import torch
 
+from foreword.artifacts.card import said_of_trained
 from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
-from foreword.compose import compose
+from foreword.common.progress import Progress
 from foreword.errors import RecipeError
-from foreword.manifest import TaskId, said_of_trained
-from foreword.progress import Progress
-from foreword.recipe import Recipe, types_rule, written_input
+from foreword.recipe import Recipe, TaskId, types_rule, written_input
 from foreword.runs.cautions import cautions
 from foreword.runs.context import with_context
 from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
 from foreword.tasks import KINDS, BoundTask, task_of
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
+from foreword.tuned.compose import compose
 
 
 @dataclass(frozen=True)

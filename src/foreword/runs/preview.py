@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from foreword.backbone import Backbone
+from foreword.common.progress import Progress, Silent
 from foreword.data import Example
 from foreword.methods import PET
-from foreword.progress import Progress, Silent
+from foreword.procedures.pet import Procedure
 from foreword.recipe import Recipe
 from foreword.runs.given import as_the_recipe_says
-from foreword.runs.pet import Procedure
 from foreword.runs.preparing import Prepared, prepare
 from foreword.runs.run import recipe_device, train
 from foreword.tasks import BoundTask, LabelWords, Row

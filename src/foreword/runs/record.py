@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from foreword import files, opening
-from foreword.bounds import Figure, Many
+from foreword.common import files, opening
+from foreword.common.bounds import Figure, Many
+from foreword.common.json_text import parse_json
+from foreword.common.run_files import LOG, RECIPE, holds_run, is_finished
 from foreword.errors import UserError
-from foreword.json_text import parse_json
 from foreword.recipe import Recipe, load_recipe
 from foreword.recipe.problems import explain
-from foreword.run_files import LOG, RECIPE, holds_run, is_finished
 from foreword.runs.finished import read_metrics
 
 FORMAT = "1.0"

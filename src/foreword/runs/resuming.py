@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from foreword import opening
+from foreword.artifacts.manifest import versions
 from foreword.backbone import Backbone
+from foreword.common import opening
+from foreword.common.run_files import LOG, RUNS, holds_run, how_to_go_on, is_finished
 from foreword.errors import RecipeError, UserError, argument
-from foreword.manifest import versions
 from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.reading import read_yaml
-from foreword.run_files import LOG, RUNS, holds_run, how_to_go_on, is_finished
 from foreword.training.checkpoints import Saved
 from foreword.training.hardware import Hardware
 

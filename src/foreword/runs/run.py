@@ -20,23 +20,24 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from foreword import files
-from foreword.artifact import save_artifact
+from foreword.artifacts.artifact import save_artifact
+from foreword.artifacts.manifest import size_in_bytes
+from foreword.axes.readout import SequenceHead
 from foreword.backbone import Backbone, default_device, seed_all
 from foreword.backbone.devices import check_places, main_device
+from foreword.common import files
+from foreword.common.progress import Progress, Silent
+from foreword.common.run_files import ARTIFACT, CURVE, METRICS, holds_run, is_finished
 from foreword.errors import RunError, UserError
-from foreword.initial import initialise
-from foreword.manifest import size_in_bytes
 from foreword.methods import PET
-from foreword.progress import Progress, Silent
-from foreword.readout import SequenceHead
+from foreword.procedures.pet import Procedure
+from foreword.procedures.teaching import soft_pairs
 from foreword.recipe import (
     BackboneSpec,
     Recipe,
     load_recipe,
     parse_recipe,
 )
-from foreword.run_files import ARTIFACT, CURVE, METRICS, holds_run, is_finished
 from foreword.runs import resuming
 from foreword.runs.curve import draw_curve
 from foreword.runs.data import (
@@ -53,7 +54,6 @@ from foreword.runs.folder import (
     write_answers,
 )
 from foreword.runs.given import as_the_recipe_says
-from foreword.runs.pet import Procedure, soft_pairs
 from foreword.runs.preparing import prepare
 from foreword.runs.stages import Stages
 from foreword.training import History
@@ -64,6 +64,7 @@ from foreword.training.masking import masked_words
 from foreword.training.signals import Stop, Stopped, stop_on_signals
 from foreword.training.storage import Storage
 from foreword.tuned import TunedModel
+from foreword.tuned.initial import initialise
 
 
 def train(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foreword.backbone import Decoding
+from foreword.common.progress import Progress
 from foreword.errors import RecipeError
 from foreword.evaluation import Report, evaluate
 from foreword.evaluation.calibration import calibrate
-from foreword.progress import Progress
 from foreword.recipe import Recipe
 from foreword.runs.baseline import key_of, measured_once
 from foreword.runs.data import RunData

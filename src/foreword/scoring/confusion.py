@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from foreword.characters import printable
-from foreword.pictures import Lettering, new_figure, write_figure
+from foreword.common.characters import printable
+from foreword.common.pictures import Lettering, new_figure, write_figure
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -2,13 +2,13 @@
 
 How an example becomes rows of tokens, and how what is written or read becomes an answer: one file
 for each kind. `task_of` is the way in from an artifact, and from a recipe through
-`foreword.manifest.TaskId`.
+`foreword.recipe.TaskId`.
 """
 
 from __future__ import annotations
 
 from foreword import names
-from foreword.manifest import TaskId
+from foreword.recipe import TaskId
 from foreword.tasks.base import BoundTask, LabelWords, Request, Task, answer_together
 from foreword.tasks.decoding import Writing, decode_rows, write_rows
 from foreword.tasks.head import HeadOptions, Pooling

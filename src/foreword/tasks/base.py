@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 from foreword import names
+from foreword.axes.readout import Readout
 from foreword.backbone import Backbone, Decoding
+from foreword.backbone.layout import Pair
 from foreword.data import Example, linearise
 from foreword.data.readers import fields_of
 from foreword.errors import DataError, RecipeError, UserError
-from foreword.layout import Pair
-from foreword.manifest import TaskId
-from foreword.readout import Readout
+from foreword.recipe import TaskId
 from foreword.tasks.demonstrating import Demonstration
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.text import Templates

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from foreword.backbone import Backbone, Tokens
 from foreword.backbone.geometry import Kind
+from foreword.backbone.layout import Pair
 from foreword.data import Example
 from foreword.errors import BackboneError, TemplateError
-from foreword.layout import Pair
 from foreword.tasks.rows import Row
 from foreword.tasks.text import Templates
 from foreword.templates import Chat

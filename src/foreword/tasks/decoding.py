@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from foreword.axes.readout import Generation
 from foreword.backbone import Call, Decoding, columns_of, generate, write
-from foreword.readout import Generation
 from foreword.tuned import TunedModel
 
 

@@ -8,9 +8,9 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
+from foreword.axes.readout import Head
 from foreword.backbone import Backbone, stored_pooler
 from foreword.errors import UserError
-from foreword.readout import Head
 from foreword.recipe import HeadSpec
 
 Pooling = Literal["auto", "first", "last", "mean", "prompt"]

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from foreword.axes.readout import Head, Readout, SequenceHead, Verbalizer
+from foreword.axes.readout.verbalizer import Words
 from foreword.backbone import Backbone, Tokens
 from foreword.backbone.geometry import Kind
+from foreword.backbone.layout import Pair
 from foreword.data import Example
 from foreword.errors import ArtifactError, DataError, RecipeError
-from foreword.layout import Pair
-from foreword.manifest import TaskId
-from foreword.readout import Head, Readout, SequenceHead, Verbalizer
-from foreword.readout.verbalizer import Words
+from foreword.recipe import TaskId
 from foreword.tasks.base import LabelWords
 from foreword.tasks.blanks import Slots
 from foreword.tasks.demonstrating import FIXED, LABEL, Demonstration, demonstration

@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foreword.axes.readout import Predictor, read_together
 from foreword.backbone import Backbone
 from foreword.data import Example
 from foreword.errors import DataError
-from foreword.readout import Predictor, read_together
 from foreword.tasks.base import Request, Task
 from foreword.tasks.rows import Prediction, Row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from foreword.layout import Pair
+from foreword.backbone.layout import Pair
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foreword.axes.readout import Head, SpanHead
 from foreword.backbone import Backbone
+from foreword.backbone.layout import Pair
 from foreword.data import Example, linearise
 from foreword.errors import DataError
-from foreword.layout import Pair
-from foreword.manifest import TaskId
-from foreword.readout import Head, SpanHead
+from foreword.recipe import TaskId
 from foreword.tasks.head import HeadOptions
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row

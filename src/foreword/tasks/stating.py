@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from foreword.errors import ArtifactError
-from foreword.manifest import TaskId
-from foreword.recipe import written_input
+from foreword.recipe import TaskId, written_input
 from foreword.tasks.text import Templates
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from foreword.axes.readout import Head, TokenHead
 from foreword.backbone import Backbone
+from foreword.backbone.layout import Pair
 from foreword.data import Example
 from foreword.errors import DataError
-from foreword.layout import Pair
-from foreword.manifest import TaskId
-from foreword.readout import Head, TokenHead
+from foreword.recipe import TaskId
 from foreword.tasks.head import HeadOptions
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from foreword.axes.readout import AnyWord
 from foreword.backbone import Backbone
 from foreword.data import Example
 from foreword.errors import DataError
-from foreword.manifest import TaskId
-from foreword.readout import AnyWord
+from foreword.recipe import TaskId
 from foreword.tasks.blanks import Slots
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row

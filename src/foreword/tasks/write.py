@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from foreword.axes.readout import Generation
 from foreword.backbone import Backbone, Decoding
+from foreword.backbone.layout import Pair
 from foreword.data import Example
 from foreword.errors import UserError
-from foreword.layout import Pair
-from foreword.manifest import TaskId
-from foreword.readout import Generation
+from foreword.recipe import TaskId
 from foreword.tasks.base import Request, Task, Verb
 from foreword.tasks.decoding import Writing, decode_rows
 from foreword.tasks.demonstrating import Demonstration, demonstration, target

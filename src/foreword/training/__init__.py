@@ -1,6 +1,6 @@
 """The only training loop: batches, optimizer, evaluation during training, checkpoints."""
 
-from foreword.layout import Pair
+from foreword.backbone.layout import Pair
 from foreword.training.batching import LengthBatches
 from foreword.training.history import History
 from foreword.training.loop import train

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from foreword.layout import Pair
+from foreword.backbone.layout import Pair
 from foreword.recipe import TrainingSpec
 from foreword.training.batching import LengthBatches
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from foreword.common.run_files import LOG as LOG
 from foreword.errors import RunError
-from foreword.run_files import LOG as LOG
 from foreword.training.history import History
 from foreword.training.log import Log, read_log
 from foreword.training.storage import Checkpoint, Storage, read_checkpoint

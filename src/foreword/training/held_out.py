@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from foreword.layout import Layout, Pair
+from foreword.backbone.layout import Layout, Pair
 from foreword.tuned import TunedModel
 
 

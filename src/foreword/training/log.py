@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from foreword import files, opening
+from foreword.common import files, opening
+from foreword.common.json_text import parse_json
 from foreword.errors import RunError
-from foreword.json_text import parse_json
 
 
 class Log:

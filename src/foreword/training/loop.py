@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foreword.backbone.layout import Layout, Pair
+from foreword.common.progress import Progress, Silent
 from foreword.errors import RunError, UserError
-from foreword.layout import Layout, Pair
 from foreword.names import METRICS
-from foreword.progress import Progress, Silent
 from foreword.recipe import TrainingSpec
 from foreword.training import randomness
 from foreword.training.amount import Estimate, total_steps, warmup_steps

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from foreword.axes.readout import Verbalizer
 from foreword.backbone import Call, Prompt
-from foreword.layout import Pair
-from foreword.readout import Verbalizer
+from foreword.backbone.layout import Pair
 from foreword.tuned import TunedModel
 
 IGNORED = -100

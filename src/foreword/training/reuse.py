@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from foreword.axes.placement import Infix
 from foreword.backbone import Call, Sources
-from foreword.layout import Pair
-from foreword.placement import Infix
+from foreword.backbone.layout import Pair
 from foreword.recipe import TrainingSpec
 from foreword.training.hardware import Hardware
 from foreword.tuned import TrainingReuse, TunedModel

@@ -28,9 +28,9 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from foreword import files, opening
+from foreword.common import files, opening
+from foreword.common.json_text import parse_json
 from foreword.errors import RunError
-from foreword.json_text import parse_json
 
 FORMAT = "1.0"
 STATE, CONTENT, LATEST = "state.safetensors", "checkpoint.json", "latest"

@@ -21,19 +21,19 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from foreword.backbone import cache
 from foreword.backbone.call import Call, in_the_midst, way, whole_mask
-from foreword.backbone.carrying import carrying
 from foreword.backbone.decoding.choosing import penalties, real_tokens
 from foreword.backbone.decoding.options import Decoding
-from foreword.backbone.key_values import KeyValues
+from foreword.backbone.layout import Layout
 from foreword.backbone.model import Backbone
-from foreword.backbone.prompt import Prompt
+from foreword.backbone.prompts import cache
+from foreword.backbone.prompts.carrying import carrying
+from foreword.backbone.prompts.key_values import KeyValues
+from foreword.backbone.prompts.prompt import Prompt
 from foreword.backbone.seeding import drawing_from
 from foreword.backbone.silence import quiet
-from foreword.backbone.tokens import Tokens
+from foreword.backbone.text.tokens import Tokens
 from foreword.errors import UserError
-from foreword.layout import Layout
 
 
 @torch.no_grad()

@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from foreword.backbone.decoding.options import Decoding
-from foreword.backbone.tokens import Tokens
-from foreword.layout import Layout
+from foreword.backbone.layout import Layout
+from foreword.backbone.text.tokens import Tokens
 
 End = Literal["end", "stop", "length"]
 """Why an answer ended: by the end token, at a stop word, or at its most tokens."""

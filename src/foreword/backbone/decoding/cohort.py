@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreword.backbone import cache
 from foreword.backbone.call import Call, in_the_midst, way, whole_mask
-from foreword.backbone.carrying import ARGUMENT
 from foreword.backbone.decoding.beams import cacheable
 from foreword.backbone.decoding.choosing import Row
 from foreword.backbone.model import Backbone
-from foreword.backbone.prompt import Prompt
+from foreword.backbone.prompts import cache
+from foreword.backbone.prompts.carrying import ARGUMENT
+from foreword.backbone.prompts.prompt import Prompt
 
 
 class Cohort:

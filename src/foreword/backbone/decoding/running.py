@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreword.backbone import cache
 from foreword.backbone.call import Call, way, whole_mask
-from foreword.backbone.carrying import ARGUMENT
 from foreword.backbone.decoding.choosing import Row
 from foreword.backbone.decoding.slots import Held, Slots
-from foreword.backbone.key_values import KeyValues, RowKeyValues, join_rows
 from foreword.backbone.model import Backbone
-from foreword.backbone.prompt import Place, Prompt
+from foreword.backbone.prompts import cache
+from foreword.backbone.prompts.carrying import ARGUMENT
+from foreword.backbone.prompts.key_values import KeyValues, RowKeyValues, join_rows
+from foreword.backbone.prompts.prompt import Place, Prompt
 
 
 class Running:

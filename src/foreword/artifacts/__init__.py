@@ -1,0 +1,1 @@
+"""Artifacts: folders that hold one trained prompt and everything needed to use it again."""

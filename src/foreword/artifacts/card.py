@@ -1,0 +1,71 @@
+"""An artifact in words: its card, what was trained, how its backbone is quantised. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from foreword.artifacts.manifest import Manifest
+from foreword.methods import METHODS
+from foreword.recipe import written_input
+
+
+def quantised_as(quantization: Mapping[str, Any] | None) -> str:
+    """How a backbone is quantised, in words."""
+    if not quantization:
+        return "not quantised"
+    options = [f"{k}={v}" for k, v in quantization.items() if k != "quant_method"]
+    return f"quantised by {' '.join([str(quantization.get('quant_method')), *options])}"
+
+
+def card(manifest: Manifest, usage: str) -> str:
+    """The model card.
+
+    Args:
+        manifest: what the artifact says of itself.
+        usage: a command that asks it.
+    """
+    scores = manifest.metrics.get("all", {})
+    measured = "\n".join(
+        f"| {name} | {value:.2f} |" for name, value in scores.items() if value is not None
+    )
+    table = f"| metric | value |\n|---|---|\n{measured}\n" if measured else "Not measured.\n"
+    method, moves = manifest.method, manifest.method.moves.kind
+    what = "A prompt for the frozen backbone" if moves == "none" else "A change to the backbone"
+    parts = [f"{method.length} virtual tokens"] if method.length else []
+    parts += [f"{moves} of its weights"] if moves != "none" else []
+    return f"""# {manifest.name}
+
+{what} `{manifest.backbone.name}` ({manifest.backbone.family}), trained with {method.name}
+({METHODS[method.name].paper}): {" and ".join(parts) or "nothing but a head"}{_trained(manifest)}.
+
+- Input: `{written_input(manifest.task.input)!r}`
+- Backbone sha256: `{manifest.backbone.sha256}`
+- Seed: {manifest.seed}
+
+```
+{usage}
+```
+
+{table}
+Made by foreword {manifest.versions.get("foreword", "unknown")}. The backbone's licence applies to
+it; the licence of the training data may apply to this prompt.
+"""
+
+
+def _trained(manifest: Manifest) -> str:
+    trained = said_of_trained(manifest.trained_parameters, manifest.trained_share)
+    return f", {trained}" if trained else ""
+
+
+def said_of_trained(parameters: int | None, share: float | None) -> str:
+    """How much was trained, in words; nothing where that is not known."""
+    if parameters is None:
+        return ""
+    of = "" if share is None else f" ({percent(share)} of the backbone's)"
+    return f"{parameters:,} parameters{of}"
+
+
+def percent(share: float) -> str:
+    """A share with as many digits as tell it from nothing."""
+    return f"{100 * share:.3g} %" if share < 0.9995 else f"{100 * share:.0f} %"

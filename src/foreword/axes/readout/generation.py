@@ -1,0 +1,37 @@
+"""The answer is text that the backbone writes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from foreword.axes.readout.base import Readout
+from foreword.backbone import Backbone, Call, Decoding, Tokens, generate
+
+
+class Generation(Readout):
+    """Trained on the log-likelihood of the target tokens, read by decoding."""
+
+    kind: ClassVar[str] = "generation"
+
+    def loss(self, backbone: Backbone, call: Call) -> Tensor:
+        """Negative log-likelihood, in nats, of each target token: `[N]`."""
+        layout = call.layout
+        logits = backbone.logits(call, layout.reading_positions())
+        return nn.functional.cross_entropy(
+            logits.float() if logits.element_size() < 4 else logits,
+            layout.target_ids(),
+            reduction="none",
+        )
+
+    def answers(self, backbone: Backbone, call: Call, how: Decoding) -> list[str]:
+        """The text after each row of a left-padded call."""
+        new = generate(backbone, call, how)
+        return [self.text(backbone.tokens, ids, how.stop) for ids in new]
+
+    def text(self, tokens: Tokens, ids: list[int], stops: tuple[str, ...]) -> str:
+        """An answer's text, cut at the first stop word and stripped."""
+        text = tokens.text(ids)
+        ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+        return (text[: min(ends)] if ends else text).strip()

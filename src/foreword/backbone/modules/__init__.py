@@ -1,0 +1,1 @@
+"""A model's own modules: its layers and sub-layers, and what is changed on them."""

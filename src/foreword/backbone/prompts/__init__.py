@@ -1,0 +1,1 @@
+"""What a prompt is to a backbone: keys, values and inputs for each row, carried into its layers."""

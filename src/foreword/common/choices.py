@@ -1,0 +1,118 @@
+"""Options as data, and fields whose values are the entries of a registry. No torch.
+
+Whatever is registered later, by a user's own file or an installed package, is known to every field
+at once: the types below look their registry up when they validate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import PydanticKnownError, core_schema
+
+from foreword.common.registry import Registry
+
+
+class Data(BaseModel):
+    """Frozen, and strict about unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NameIn:
+    """The type of a text that must be a name of a registry.
+
+    Args:
+        names: the registry.
+        besides: names that are allowed, too, and come first.
+    """
+
+    def __init__(self, names: Mapping[str, Any], *besides: str) -> None:
+        self.names, self.besides = names, besides
+
+    def choices(self) -> list[str]:
+        """All names that are allowed now."""
+        return [*self.besides, *self.names]
+
+    def _check(self, value: Any) -> str:
+        if isinstance(value, str) and (value in self.besides or value in self.names):
+            return value
+        choices = [repr(name) for name in self.choices()]
+        listed = ", ".join(choices[:-1]) + f" or {choices[-1]}"
+        raise PydanticKnownError("literal_error", {"expected": listed})
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Validate against the names of the moment."""
+        return core_schema.no_info_plain_validator_function(
+            self._check, serialization=core_schema.to_string_ser_schema()
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """List the names of the moment."""
+        return {"enum": self.choices(), "type": "string"}
+
+
+class OptionsIn:
+    """The type of a mapping that is one entry of a registry, told by one of its keys.
+
+    Args:
+        registry: its entries are classes of options.
+        key: the field that tells them apart, a `Literal` in each.
+        built_in: the classes that may stand here; besides them may what other packages and users
+            register. All of the registry if not given.
+    """
+
+    def __init__(
+        self, registry: Registry[Any], key: str, built_in: tuple[type[Data], ...] | None = None
+    ) -> None:
+        self.registry, self.key, self.built_in = registry, key, built_in
+        self._made: tuple[int, TypeAdapter[Any]] | None = None
+
+    def members(self) -> list[type[Data]]:
+        """The classes that may stand here now."""
+        if self.built_in is None:
+            return list(self.registry.values())
+        others = [one for one in self.registry.values() if not one.__module__.startswith(_OWN)]
+        return [*self.built_in, *(one for one in others if one not in self.built_in)]
+
+    def adapter(self) -> TypeAdapter[Any]:
+        """pydantic's union of them, made anew when something was registered."""
+        members = self.members()
+        if self._made is None or self._made[0] != self.registry.changes:
+            told: Any = members[0]
+            if len(members) > 1:
+                told = Annotated[reduce(or_, members), Field(discriminator=self.key)]
+            self._made = (self.registry.changes, TypeAdapter(told))
+        return self._made[1]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Validate against the entries of the moment; write an entry as what it is."""
+        return core_schema.no_info_plain_validator_function(
+            lambda value: self.adapter().validate_python(value),
+            serialization=core_schema.wrap_serializer_function_ser_schema(
+                lambda value, as_it_is: as_it_is(value), schema=core_schema.any_schema()
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The union of the entries of the moment; a validator before it may say what it takes."""
+        inner: Any = schema
+        while isinstance(inner, Mapping) and "json_schema_input_schema" not in inner:
+            inner = inner.get("schema")
+        return handler(self.adapter().core_schema if inner is None else schema)
+
+
+_OWN = "foreword."

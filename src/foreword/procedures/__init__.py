@@ -1,0 +1,1 @@
+"""Training that takes several models one after another, such as PET."""
