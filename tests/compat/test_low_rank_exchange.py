@@ -14,11 +14,11 @@ from typing import Any
 import peft
 import pytest
 import torch
-from deltas.moving import louder, method
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 import foreword
+from axes.deltas.moving import louder, method
 from compat.exchanging import peft_answers
 from compat.with_heads import TASKS, WARNINGS, Bases, save, save_base
 from conftest import LLAMA_LIKE, assert_close, make_backbone, tiny_model

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from deltas.moving import method
 from peft import LoraConfig, get_peft_model
 from test_peft_training import SEED, STEPS, TOLERANCE, Training, train_with_peft
 
+from axes.deltas.moving import method
 from conftest import make_backbone, tiny_model
 from foreword.training import train
 from foreword.tuned import TunedModel

@@ -10,11 +10,11 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-from deltas.moving import MOVING, method
 from test_resuming import Killed, Told
 from transformers import AutoTokenizer
 
 import foreword
+from axes.deltas.moving import MOVING, method
 from families.catalogue import plain_model
 from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone, bundled_backbones, load_backbone

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from deltas.moving import louder, method
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from axes.deltas.moving import louder, method
 from conftest import assert_close, mini_tokens
 from families.catalogue import wrapped
 from foreword.axes.deltas import Adapter

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from deltas.moving import louder, texts
 from torch import nn
 
+from axes.deltas.moving import louder, texts
 from conftest import assert_close
 from families.catalogue import DECODERS, ENCODER_DECODERS, ENCODERS, FAMILIES, wrapped
 from foreword.axes.deltas import Adapter, BitFit, Delta, Full, LoRA, Top

@@ -6,10 +6,10 @@ import importlib.util
 
 import pytest
 import torch
-from deltas.moving import logits, louder, method, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from axes.deltas.moving import logits, louder, method, texts
 from conftest import assert_close
 from families.catalogue import wrapped
 from foreword.axes.deltas import LoRA

@@ -8,11 +8,11 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from deltas.moving import MOVING, louder, method
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 import foreword
+from axes.deltas.moving import MOVING, louder, method
 from conftest import assert_close
 from families.catalogue import plain_model, wrapped
 from foreword.artifacts.artifact import load_model, save_artifact

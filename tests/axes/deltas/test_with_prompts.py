@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from deltas.moving import logits, louder, method, texts
 
+from axes.deltas.moving import logits, louder, method, texts
 from conftest import assert_close
 from families.catalogue import wrapped
 from foreword.axes.readout.head import SequenceHead
