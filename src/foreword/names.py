@@ -1,8 +1,9 @@
 """Names that recipes, artifacts, the command line and the code behind them share.
 
-A data format is added here and in `data/readers.py`, a metric here and in
-`evaluation/metrics.py`; tests hold the two together. Those of other packages and of a user's own
-file bring what reads or scores them along (`foreword.extensions`).
+A kind of answer is added here and as a file in `tasks/`, a data format here and in
+`data/readers.py`, a metric here and in `evaluation/metrics.py`; tests hold these places together.
+Formats and metrics of other packages and of a user's own file bring what reads or scores them along
+(`foreword.extensions`).
 """
 
 from __future__ import annotations
@@ -18,23 +19,54 @@ Answer = Literal["text", "label", "tags", "span", "word"]
 """What is measured: a text, a label, one tag a word, a span of the context given as text, or the
 word that is missing in a pattern."""
 
-ASKED: dict[Answer, str] = {
-    "text": "a text",
-    "label": "a label",
-    "tags": "tags of words",
-    "span": "a span of a context",
-    "word": "a missing word",
-}
-"""What a message calls it."""
 
-UNITS: dict[Answer, str] = {
-    "text": "target token",
-    "label": "label",
-    "tags": "tag",
-    "span": "end of a span",
-    "word": "word",
+@dataclass(frozen=True)
+class AnswerKind:
+    """What is known of a kind of answer before any data or model is read.
+
+    Attributes:
+        title: what a message calls it.
+        unit: what a loss is a mean over.
+        metrics: what is measured where a recipe names nothing.
+        column: the key of `task.data` that names its column in tables; None where a format, or a
+            {mask} in the input, asks for it.
+        head: whether a trained layer answers, unless label words do.
+        labelled: whether the answers are among names that the training data show.
+        templates: whether the input is written by templates.
+    """
+
+    title: str
+    unit: str
+    metrics: tuple[str, ...]
+    column: str | None = None
+    head: bool = False
+    labelled: bool = False
+    templates: bool = True
+
+
+ANSWERS: dict[Answer, AnswerKind] = {
+    "text": AnswerKind("a text", "target token", ("bleu", "chrf", "ter", "slot_coverage")),
+    "label": AnswerKind(
+        "a label", "label", ("accuracy", "macro_f1"), column="label", head=True, labelled=True
+    ),
+    "tags": AnswerKind(
+        "tags of words",
+        "tag",
+        ("entity_f1", "entity_precision", "entity_recall"),
+        head=True,
+        labelled=True,
+        templates=False,
+    ),
+    "span": AnswerKind(
+        "a span of a context",
+        "end of a span",
+        ("exact_match", "squad_f1"),
+        head=True,
+        templates=False,
+    ),
+    "word": AnswerKind("a missing word", "word", ("precision_at_1",)),
 }
-"""What a loss is a mean over."""
+"""What is measured -> what is known of it; each has a file in `tasks/`."""
 
 
 COLUMNS = ("references", "label", "group", "words", "tags")
@@ -136,14 +168,24 @@ for _metric, _title in {
 }.items():
     METRICS.add(_metric, _title)
 
-DEFAULT_METRICS: dict[Answer, tuple[str, ...]] = {
-    "text": ("bleu", "chrf", "ter", "slot_coverage"),
-    "label": ("accuracy", "macro_f1"),
-    "tags": ("entity_f1", "entity_precision", "entity_recall"),
-    "span": ("exact_match", "squad_f1"),
-    "word": ("precision_at_1",),
-}
-"""What is measured where a recipe names nothing."""
+
+def mismatch(metric: str, answer: Answer, beside: tuple[str, ...] = ()) -> str | None:
+    """What is wrong with a metric for a kind of answer, if anything.
+
+    Args:
+        metric: its name, which is known.
+        answer: what the task asks for.
+        beside: what may be named instead of a metric of that kind.
+    """
+    measured = METRICS[metric].of
+    if measured == answer:
+        return None
+    fitting = [*beside, *(name for name, known in METRICS.items() if known.of == answer)]
+    return (
+        f"`{metric}` measures {ANSWERS[measured].title}, but this task asks for "
+        f"{ANSWERS[answer].title}; choose among {', '.join(fitting)}"
+    )
+
 
 Format = Annotated[str, NameIn(FORMATS)]
 """The name of a data format."""

@@ -118,8 +118,8 @@ def test_one_list_of_metrics() -> None:
         known = names.METRICS[name]
         assert (metric.title, metric.better, metric.of) == (known.title, known.better, known.of)
     assert [name for name, metric in METRICS.items() if metric.better == "low"] == ["ter"]
-    for kind, chosen in names.DEFAULT_METRICS.items():
-        assert {METRICS[name].of for name in chosen} == {kind}
+    for answer, kind in names.ANSWERS.items():
+        assert {METRICS[name].of for name in kind.metrics} == {answer}
 
 
 def test_the_e2e_tools_metrics_are_on_its_own_scale() -> None:

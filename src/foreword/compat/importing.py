@@ -39,7 +39,7 @@ from foreword.errors import (
     refuse_single,
 )
 from foreword.methods import CPT, MethodChoice, PrefixTuning, PromptTuning, PTuning, axes
-from foreword.names import DEFAULT_METRICS
+from foreword.names import ANSWERS
 from foreword.recipe import TaskId
 from foreword.tasks import task_of
 from foreword.tasks.text import Templates
@@ -195,7 +195,7 @@ def stated_of(
         "tells_apart": head.answer != "span",
         "label": "label" if head.answer == "label" else None,
         "stride": 128 if context is None else min(128, context // 4),
-        "metrics": DEFAULT_METRICS[head.answer],
+        "metrics": ANSWERS[head.answer].metrics,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import (
@@ -17,6 +18,11 @@ from foreword.data.lines import check_encoding
 from foreword.errors import DataError, TemplateError
 from foreword.recipe.paths import checked_path
 from foreword.templates.template import Template
+
+ANSWER_COLUMNS: dict[str, names.Answer] = {
+    kind.column: answer for answer, kind in names.ANSWERS.items() if kind.column is not None
+}
+"""Key of `task.data` that names a column of answers -> what such a column asks for."""
 
 
 class Subset(Data):
@@ -103,14 +109,17 @@ class DataSpec(Data):
             raise ValueError("`only` is for `format: xsum`")
         if (self.words != 1 or self.tags is not None) and self.format != "conll":
             raise ValueError("`words` and `tags` are for `format: conll`")
-        if self.label is not None and not names.FORMATS[self.format].table:
-            raise ValueError(f"`label` is for the formats {', '.join(names.tables())}")
+        given = [column for column in ANSWER_COLUMNS if getattr(self, column) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {', '.join(f'`{column}`' for column in given)}")
+        if given and not names.FORMATS[self.format].table:
+            raise ValueError(f"`{given[0]}` is for the formats {', '.join(names.tables())}")
         return self
 
     @property
     def answer(self) -> names.Answer:
         """What the examples ask for."""
-        return asked_for(self.format, self.label)
+        return answer_of(self.model_dump(include={"format", *ANSWER_COLUMNS}))
 
     def options(self, split: Literal["train", "dev", "test"]) -> dict[str, Any]:
         """What `foreword.data.read_data` is told of a split, beside its path and format."""
@@ -132,10 +141,15 @@ def leaves_room(template: Any) -> bool:
         return False
 
 
-def asked_for(format: Any, label: Any) -> names.Answer:
+def answer_of(data: Mapping[str, Any]) -> names.Answer:
+    """What the examples of a `task.data` section ask for: what its format does, or in a table what
+    the column that it names does; its values may be of any type."""
+    format = data.get("format")
     known = names.FORMATS.get(format) if isinstance(format, str) else None
-    asked = "text" if known is None else known.asks
-    return "label" if asked == "text" and label is not None else asked
+    if known is not None and known.asks != "text":
+        return known.asks
+    named = (kind for column, kind in ANSWER_COLUMNS.items() if data.get(column) is not None)
+    return next(named, "text")
 
 
 class Limits(Data):

@@ -65,7 +65,7 @@ class TaskId(Part):
     @property
     def has_head(self) -> bool:
         """Whether a trained layer answers."""
-        return self.verbalizer is None and self.answer in ("label", "tags", "span")
+        return self.verbalizer is None and names.ANSWERS[self.answer].head
 
     def columns(self) -> dict[str, Any]:
         """What `foreword.data.read_data` is told of a file, beside its path and format."""
@@ -73,6 +73,6 @@ class TaskId(Part):
 
     def inputs(self) -> tuple[str, ...] | None:
         """The fields that the templates name; None where words, or a context, are what is read."""
-        if self.answer in ("tags", "span"):
+        if not names.ANSWERS[self.answer].templates:
             return None
         return fields_asked(written_input(self.input), self.second, self.target)

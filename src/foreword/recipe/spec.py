@@ -17,7 +17,7 @@ from foreword.common.choices import Data
 from foreword.errors import TemplateError
 from foreword.methods import METHODS, PET, MethodChoice, MethodOptions
 from foreword.recipe.backbone import BackboneSpec
-from foreword.recipe.data import asked_for, leaves_room
+from foreword.recipe.data import answer_of, leaves_room
 from foreword.recipe.task import TaskSpec
 from foreword.recipe.training import DecodingSpec, EvaluationSpec, TrainingSpec, types_rule
 from foreword.recipe.writing import write_yaml
@@ -79,17 +79,13 @@ def section_rules(data: Mapping[str, Any]) -> list[str]:
             "measure on"
         )
     elif isinstance(data_section, Mapping) and isinstance(watched, str):
-        answer = asked_for(data_section.get("format"), data_section.get("label"))
+        answer = answer_of(data_section)
         inputs = at("task", "input"), at("task", "second")
         if answer == "text" and any(map(leaves_room, inputs)):
             answer = "word"
-        if watched in names.METRICS and names.METRICS[watched].of != answer:
-            fitting = [name for name, known in names.METRICS.items() if known.of == answer]
-            broken.append(
-                f"training.best_by: `{watched}` measures {names.ASKED[names.METRICS[watched].of]}, "
-                f"but this task asks for {names.ASKED[answer]}; choose among loss, "
-                f"{', '.join(fitting)}"
-            )
+        wrong = names.mismatch(watched, answer, ("loss",)) if watched in names.METRICS else None
+        if wrong is not None:
+            broken.append(f"training.best_by: {wrong}")
     if unwatched and at("training", "patience") is not None:
         broken.append("training.patience: needs `task.data.dev` or `task.data.hold_out` to watch")
     return [line for line in broken if line]
@@ -172,7 +168,7 @@ class Recipe(Data):
         if training.head_learning_rate and isinstance(task, TaskSpec) and not task.has_head:
             raise ValueError(
                 "`head_learning_rate` is of a head, but this task asks for "
-                f"{names.ASKED[task.answer]} without one; leave it out"
+                f"{names.ANSWERS[task.answer].title} without one; leave it out"
             )
         still = isinstance(method, MethodOptions) and method.moves.kind == "none"
         if training.delta_learning_rate and still:

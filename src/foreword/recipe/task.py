@@ -136,7 +136,7 @@ class TaskSpec(Data):
         """The metrics, the usual ones where none are named."""
         if self.metrics is not None:
             return self.metrics
-        return names.DEFAULT_METRICS[self.answer]
+        return names.ANSWERS[self.answer].metrics
 
     @property
     def answer(self) -> names.Answer:
@@ -147,7 +147,7 @@ class TaskSpec(Data):
     @property
     def has_head(self) -> bool:
         """Whether a trained layer answers."""
-        return self.verbalizer is None and self.answer in ("label", "tags", "span")
+        return self.verbalizer is None and names.ANSWERS[self.answer].head
 
     @property
     def templates(self) -> tuple[Template, ...]:
@@ -167,13 +167,9 @@ class TaskSpec(Data):
     def _rules(self) -> TaskSpec:
         answer = self.answer
         for metric in self.metrics or ():
-            if names.METRICS[metric].of != answer:
-                fitting = [name for name, known in names.METRICS.items() if known.of == answer]
-                raise ValueError(
-                    f"metric `{metric}` measures {names.ASKED[names.METRICS[metric].of]}, but this "
-                    f"task asks for {names.ASKED[answer]}; choose among {', '.join(fitting)}"
-                )
-        if answer not in ("label", "tags") and self.labels is not None:
+            if (wrong := names.mismatch(metric, answer)) is not None:
+                raise ValueError(f"metric {wrong}")
+        if not names.ANSWERS[answer].labelled and self.labels is not None:
             raise ValueError("`labels` are for tasks with labels or tags")
         if answer not in ("label", "word") and self.second is not None:
             raise ValueError("`second` is for tasks with labels: give `data.label`")
@@ -186,7 +182,7 @@ class TaskSpec(Data):
 
     def _check_verbalizer(self) -> None:
         masked = any(template.mask for template in self.templates)
-        if self.data.answer in ("tags", "span") and (masked or self.soft):
+        if not names.ANSWERS[self.data.answer].templates and (masked or self.soft):
             raise ValueError(
                 f"`input` is not read for `format: {self.data.format}`, so it has no place for "
                 "{soft} or {mask}; leave it out"

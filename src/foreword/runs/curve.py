@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foreword.common.pictures import Lettering, new_figure, write_figure
-from foreword.names import METRICS, UNITS
+from foreword.names import ANSWERS, METRICS
 from foreword.recipe import Recipe
 from foreword.training import History
 
@@ -47,7 +47,7 @@ def draw_curve(file: Path, recipe: Recipe, history: History, window: int = 20) -
         axes.plot(at, height, color="#c0562f", marker="o", markersize=4, label="development set")
     axes.axvline(history.best_step, color="#888888", linestyle=":", linewidth=1, label="kept")
     axes.set_xlabel("step")
-    axes.set_ylabel(f"loss (nats per {UNITS[recipe.task.answer]})")
+    axes.set_ylabel(f"loss (nats per {ANSWERS[recipe.task.answer].unit})")
     axes.set_title(title(recipe.name), fontfamily=list(title.families))
     axes.set_ylim(top=max(*smooth[min(len(smooth) - 1, 5) :], *height) * 1.1)
     axes.grid(alpha=0.25)

@@ -88,8 +88,9 @@ def trains(recipe: Recipe) -> bool:
         raise RecipeError(
             "recipe",
             [
-                f"method: head-only trains a head, but this task asks for {names.ASKED[answer]} "
-                "without one; give a task with labels and no verbalizer, or another method"
+                "method: head-only trains a head, but this task asks for "
+                f"{names.ANSWERS[answer].title} without one; give a task with labels "
+                "and no verbalizer, or another method"
             ],
         )
     if still and method.name != "head-only" and recipe.task.has_head:
@@ -178,7 +179,7 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
     labels = task.labels
     if task.verbalizer is not None:
         labels = labels or tuple(task.verbalizer.words)
-    elif KINDS[task.answer].has_labels:
+    elif names.ANSWERS[task.answer].labelled:
         known = _labels(task.answer, examples.train)
         used = _labels(task.answer, examples.train[: task.limits.train])
         if len(used) < 2:
@@ -188,7 +189,7 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
         task,
         input=shown_first(recipe, examples.demonstrated),
         labels=labels or (),
-        may_be_none=any(example.spans == () for example in examples.train),
+        **KINDS[task.answer].settled_by(examples.train),
     )
 
 
@@ -255,7 +256,7 @@ def data_hashes(recipe: Recipe) -> dict[str, Any]:
 def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
     """The fields that the templates name; None where they are not what is read."""
     task = recipe.task
-    if not KINDS[task.answer].reads_templates:
+    if not names.ANSWERS[task.answer].templates:
         return None
     patterns = recipe.method.patterns if isinstance(recipe.method, PET) else ()
     written = (text for pattern in patterns for text in pattern.texts)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from foreword import names
 from foreword.artifacts.card import said_of_trained
 from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
 from foreword.common.progress import Progress
@@ -14,7 +15,7 @@ from foreword.recipe import Recipe, TaskId, types_rule, written_input
 from foreword.runs.cautions import cautions
 from foreword.runs.context import with_context
 from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
-from foreword.tasks import KINDS, BoundTask, task_of
+from foreword.tasks import BoundTask, task_of
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
@@ -124,5 +125,5 @@ def prepare(
 def _check_templates(recipe: Recipe) -> None:
     """Parse the templates of a text, before any file is read."""
     task = recipe.task
-    if KINDS[task.answer].reads_templates:
+    if names.ANSWERS[task.answer].templates:
         Templates.of(written_input(task.input), task.target, task.truncate, task.second)

@@ -53,8 +53,6 @@ class Task(ABC):
 
     answer: ClassVar[names.Answer]
     verb: ClassVar[Verb] = "predict"
-    reads_templates: ClassVar[bool] = True
-    has_labels: ClassVar[bool] = False
     labels: tuple[str, ...]
     text: Templates | None
     calibrated: bool = False
@@ -73,6 +71,11 @@ class Task(ABC):
     def labels_of(cls, example: Example) -> tuple[str, ...]:  # noqa: ARG003
         """The labels or tags that an example shows."""
         return ()
+
+    @classmethod
+    def settled_by(cls, examples: Sequence[Example]) -> dict[str, Any]:  # noqa: ARG003
+        """Fields of `foreword.recipe.TaskId` that a recipe leaves to its training examples."""
+        return {}
 
     @abstractmethod
     def readout(self, backbone: Backbone) -> Readout:
@@ -138,8 +141,8 @@ class Task(ABC):
         raise RecipeError(
             "recipe",
             [
-                f"task: asks for {names.ASKED[self.answer]}, which is not shown with an input as "
-                "one text; give a task that writes a text, or label words (task.verbalizer)"
+                f"task: asks for {names.ANSWERS[self.answer].title}, which is not shown with an "
+                "input as one text; give a task that writes a text, or label words (task.verbalizer)"
             ],
         )
 
@@ -173,7 +176,7 @@ class Task(ABC):
     @property
     def _instead(self) -> str:
         """What the other verb does not find here."""
-        return f"tells {names.ASKED[self.answer]} and writes no text"
+        return f"tells {names.ANSWERS[self.answer].title} and writes no text"
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -35,7 +35,6 @@ class _Labelled(ReadTask):
     """A task whose answer is one of its labels."""
 
     answer = "label"
-    has_labels = True
 
     @classmethod
     def labels_of(cls, example: Example) -> tuple[str, ...]:

@@ -50,8 +50,12 @@ class Question(ReadTask):
     text = None
     labels = ()
     answer = "span"
-    reads_templates = False
     fields = ("question", "context")
+
+    @classmethod
+    def settled_by(cls, examples: Sequence[Example]) -> dict[str, Any]:
+        """Whether a question may have no answer."""
+        return {"may_be_none": any(example.spans == () for example in examples)}
 
     @classmethod
     def of(cls, stated: TaskId) -> Question:

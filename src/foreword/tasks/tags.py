@@ -45,8 +45,6 @@ class Tagging(ReadTask):
     stride: int = 128
     text = None
     answer = "tags"
-    reads_templates = False
-    has_labels = True
     fields = ("words",)
 
     @classmethod
