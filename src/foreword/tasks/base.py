@@ -142,7 +142,8 @@ class Task(ABC):
             "recipe",
             [
                 f"task: asks for {names.ANSWERS[self.answer].title}, which is not shown with an "
-                "input as one text; give a task that writes a text, or label words (task.verbalizer)"
+                "input as one text; give a task that writes a text, or label words "
+                "(task.verbalizer)"
             ],
         )
 
