@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from foreword.axes.injection.options import INJECTIONS
 from foreword.axes.reparam.options import REPARAMETERIZATIONS
 from foreword.backbone import Backbone, Decoding
 from foreword.cli.app import app
+from foreword.common.progress import Silent
 from foreword.data import read_examples
 from foreword.errors import ArtifactError, DataError
 from foreword.evaluation import METRICS as SCORED
@@ -27,6 +29,7 @@ from foreword.extensions import load_plugin
 from foreword.methods import METHODS
 from foreword.methods.axes import ActivationsInit
 from foreword.recipe import TaskId, parse_recipe
+from foreword.runs.preparing import prepare
 from foreword.training import Pair, train
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
@@ -90,7 +93,7 @@ def stored(folder: Path, model: TunedModel, method: Any) -> None:
 
 
 def test_every_example_is_here() -> None:
-    assert list(EXAMPLES) == ["product.py", "gated.py", "words.py", "pairs.py"]
+    assert list(EXAMPLES) == ["product.py", "gated.py", "whole.py", "words.py", "pairs.py"]
 
 
 def test_a_reparameterization(
@@ -146,6 +149,29 @@ def test_a_method_with_a_tensor_of_its_own(
     METHODS.changes += 1
     with pytest.raises(ArtifactError, match=r"not known here.*load_plugin[\s\S]*'gated-prefix'"):
         read_manifest(tmp_path / "artifact")
+
+
+def test_a_method_that_reads_training_examples(
+    example: Callable[[str], Path], mini: Backbone, tmp_path: Path
+) -> None:
+    load_plugin(example("whole.py"))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        '{"bird": "robin", "says": "red"}\n{"bird": "wren", "says": "brown"}\n', "utf-8"
+    )
+    given = recipe(
+        "whole-examples",
+        data={"format": "jsonl", "train": str(rows), "dev": str(rows), "references": "says"},
+        input="{bird} ->",
+        target=" {reference}",
+    )
+    ready = prepare(given, "cpu", mini, Silent())
+    method, tokens = ready.recipe.method, mini.tokens
+    written = {tokens.text(list(pair.source + pair.target)) for pair in ready.data.pairs}
+    ends = [0, *(i + 1 for i, token in enumerate(method.init.tokens) if token == tokens.eos_id)]
+    shown = {tokens.text(list(method.init.tokens[begin:end])) for begin, end in pairwise(ends)}
+    assert shown == written
+    assert ready.model.placement.length == method.length == ends[-1]
 
 
 def test_a_metric(example: Callable[[str], Path]) -> None:

@@ -224,7 +224,7 @@ def test_the_same_seed_gives_the_same_run(
 def test_a_stopped_run_goes_on_with_the_next_model(
     masked: Backbone, rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foreword.runs import pet
+    from foreword.procedures import pet
 
     given = recipe(rated, masked)
     whole = start(given, masked, tmp_path / "whole")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from foreword.common.choices import Data
 from foreword.common.registry import Registry
@@ -20,13 +20,15 @@ from foreword.methods.axes import (
     Table,
     Text,
 )
+from foreword.methods.examples import InText, TrainingExamples
 
 
 class MethodOptions(Data):
     """Base of all methods' options: the `method` section of a recipe.
 
     The options are the method's point on the axes: each axis is asked for its choice by one of the
-    properties below, or by the field of that name.
+    properties below, or by the field of that name. A method that takes more from a run than its
+    options says so by `in_text`, `templates` and `filled`.
 
     Attributes:
         enters: the injection; its options are the method's fields of the same names.
@@ -58,6 +60,26 @@ class MethodOptions(Data):
     def moves(self) -> DeltaSpec:
         """What of the backbone's own weights moves."""
         return Frozen()
+
+    @property
+    def in_text(self) -> InText | None:
+        """Training examples that stand before every input, as text."""
+        return None
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Templates beside the task's, whose fields are read of every example, too."""
+        return ()
+
+    def filled(self, examples: TrainingExamples) -> Self:  # noqa: ARG002
+        """The same options with what the method takes from the training examples.
+
+        A run asks for them once, before it composes the model; an artifact keeps the outcome.
+
+        Raises:
+            UserError: the examples do not have it.
+        """
+        return self
 
     def fields_of(self, options: type[Data]) -> dict[str, Any]:
         """The method's fields that other options have, too."""

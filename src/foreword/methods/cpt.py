@@ -23,9 +23,10 @@ from foreword.axes.reparam.options import (
     reparameterization,
 )
 from foreword.common.choices import OptionsIn
-from foreword.errors import UserError
+from foreword.errors import RecipeError, UserError
 from foreword.methods import axes
 from foreword.methods.base import PromptOptions, method
+from foreword.methods.examples import FIXED, LABEL, TrainingExamples
 
 if TYPE_CHECKING:
     from foreword.axes.injection.labelled import LabelledEmbeddings
@@ -128,7 +129,31 @@ class CPT(PromptOptions):
             raise ValueError(f"`length` is {self.length}, but `init` has {context} tokens")
         return self
 
-    def around(self, tokens: list[int], types: list[int]) -> CPT:
-        """The same options with this context."""
+    def filled(self, examples: TrainingExamples) -> CPT:
+        """The same options with a context, where they have none yet.
+
+        Special tokens before a text stand before the first example alone.
+
+        Raises:
+            UserError: there are too few examples, they are too long, or the task has no answer that
+                could stand in a text.
+        """
+        if self.init.tokens:
+            return self
+        shots = self.init.shots
+        shown = examples.demonstrations(shots, "method.init.shots")
+        tokens, types = [*shown[0].leading], [FIXED] * len(shown[0].leading)
+        for number, example in enumerate(shown):
+            tokens += example.tokens
+            types += [kind + LABEL * number if kind else FIXED for kind in example.types]
+        if len(tokens) > self.length:
+            raise RecipeError(
+                "recipe",
+                [
+                    f"method.length: {shots} examples have {len(tokens)} tokens, but it allows "
+                    f"{self.length}; give fewer method.init.shots, a smaller task.max_tokens, or a "
+                    "larger length"
+                ],
+            )
         init = self.init.model_copy(update={"tokens": tuple(tokens), "types": tuple(types)})
         return self.model_copy(update={"length": len(tokens), "init": init})

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from foreword.methods.base import TextOptions, method
+from foreword.methods.examples import InText
 
 
 @method
@@ -23,3 +24,8 @@ class HardPrompt(TextOptions):
     name: Literal["hard-prompt"]
     shots: int = Field(0, ge=0, le=1024, description="training examples before the input")
     separator: str = Field("\n\n", description="what stands after each of them")
+
+    @property
+    def in_text(self) -> InText | None:
+        """The shots, where there are some."""
+        return InText(self.shots, self.separator) if self.shots else None

@@ -141,6 +141,11 @@ class PET(DeltaOptions):
         """The labels that have words, as the first pattern names them."""
         return tuple(self.words or self.patterns[0].words or ())
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Those of the patterns."""
+        return tuple(text for pattern in self.patterns for text in pattern.texts)
+
     def words_of(self, pattern: Pattern) -> dict[str, tuple[str, ...]]:
         """Label -> words, of a pattern."""
         return pattern.words or self.words or {}

@@ -20,7 +20,7 @@ from foreword.data import (
 )
 from foreword.data import read_data as read_file
 from foreword.errors import RecipeError, argument
-from foreword.methods import PET, HardPrompt, MethodOptions
+from foreword.methods import MethodOptions
 from foreword.recipe import Limits, Recipe, TaskId, written_input
 from foreword.runs.demonstrations import shown_first
 from foreword.tasks import KINDS, BoundTask
@@ -41,7 +41,7 @@ class RunExamples:
         test: examples measured afterwards; `test_split` names where they come from.
         counted: what there is to say of them, line by line.
         unlabelled: inputs whose labels, if there are any, are not looked at.
-        demonstrated: examples of which a hard prompt shows some.
+        demonstrated: examples of which the method shows some in its text.
     """
 
     train: list[Example]
@@ -103,10 +103,6 @@ def trains(recipe: Recipe) -> bool:
     return not still or recipe.task.has_head or calibrated
 
 
-def _shots(recipe: Recipe) -> int:
-    return recipe.method.shots if isinstance(recipe.method, HardPrompt) else 0
-
-
 def _is_still(method: MethodOptions) -> bool:
     return not method.enters.trains and method.moves.kind == "none"
 
@@ -122,7 +118,7 @@ def read_examples(recipe: Recipe) -> RunExamples:
         raise RecipeError(
             "recipe", ["task.data: names neither `dev` nor `test` nor `hold_out` to measure on"]
         )
-    reads = trains(recipe) or _shots(recipe) > 0
+    reads = trains(recipe) or recipe.method.in_text is not None
     if reads and spec.train is None:
         raise RecipeError("recipe", ["task.data.train: is missing; name the training file"])
     inputs = _inputs(recipe)
@@ -164,7 +160,7 @@ def read_examples(recipe: Recipe) -> RunExamples:
     test = test[: limits.test] if split == "test" else test
     for name, measured in {"dev": dev, split: test}.items():
         counted.extend(_one_sided(name, measured, getattr(limits, name)))
-    shown = train[: limits.train] if _shots(recipe) else []
+    shown = [] if recipe.method.in_text is None else train[: limits.train]
     train = train if trains(recipe) else []
     return RunExamples(train, dev, test, split, counted, unlabelled, shown)
 
@@ -258,11 +254,9 @@ def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
     task = recipe.task
     if not names.ANSWERS[task.answer].templates:
         return None
-    patterns = recipe.method.patterns if isinstance(recipe.method, PET) else ()
-    written = (text for pattern in patterns for text in pattern.texts)
-    of_patterns = (slot for text in written for slot in Template.parse(text).slots)
+    own = (slot for text in recipe.method.templates for slot in Template.parse(text).slots)
     named = fields_asked(written_input(task.input), task.second, task.target)
-    return tuple(dict.fromkeys((*named, *of_patterns)))
+    return tuple(dict.fromkeys((*named, *own)))
 
 
 def _too_few(known: Sequence[str], used: Sequence[str], limits: Limits) -> str:

@@ -1,50 +1,79 @@
-"""Training examples with their answers, as text before the input (Brown et al. 2020, section 2)."""
+"""Training examples with their answers: as text before the input (Brown et al. 2020, section 2),
+and as tokens for a method that reads them before anything is trained."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from foreword.backbone import Backbone
 from foreword.data import Example
 from foreword.errors import RecipeError
-from foreword.methods import HardPrompt
+from foreword.methods.examples import Demonstration
 from foreword.recipe import InputSpec, MessageSpec, Recipe
+from foreword.tasks import Task
 from foreword.templates import MaskSlot, Template
 from foreword.templates.template import escaped
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a method is shown of a run's training examples (`methods.examples.TrainingExamples`).
+
+    Attributes:
+        task: turns an example into tokens.
+        backbone: whose tokens they are.
+        examples: the training examples.
+        seed: decides which of them are shown.
+    """
+
+    task: Task
+    backbone: Backbone
+    examples: Sequence[Example]
+    seed: int
+
+    def demonstrations(self, count: int, field: str) -> list[Demonstration]:
+        """Some examples with their answers, as tokens; see the protocol."""
+        chosen = balanced(self.examples, count, self.seed, field)
+        return [self.task.demonstration(self.backbone, example) for example in chosen]
+
+
 def shown_first(recipe: Recipe, train: Sequence[Example]) -> InputSpec:
-    """The recipe's input, a hard prompt's examples before it.
+    """The recipe's input, the examples that the method shows in its text before it.
 
     They are words of the template then: no truncation cuts them, and an artifact keeps them.
 
     Raises:
         RecipeError: there are too few training examples, or no place for them.
     """
-    method, task = recipe.method, recipe.task
-    if not isinstance(method, HardPrompt) or not method.shots:
+    shown, task = recipe.method.in_text, recipe.task
+    if shown is None:
         return task.input
     if task.second is not None:
         raise RecipeError(
             "recipe",
             ["method.shots: has no place beside task.second; put both texts into task.input"],
         )
-    if len(train) < method.shots:
-        raise RecipeError(
-            "recipe",
-            [f"method.shots: {method.shots} are asked for, but there are {len(train)} examples"],
-        )
-    chosen = balanced(train, method.shots, recipe.seed)
+    chosen = balanced(train, shown.shots, recipe.seed, "method.shots")
     if not isinstance(task.input, str):
         *before, last = task.input
         turns = [turn for example in chosen for turn in _turns(recipe, last, example)]
         return (*before, *turns, last)
-    shown = "".join(_shown(recipe, task.input, example) + method.separator for example in chosen)
-    return escaped(shown) + task.input
+    text = "".join(_shown(recipe, task.input, example) + shown.separator for example in chosen)
+    return escaped(text) + task.input
 
 
-def balanced(train: Sequence[Example], shots: int, seed: int) -> list[Example]:
-    """Some examples in random order; where there are labels, each has its turn."""
+def balanced(train: Sequence[Example], shots: int, seed: int, field: str) -> list[Example]:
+    """Some examples in random order; where there are labels, each has its turn.
+
+    Raises:
+        RecipeError: there are fewer than `field` asks for.
+    """
+    if len(train) < shots:
+        raise RecipeError(
+            "recipe", [f"{field}: {shots} are asked for, but there are {len(train)} examples"]
+        )
     rng = random.Random(f"{seed}/shots")
     order = rng.sample(range(len(train)), len(train))
     by_label: dict[str | None, list[int]] = {}

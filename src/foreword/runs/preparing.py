@@ -13,8 +13,8 @@ from foreword.common.progress import Progress
 from foreword.errors import RecipeError
 from foreword.recipe import Recipe, TaskId, types_rule, written_input
 from foreword.runs.cautions import cautions
-from foreword.runs.context import with_context
 from foreword.runs.data import RunData, RunExamples, read_data, read_examples, state_task
+from foreword.runs.demonstrations import Shown
 from foreword.tasks import BoundTask, task_of
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
@@ -111,7 +111,8 @@ def prepare(
         raise RecipeError("recipe", [rule])
     readout = task.readout(backbone)
     task.start(readout, backbone)
-    recipe = with_context(recipe, task, backbone, examples.train)
+    method = recipe.method.filled(Shown(task, backbone, examples.train, recipe.seed))
+    recipe = recipe.model_copy(update={"method": method})
     model = compose(backbone, recipe.method, readout, inside=task.soft > 0)
     how = Decoding(**recipe.decoding.model_dump())
     bound = task.on(model)

@@ -21,8 +21,8 @@ from foreword.backbone.layout import Pair
 from foreword.data import Example, linearise
 from foreword.data.readers import fields_of
 from foreword.errors import DataError, RecipeError, UserError
+from foreword.methods.examples import Demonstration
 from foreword.recipe import TaskId
-from foreword.tasks.demonstrating import Demonstration
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.text import Templates
 from foreword.templates import Chat

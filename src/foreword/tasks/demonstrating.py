@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from foreword.backbone import Tokens
 from foreword.data import Example, linearise
 from foreword.data.example import Field
 from foreword.errors import RecipeError
+from foreword.methods.examples import ANSWER, CONTENT, FIXED, LABEL, TEMPLATE, Demonstration
 from foreword.tasks.text import Templates
 from foreword.templates import Template
 from foreword.templates.template import FieldSlot
-
-FIXED, TEMPLATE, CONTENT, ANSWER, LABEL = range(5)
-"""What a token is of: no text (a special token), the input's template, the content of one of its
-fields, the answer's template, the label."""
-
-
-@dataclass(frozen=True)
-class Demonstration:
-    """The row that is trained on for an example: its input, its answer, the end token.
-
-    Attributes:
-        leading: special tokens before it, such as a beginning token.
-        tokens: the others.
-        types: what each of those is of.
-    """
-
-    leading: tuple[int, ...]
-    tokens: tuple[int, ...]
-    types: tuple[int, ...]
 
 
 def demonstration(

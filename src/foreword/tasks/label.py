@@ -17,10 +17,11 @@ from foreword.backbone.geometry import Kind
 from foreword.backbone.layout import Pair
 from foreword.data import Example
 from foreword.errors import ArtifactError, DataError, RecipeError
+from foreword.methods.examples import FIXED, LABEL, Demonstration
 from foreword.recipe import TaskId
 from foreword.tasks.base import LabelWords
 from foreword.tasks.blanks import Slots
-from foreword.tasks.demonstrating import FIXED, LABEL, Demonstration, demonstration
+from foreword.tasks.demonstrating import demonstration
 from foreword.tasks.head import HeadOptions
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row

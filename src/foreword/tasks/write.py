@@ -11,10 +11,11 @@ from foreword.backbone import Backbone, Decoding
 from foreword.backbone.layout import Pair
 from foreword.data import Example
 from foreword.errors import UserError
+from foreword.methods.examples import Demonstration
 from foreword.recipe import TaskId
 from foreword.tasks.base import Request, Task, Verb
 from foreword.tasks.decoding import Writing, decode_rows
-from foreword.tasks.demonstrating import Demonstration, demonstration, target
+from foreword.tasks.demonstrating import demonstration, target
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.stating import templates_of
 from foreword.tasks.text import Templates

@@ -12,10 +12,10 @@ from foreword.backbone import Backbone
 from foreword.common.progress import Silent
 from foreword.errors import RecipeError
 from foreword.methods import CPT
+from foreword.methods.examples import ANSWER, CONTENT, FIXED, LABEL, TEMPLATE
 from foreword.recipe import parse_recipe
 from foreword.runs import train as run
 from foreword.runs.preparing import prepare
-from foreword.tasks.demonstrating import ANSWER, CONTENT, FIXED, LABEL, TEMPLATE
 
 ROWS = [
     {"film": f"{mood} film number {i}", "mood": mood, "answer": f"It was {mood}."}
