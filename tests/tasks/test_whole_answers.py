@@ -22,9 +22,9 @@ from foreword.data.example import Span
 from foreword.errors import DataError
 from foreword.methods import PromptTuning, PTuningV2
 from foreword.methods.axes import Table, UniformInit
+from foreword.recipe import HeadSpec
 from foreword.tasks import (
     Classification,
-    HeadOptions,
     Prediction,
     Question,
     ReadTask,
@@ -53,23 +53,21 @@ METHODS = {
 TAGS = ("O", "B-X", "I-X", "B-Y")
 TASKS: dict[str, ReadTask] = {
     "label": Classification(
-        Templates.of("{text}", truncate="text"), ("no", "yes", "so"), HeadOptions(dropout=0.0)
+        Templates.of("{text}", truncate="text"), ("no", "yes", "so"), HeadSpec(dropout=0.0)
     ),
     "mean": Classification(
         Templates.of("{text}", truncate="text"),
         ("no", "yes", "so"),
-        HeadOptions(dropout=0.0, hidden=8, pooling="mean"),
+        HeadSpec(dropout=0.0, hidden=8, pooling="mean"),
     ),
     "pair": Classification(
         Templates.of("{first}", truncate="text", second="{text}"),
         ("no", "yes", "so"),
-        HeadOptions(dropout=0.0),
+        HeadSpec(dropout=0.0),
     ),
-    "tags": Tagging(TAGS, HeadOptions(dropout=0.0)),
-    "span": Question(HeadOptions(dropout=0.0), max_tokens=24, stride=6, longest=7),
-    "none": Question(
-        HeadOptions(dropout=0.0), max_tokens=24, stride=6, longest=7, may_be_none=True
-    ),
+    "tags": Tagging(TAGS, HeadSpec(dropout=0.0)),
+    "span": Question(HeadSpec(dropout=0.0), max_tokens=24, stride=6, longest=7),
+    "none": Question(HeadSpec(dropout=0.0), max_tokens=24, stride=6, longest=7, may_be_none=True),
 }
 LETTERS = st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp", "Zs"))
 SOME = ("the", "otter", "swims", "in", "river.", "Near,", "us?", "(it)", "otters'", *"—éﬁ火🙂")
@@ -402,7 +400,7 @@ def test_what_was_read_is_forgotten(models, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_first_virtual_token_can_answer(models) -> None:
     backbone = models["bert", "columns"]["label"].backbone
     task = Classification(
-        Templates.of("{text}"), ("no", "yes", "so"), HeadOptions(dropout=0.0, pooling="prompt")
+        Templates.of("{text}"), ("no", "yes", "so"), HeadSpec(dropout=0.0, pooling="prompt")
     )
     model = tuned(backbone, task, METHODS["columns"])
     given = [
@@ -421,7 +419,7 @@ def test_the_first_virtual_token_can_answer_from_its_slot(models) -> None:
     """Wherever the template has it; tokens before it are real."""
     backbone = models["bert", "columns"]["label"].backbone
     text = Templates.of("Is it so: {soft:2} {text} {soft}")
-    task = Classification(text, ("no", "yes"), HeadOptions(dropout=0.0, pooling="prompt"))
+    task = Classification(text, ("no", "yes"), HeadSpec(dropout=0.0, pooling="prompt"))
     method = PromptTuning(name="prompt-tuning", length=3)
     model = compose(backbone, method, task.readout(backbone), inside=True)
     example = Example({"text": "an otter"}, where="here")

@@ -19,6 +19,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from foreword.backbone import devices, geometry, turns
 from foreword.backbone.call import Call, inputs
+from foreword.backbone.checking import check_with_a_text
 from foreword.backbone.families import COUNT_THE_MASK, refuse_known
 from foreword.backbone.geometry import Geometry
 from foreword.backbone.layout import Layout
@@ -108,7 +109,7 @@ class Backbone(Moving):
             threading.RLock() if turns.changes_itself(model) else nullcontext(),
         )
         if kind == "decoder":
-            found._check_with_a_text()
+            check_with_a_text(model, found.keys_values, found.logits, rounded=bool(quantization))
         return found
 
     @property
@@ -394,28 +395,3 @@ class Backbone(Moving):
         g = self.geometry
         own = g.kind == "decoder" and g.through == "interface" and g.takes_positions
         return own and not geometry.in_chunks(self.model)
-
-    def _check_with_a_text(self) -> None:
-        """Raise unless a text in front as a prompt does what it does as a text."""
-        ids = [1, 2, 3, 4]
-        try:
-            with torch.no_grad():
-                keys, values = self.keys_values(ids[:2])["decoder"]
-                expected = self.logits(Call(Layout.of([ids]).to(self.device)))[:, 2:]
-                rest = Layout.of([ids[2:]], virtual=2).to(self.device)
-                prompt = Prompt({"decoder": PromptKeyValues(keys, values)})
-                found = self.logits(Call(rest, prompt))
-        except geometry.FAILURES as error:
-            geometry.refuse(
-                self.model,
-                f"with a text's keys and values in front of it, a forward pass of the model fails "
-                f"({geometry.first_line(error)})",
-                error,
-            )
-        geometry.compare(
-            self.model,
-            found,
-            expected,
-            "the logits after a text, and after its keys",
-            rounded=self.quantization is not None,
-        )

@@ -11,7 +11,6 @@ from foreword import names
 from foreword.recipe import TaskId
 from foreword.tasks.base import BoundTask, LabelWords, Request, Task, answer_together
 from foreword.tasks.decoding import Writing, decode_rows, write_rows
-from foreword.tasks.head import HeadOptions, Pooling
 from foreword.tasks.label import Classification, Cloze
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row
@@ -25,10 +24,8 @@ __all__ = [
     "BoundTask",
     "Classification",
     "Cloze",
-    "HeadOptions",
     "LabelWords",
     "MissingWord",
-    "Pooling",
     "Prediction",
     "Question",
     "ReadTask",

@@ -18,18 +18,18 @@ from foreword.backbone.layout import Pair
 from foreword.data import Example
 from foreword.errors import ArtifactError, DataError, RecipeError
 from foreword.methods.examples import FIXED, LABEL, Demonstration
-from foreword.recipe import TaskId
+from foreword.recipe import HeadSpec, TaskId
 from foreword.tasks.base import LabelWords
 from foreword.tasks.blanks import Slots
 from foreword.tasks.demonstrating import demonstration
-from foreword.tasks.head import HeadOptions
+from foreword.tasks.head import new_head, start_head
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.stating import labels_of, templates_of
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
 
-_USUAL = HeadOptions()
+_USUAL = HeadSpec()
 
 
 class _Labelled(ReadTask):
@@ -60,21 +60,21 @@ class Classification(_Labelled):
 
     text: Templates
     labels: tuple[str, ...]
-    head: HeadOptions = _USUAL
+    head: HeadSpec = _USUAL
 
     @classmethod
     def of(cls, stated: TaskId) -> Classification:
         """The task as an artifact states it."""
-        return cls(templates_of(stated), labels_of(stated), HeadOptions.of(stated.head))
+        return cls(templates_of(stated), labels_of(stated), stated.head)
 
     def readout(self, backbone: Backbone) -> Head:
         """A head with an output for each label."""
-        return self.head.made(SequenceHead, backbone, len(self.labels))
+        return new_head(self.head, SequenceHead, backbone, len(self.labels))
 
     def start(self, readout: Readout, backbone: Backbone) -> None:
         """Give a new head the backbone's pooler, where the task asks for it."""
         assert isinstance(readout, Head)
-        self.head.start(readout, backbone)
+        start_head(self.head, readout, backbone)
 
     def rows(
         self,

@@ -14,15 +14,15 @@ from foreword.backbone import Backbone
 from foreword.backbone.layout import Pair
 from foreword.data import Example, linearise
 from foreword.errors import DataError
-from foreword.recipe import TaskId
-from foreword.tasks.head import HeadOptions
+from foreword.recipe import HeadSpec, TaskId
+from foreword.tasks.head import new_head
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.stating import limited
 from foreword.tasks.text import naming
 from foreword.tuned import TunedModel
 
-_USUAL = HeadOptions()
+_USUAL = HeadSpec()
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Question(ReadTask):
         tells_apart: whether a backbone that can is told which tokens are the context's.
     """
 
-    head: HeadOptions = _USUAL
+    head: HeadSpec = _USUAL
     max_tokens: int | None = 384
     stride: int = 128
     longest: int = 30
@@ -61,7 +61,7 @@ class Question(ReadTask):
     def of(cls, stated: TaskId) -> Question:
         """The task as an artifact states it."""
         return cls(
-            HeadOptions.of(stated.head),
+            stated.head,
             stated.max_tokens,
             stated.stride,
             stated.longest_answer,
@@ -100,7 +100,7 @@ class Question(ReadTask):
 
     def readout(self, backbone: Backbone) -> Head:
         """A head with two outputs: begin and end."""
-        return self.head.made(SpanHead, backbone, 2)
+        return new_head(self.head, SpanHead, backbone, 2)
 
     def rows(
         self,

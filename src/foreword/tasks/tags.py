@@ -13,15 +13,15 @@ from foreword.backbone import Backbone
 from foreword.backbone.layout import Pair
 from foreword.data import Example
 from foreword.errors import DataError
-from foreword.recipe import TaskId
-from foreword.tasks.head import HeadOptions
+from foreword.recipe import HeadSpec, TaskId
+from foreword.tasks.head import new_head
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.stating import labels_of, limited
 from foreword.tasks.text import naming
 from foreword.tuned import TunedModel
 
-_USUAL = HeadOptions()
+_USUAL = HeadSpec()
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Tagging(ReadTask):
     """
 
     labels: tuple[str, ...]
-    head: HeadOptions = _USUAL
+    head: HeadSpec = _USUAL
     max_tokens: int | None = None
     stride: int = 128
     text = None
@@ -50,7 +50,7 @@ class Tagging(ReadTask):
     @classmethod
     def of(cls, stated: TaskId) -> Tagging:
         """The task as an artifact states it."""
-        head = HeadOptions.of(stated.head)
+        head = stated.head
         return cls(labels_of(stated), head, stated.max_tokens, stated.stride)
 
     @classmethod
@@ -81,7 +81,7 @@ class Tagging(ReadTask):
 
     def readout(self, backbone: Backbone) -> Head:
         """A head with an output for each tag."""
-        return self.head.made(TokenHead, backbone, len(self.labels))
+        return new_head(self.head, TokenHead, backbone, len(self.labels))
 
     def rows(
         self,

@@ -10,8 +10,8 @@ from foreword.backbone import Backbone
 from foreword.backbone.layout import Pair
 from foreword.errors import RecipeError, UserError
 from foreword.methods import HeadOnly
-from foreword.recipe import parse_recipe
-from foreword.tasks import HeadOptions
+from foreword.recipe import HeadSpec, parse_recipe
+from foreword.tasks.head import new_head, start_head
 from foreword.tuned.compose import compose
 
 TASK = {"data": {"format": "jsonl", "train": "a.jsonl", "label": "label"}}
@@ -35,9 +35,9 @@ def classifier() -> BertForSequenceClassification:
 
 def test_the_same_as_transformers(classifier: BertForSequenceClassification) -> None:
     backbone = Backbone.wrap(classifier.bert, mini_tokens())
-    options = HeadOptions(pooler="frozen")
-    head = options.made(SequenceHead, backbone, 3).double()
-    options.start(head, backbone)
+    options = HeadSpec(pooler="frozen")
+    head = new_head(options, SequenceHead, backbone, 3).double()
+    start_head(options, head, backbone)
     with torch.no_grad():
         head.layers[-1].weight.copy_(classifier.classifier.weight)
         head.layers[-1].bias.copy_(classifier.classifier.bias)
@@ -52,7 +52,7 @@ def test_the_same_as_transformers(classifier: BertForSequenceClassification) -> 
 
 def test_trained_moves_both_layers(classifier: BertForSequenceClassification) -> None:
     backbone = Backbone.wrap(classifier.bert, mini_tokens())
-    head = HeadOptions(pooler="trained").made(SequenceHead, backbone, 3)
+    head = new_head(HeadSpec(pooler="trained"), SequenceHead, backbone, 3)
     assert all(p.requires_grad for p in head.parameters())
 
 
@@ -69,10 +69,10 @@ def test_dropout_acts_behind_the_pooler() -> None:
 
 def test_a_backbone_without_one_is_named() -> None:
     backbone = make_backbone("gpt2", torch.float64)
-    options = HeadOptions(pooler="frozen")
-    head = options.made(SequenceHead, backbone, 3)
+    options = HeadSpec(pooler="frozen")
+    head = new_head(options, SequenceHead, backbone, 3)
     with pytest.raises(UserError, match=r"task\.head\.pooler: .* holds no pooler"):
-        options.start(head, backbone)
+        start_head(options, head, backbone)
 
 
 @pytest.mark.parametrize(
