@@ -15,7 +15,7 @@ from foreword.artifacts.manifest import read_manifest
 from foreword.backbone.weights.hashing import _checkpoint_files
 from foreword.backbone.weights.quantization import plain
 from foreword.common.json_text import DEEPEST, check_depth, parse_json
-from foreword.compat.adapter import read_adapter
+from foreword.compat.reading import read_adapter
 from foreword.data import read_examples
 from foreword.errors import ArtifactError, BackboneError, DataError, RecipeError, UserError
 from foreword.recipe import load_recipe, parse_recipe

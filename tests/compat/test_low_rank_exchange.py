@@ -26,7 +26,7 @@ from foreword.artifacts.artifact import save_artifact
 from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone, Call, load_backbone
 from foreword.backbone.layout import Layout
-from foreword.compat.adapter import NOT_HERE
+from foreword.compat.adapters.low_rank_fields import NOT_HERE
 from foreword.errors import ArtifactError, BackboneError, UserError
 from foreword.methods import LoRA
 from foreword.recipe import TaskId

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,13 @@ from transformers.models.auto import modeling_auto as auto
 
 from foreword.axes.readout import Readout
 from foreword.backbone import Backbone, Call, stored_pooler
-from foreword.compat.heads import DENSE, OTHERWISE, PLAIN, POOLED, AdapterHead, Layer
+from foreword.compat.head_kinds import SEQUENCES, TOKENS, HeadKind
+from foreword.compat.heads import OTHERWISE, AdapterHead, Layer
 from foreword.errors import UserError
 from foreword.recipe import HeadSpec
 
-ANSWERS: dict[str, Literal["label", "tags"]] = {
-    "ForSequenceClassification": "label",
-    "ForTokenClassification": "tags",
-}
-"""How the names of transformers' classes end -> what their heads tell."""
+KINDS = {"ForSequenceClassification": SEQUENCES, "ForTokenClassification": TOKENS}
+"""How the names of transformers' classes end -> their heads."""
 
 
 class ByTheModel(Readout):
@@ -43,12 +41,12 @@ class OwnHead:
     """A transformers model's own head.
 
     Attributes:
-        answer: what it tells.
+        kind: what it tells, and how it reads.
         modules: what stands beside the model's body, by name.
         labels: in the order of its outputs.
     """
 
-    answer: Literal["label", "tags"]
+    kind: HeadKind
     modules: dict[str, nn.Module]
     labels: tuple[str, ...]
 
@@ -62,9 +60,9 @@ class OwnHead:
         """
         classifier, family = self.modules["classifier"], backbone.model.config.model_type
         layers: tuple[Layer, ...]
-        if self.answer == "label" and family in DENSE:
+        if self.kind.is_dense(family):
             layers = (_layer(classifier.dense), _layer(classifier.out_proj))
-        elif self.answer == "label":
+        elif self.kind.reads_pooler(family):
             pooler = stored_pooler(backbone)
             assert pooler is not None, "the model's class makes one"
             layers = (pooler, _layer(classifier))
@@ -72,9 +70,9 @@ class OwnHead:
             layers = (_layer(classifier),)
         hidden = layers[0][0].shape[0] if len(layers) > 1 else None
         spec = HeadSpec(hidden=hidden)
-        if self.answer == "label":
+        if self.kind.of_one_state:
             spec = HeadSpec(hidden=hidden, pooling="prompt" if in_its_input else "first")
-        return AdapterHead(self.answer, spec, layers, self.labels, family in POOLED)
+        return AdapterHead(self.kind, spec, layers, self.labels, self.kind.reads_pooler(family))
 
 
 def own_head(model: PreTrainedModel) -> OwnHead | None:
@@ -88,14 +86,14 @@ def own_head(model: PreTrainedModel) -> OwnHead | None:
     name, config = type(model).__name__, model.config
     if config.is_encoder_decoder or model.can_generate():
         return None
-    answer = next((what for ending, what in ANSWERS.items() if name.endswith(ending)), None)
-    if answer is None:
+    kind = next((known for ending, known in KINDS.items() if name.endswith(ending)), None)
+    if kind is None:
         raise UserError(
             f"model: {name} neither writes text nor tells labels or tags; give a decoder or an "
-            f"encoder-decoder that writes, or an encoder of a class {' or '.join(ANSWERS)}"
+            f"encoder-decoder that writes, or an encoder of a class {' or '.join(KINDS)}"
         )
-    known, family = (*POOLED, *DENSE) if answer == "label" else PLAIN, config.model_type
-    if family not in known:
+    family = config.model_type
+    if family not in kind.encoders:
         decoder = type(config) in auto.MODEL_FOR_CAUSAL_LM_MAPPING
         why = OTHERWISE.get(family, "its family is not known")
         why = f"has {why} before its linear layer" if family in OTHERWISE else why
@@ -103,8 +101,8 @@ def own_head(model: PreTrainedModel) -> OwnHead | None:
             why = "a decoder's head stands on the last token, which it tells by the padding token"
         raise UserError(
             f"model: the head of {name} has no place in an artifact ({why}); those of "
-            f"{', '.join(known)} have, and a recipe trains a head of foreword's own on others "
-            "(task.data.label)"
+            f"{', '.join(kind.encoders)} have, and a recipe trains a head of foreword's own on "
+            "others (task.data.label)"
         )
     if config.problem_type not in (None, "single_label_classification") or config.num_labels < 2:
         raise UserError(
@@ -116,7 +114,7 @@ def own_head(model: PreTrainedModel) -> OwnHead | None:
         beside[key] = copy.deepcopy(child)
         setattr(model, key, beside[key])
     labels = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    return OwnHead(answer, beside, labels)
+    return OwnHead(kind, beside, labels)
 
 
 def _layer(linear: Tensor | nn.Module) -> Layer:

@@ -18,7 +18,6 @@ from foreword.backbone import Backbone, bundled_backbones
 from foreword.backbone.loading import stored_folder
 from foreword.backbone.weights.hashing import first_difference, hash_folder, hash_module
 from foreword.common import files
-from foreword.compat.importing import stated_of
 from foreword.errors import UserError
 from foreword.methods import MethodChoice
 from foreword.recipe import DecodingSpec, TaskId
@@ -84,7 +83,7 @@ def save(
     if own is not None:
         moved = sum(p.numel() for module in own.modules.values() for p in module.parameters())
         head = own.kept(backbone, in_its_input=bool(model.placement.columns))
-        told = stated_of(head, backbone)
+        told = head.stated(backbone)
     try:
         spec = DecodingSpec.model_validate({} if decoding is None else decoding)
         task = TaskId.model_validate({"input": input, "target": target, **told})

@@ -55,7 +55,6 @@ def import_peft(
     """Make an artifact of a prefix, prompt, P-Tuning or LoRA that PEFT trained, with its head."""
     from foreword.backbone import default_device
     from foreword.compat import import_peft as run_import
-    from foreword.methods import LoRA
 
     device = on.device.value if on.device else default_device()
     dtype = on.dtype.value if on.dtype else "float32"
@@ -74,10 +73,7 @@ def import_peft(
         download=download,
     )
     method = manifest.method
-    size = f"{method.length} virtual tokens"
-    if isinstance(method, LoRA):
-        size = f"rank {method.rank}"
-    say(f"artifact  {out}  ({method.name}, {size}, for {manifest.backbone.name})")
+    say(f"artifact  {out}  ({method.name}, {method.extent}, for {manifest.backbone.name})")
     for note in manifest.data["peft"].get("notes", ()):
         complain(f"note: {note}")
 
@@ -89,15 +85,10 @@ def export_peft(
     plugin: o.PluginOption = None,  # noqa: ARG001
 ) -> None:
     """Write a prompt or LoRA as a folder that PEFT's `PeftModel.from_pretrained` loads."""
-    from foreword.compat import LoraConfig
     from foreword.compat import export_peft as run_export
 
     config = run_export(artifact, folder)
-    if isinstance(config, LoraConfig):
-        size = f"rank {config.r}"
-    else:
-        size = f"{config.num_virtual_tokens} tokens"
-    say(f"adapter   {folder}  ({config.kind.value}, {size})")
+    say(f"adapter   {folder}  ({config.kind.value}, {config.size})")
 
 
 @export.command("model")

@@ -5,18 +5,16 @@ code written for them runs with the import replaced; `import_peft` and `export_p
 prompts and LoRA over and back.
 """
 
-from foreword.compat.adaption import AdaptionPromptConfig
-from foreword.compat.configs import (
-    CPTConfig,
-    PrefixTuningConfig,
-    PromptEncoderConfig,
-    PromptLearningConfig,
-    PromptTuningConfig,
-)
+from foreword.compat.adapters.adaption import AdaptionPromptConfig
+from foreword.compat.adapters.cpt import CPTConfig
+from foreword.compat.adapters.low_rank import LoraConfig
+from foreword.compat.adapters.p_tuning import PromptEncoderConfig
+from foreword.compat.adapters.prefix import PrefixTuningConfig
+from foreword.compat.adapters.prompt import PromptTuningConfig
+from foreword.compat.configs import PromptLearningConfig
 from foreword.compat.encoders import PrefixEncoder, PromptEmbedding, PromptEncoder
 from foreword.compat.exporting import export_peft
 from foreword.compat.importing import import_peft
-from foreword.compat.low_rank import LoraConfig
 from foreword.compat.peft_types import (
     PeftType,
     PromptEncoderReparameterizationType,

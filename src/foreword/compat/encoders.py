@@ -13,12 +13,10 @@ from torch import Tensor, nn
 
 from foreword.axes.reparam.lstm import lstm_head, lstm_mlp_head, relu_mlp_head
 from foreword.backbone import bundled_backbones
-from foreword.compat.configs import (
-    PrefixTuningConfig,
-    PromptEncoderConfig,
-    PromptLearningConfig,
-    PromptTuningConfig,
-)
+from foreword.compat.adapters.p_tuning import PromptEncoderConfig
+from foreword.compat.adapters.prefix import PrefixTuningConfig
+from foreword.compat.adapters.prompt import PromptTuningConfig
+from foreword.compat.configs import PromptLearningConfig
 from foreword.compat.peft_types import PromptEncoderReparameterizationType, PromptTuningInit
 
 

@@ -9,26 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from foreword.axes.readout import Head
 from foreword.backbone import Backbone, reads_spans_off_it, stored_pooler
-from foreword.compat.adapter import HEADS, WEIGHTS, Adapter, PromptAdapter, PTuningAdapter
+from foreword.compat.adapter import WEIGHTS, Adapter
+from foreword.compat.head_kinds import HEADS, HeadKind
 from foreword.errors import ArtifactError, argument
+from foreword.names import ANSWERS
 from foreword.recipe import HeadSpec
 
-Answer = Literal["label", "tags", "span"]
-ANSWERS: dict[str, Answer] = {"SEQ_CLS": "label", "TOKEN_CLS": "tags", "QUESTION_ANS": "span"}
-
-POOLED = ("bert", "albert")
-"""Their sequence heads read the base model's pooler."""
-DENSE = ("roberta", "xlm-roberta", "camembert")
-"""Their sequence heads bring a layer with tanh of their own."""
-PLAIN = (*POOLED, *DENSE, "electra", "distilbert")
-"""Encoders whose token and span heads are one linear layer on the states, as all decoders' are."""
 OTHERWISE = {
     "distilbert": "a layer with ReLU",
     "electra": "a layer with GELU",
@@ -47,18 +40,46 @@ class AdapterHead:
     """What reads an adapter's answer.
 
     Attributes:
-        answer: what it tells.
+        kind: what it tells, and how it reads.
         spec: how a head of ours that does the same is made.
         layers: its weights, the last layer's at the end.
         labels: in the order of its outputs; none for a span.
         pooled: whether its first layer is the base model's pooler.
     """
 
-    answer: Answer
+    kind: HeadKind
     spec: HeadSpec
     layers: tuple[Layer, ...]
     labels: tuple[str, ...]
     pooled: bool
+
+    def stated(self, backbone: Backbone, *, may_be_none: bool = False) -> dict[str, Any]:
+        """What a task of this head has beside its templates, as fields of `TaskId`.
+
+        Args:
+            backbone: what the head stands on.
+            may_be_none: whether a question may have no answer.
+        """
+        context, known = backbone.geometry.context, ANSWERS[self.kind.answer]
+        return {
+            "answer": self.kind.answer,
+            "labels": self.labels,
+            "head": self.spec,
+            "may_be_none": may_be_none,
+            "tells_apart": not self.kind.of_places,
+            "label": known.column,
+            "stride": 128 if context is None else min(128, context // 4),
+            "metrics": known.metrics,
+        }
+
+    def notes(self, backbone: Backbone) -> list[str]:
+        """What somebody who trained it should know of an import."""
+        if not self.kind.of_places or not backbone.tells_texts_apart:
+            return []
+        return [
+            "PEFT drops token_type_ids: the model is not told which tokens are the context's, nor "
+            "is it here"
+        ]
 
     @torch.no_grad()
     def fill(self, head: Head) -> Head:
@@ -83,8 +104,8 @@ def read_head(
     Raises:
         ArtifactError: it is not there, does not fit the backbone, or cannot be held exactly.
     """
-    answer = ANSWERS.get(adapter.config.task_type)
-    if answer is None:
+    kind = HEADS.get(adapter.config.task_type)
+    if kind is None:
         if labels:
             raise ArtifactError(
                 f"{adapter.folder}: {adapter.config.task_type} writes texts and has no labels; "
@@ -97,16 +118,16 @@ def read_head(
             f"place on an encoder-decoder here ('{backbone.name}') and fails on one in PEFT; train "
             "it to write the label as text"
         )
-    layers = _layers(adapter, backbone, answer)
-    _check_shapes(adapter, backbone, layers, answer)
+    layers = _layers(adapter, backbone, kind)
+    _check_shapes(adapter, backbone, layers, kind)
     hidden = layers[0][0].shape[0] if len(layers) > 1 else None
-    pooling = _pooling(adapter, backbone) if answer == "label" else "auto"
+    pooling = _pooling(adapter, backbone) if kind.of_one_state else "auto"
     return AdapterHead(
-        answer,
+        kind,
         HeadSpec(hidden=hidden, pooling=pooling),
         layers,
-        _labels(adapter, backbone, layers[-1][0].shape[0], labels, answer),
-        _reads_pooler(backbone, answer),
+        _labels(adapter, backbone, layers[-1][0].shape[0], labels, kind),
+        _reads_pooler(backbone, kind),
     )
 
 
@@ -115,44 +136,42 @@ def _pooling(adapter: Adapter, backbone: Backbone) -> Literal["first", "last", "
     first token, whatever stands there."""
     if backbone.geometry.kind == "decoder":
         return "last"
-    in_its_input = isinstance(adapter.config, PromptAdapter | PTuningAdapter)
-    return "prompt" if in_its_input else "first"
+    return "prompt" if adapter.config.in_input else "first"
 
 
-def _layers(adapter: Adapter, backbone: Backbone, answer: Answer) -> tuple[Layer, ...]:
-    family, found = backbone.model.config.model_type, set(adapter.head)
-    where, expected = adapter.folder / WEIGHTS, HEADS[adapter.config.task_type]
-    if not found:
+def _layers(adapter: Adapter, backbone: Backbone, kind: HeadKind) -> tuple[Layer, ...]:
+    family, where = backbone.model.config.model_type, adapter.folder / WEIGHTS
+    if not adapter.head:
         raise ArtifactError(
-            f"{where}: holds no head ({' or '.join(expected)}), without which there is no answer"
+            f"{where}: holds no head ({' or '.join(kind.modules)}), without which there is no "
+            "answer"
         )
     if backbone.geometry.kind == "encoder":
-        known = (*POOLED, *DENSE) if answer == "label" else PLAIN
-        if family not in known:
+        if family not in kind.encoders:
             why = OTHERWISE.get(family)
             said = f"has {why} before its linear one" if why else "is not known"
             raise ArtifactError(
                 f"{where}: the {adapter.config.task_type} head of '{family}' {said}, and what is "
                 "taken over exactly is a linear layer, or one after a layer with tanh "
-                f"({', '.join(known)}); train a head here instead"
+                f"({', '.join(kind.encoders)}); train a head here instead"
             )
-        if answer == "label" and family in DENSE:
+        if kind.is_dense(family):
             return _dense(adapter, family)
-    if answer == "span" and not reads_spans_off_it(backbone):
+    if kind.of_places and not reads_spans_off_it(backbone):
         raise ArtifactError(
             f"{adapter.folder}: transformers' question answering class for '{family}' does not "
             f"load the weights of '{backbone.name}' but starts at random, and PEFT saves none of "
             "them: this adapter goes with a model that is not there any more"
         )
-    last = _linear(adapter, expected)
-    if _reads_pooler(backbone, answer):
+    last = _linear(adapter, kind.modules)
+    if _reads_pooler(backbone, kind):
         return (_pooler(adapter, backbone), last)
     return (last,)
 
 
-def _reads_pooler(backbone: Backbone, answer: Answer) -> bool:
-    encoder, family = backbone.geometry.kind == "encoder", backbone.model.config.model_type
-    return encoder and answer == "label" and family in POOLED
+def _reads_pooler(backbone: Backbone, kind: HeadKind) -> bool:
+    family = backbone.model.config.model_type
+    return backbone.geometry.kind == "encoder" and kind.reads_pooler(family)
 
 
 def _linear(adapter: Adapter, modules: Sequence[str]) -> Layer:
@@ -189,7 +208,7 @@ def _pooler(adapter: Adapter, backbone: Backbone) -> Layer:
             "backbone whose pooler it was trained on"
         )
     weight, bias = found
-    for a, b in (pair for name, pair in adapter.updates.items() if is_pooler(name)):
+    for a, b, scale in adapter.config.updates_of(adapter, is_pooler):
         found_shape = [b.shape[0], a.shape[1]]
         if found_shape != list(weight.shape):
             raise ArtifactError(
@@ -197,7 +216,7 @@ def _pooler(adapter: Adapter, backbone: Backbone) -> Layer:
                 f"pooler of '{backbone.name}' {list(weight.shape)}; name the right one with "
                 f"{argument('--backbone')}"
             )
-        update = (adapter.alpha / adapter.rank) * (b.double() @ a.double())
+        update = scale * (b.double() @ a.double())
         weight = (weight.double() + update.to(weight.device)).to(weight.dtype)
     return weight, bias
 
@@ -208,7 +227,7 @@ def is_pooler(layer: str) -> bool:
 
 
 def _check_shapes(
-    adapter: Adapter, backbone: Backbone, layers: Sequence[Layer], answer: Answer
+    adapter: Adapter, backbone: Backbone, layers: Sequence[Layer], kind: HeadKind
 ) -> None:
     width = backbone.hidden_width
     for weight, bias in layers:
@@ -219,7 +238,7 @@ def _check_shapes(
                 f"{argument('--backbone')}"
             )
         width = weight.shape[0]
-    if answer == "span" and width != 2:
+    if kind.of_places and width != 2:
         raise ArtifactError(
             f"{adapter.folder / WEIGHTS}: a span's head has 2 outputs, begin and end, found {width}"
         )
@@ -231,13 +250,13 @@ def _check_shapes(
 
 
 def _labels(
-    adapter: Adapter, backbone: Backbone, count: int, given: Sequence[str] | None, answer: Answer
+    adapter: Adapter, backbone: Backbone, count: int, given: Sequence[str] | None, kind: HeadKind
 ) -> tuple[str, ...]:
-    if answer == "span":
+    if kind.of_places:
         if given:
             raise ArtifactError(
-                f"{adapter.folder}: QUESTION_ANS tells a span and has no labels; leave "
-                f"{argument('--labels')} out"
+                f"{adapter.folder}: {adapter.config.task_type} tells a span and has no labels; "
+                f"leave {argument('--labels')} out"
             )
         return ()
     stated = getattr(backbone.model.config, "id2label", None) or {}

@@ -62,6 +62,11 @@ class MethodOptions(Data):
         return Frozen()
 
     @property
+    def extent(self) -> str:
+        """How large what is trained is, in words."""
+        return f"{self.length} virtual tokens"
+
+    @property
     def in_text(self) -> InText | None:
         """Training examples that stand before every input, as text."""
         return None

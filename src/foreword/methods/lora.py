@@ -33,6 +33,11 @@ class LoRA(LowRankOptions, DeltaOptions):
     name: Literal["lora"]
 
     @property
+    def extent(self) -> str:
+        """The rank."""
+        return f"rank {self.rank}"
+
+    @property
     def moves(self) -> DeltaSpec:
         """The low-rank updates."""
         return LowRank.model_validate(self.fields_of(LowRank))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,11 +13,22 @@ from torch import Tensor
 
 from foreword.artifacts.manifest import TENSORS, Manifest
 from foreword.artifacts.stored import read_parts
+from foreword.axes.readout import Head
 from foreword.backbone import Backbone
-from foreword.compat.adapter import BASE, CONFIG, NamedTensors, adapter_config
+from foreword.compat.adapter import (
+    BASE,
+    CONFIG,
+    Adapter,
+    AdapterConfig,
+    adapter,
+    check_numbers,
+    common,
+)
+from foreword.compat.adapters.named import with_named
 from foreword.compat.peft_types import PeftType, TaskType
 from foreword.errors import ArtifactError, UserError
 from foreword.methods import LLaMAAdapter, MethodChoice
+from foreword.tuned import TunedModel
 
 FAMILIES = ("llama", "mistral")
 """Where PEFT computes what the method says; its third, GPT-2, is refused by name."""
@@ -57,14 +67,21 @@ class AdaptionPromptConfig:
         """P."""
         return self.adapter_len
 
+    @property
+    def size(self) -> str:
+        """P, in words."""
+        return f"{self.adapter_len} tokens"
+
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
         return asdict(self)
 
 
-@adapter_config
-class AdaptionAdapter(NamedTensors):
+@adapter
+class AdaptionAdapter(AdapterConfig):
     """Of each of the last layers `adaption_prompt` is `[1, P, d]`, `adaption_gate` `[1]`."""
+
+    methods = (LLaMAAdapter,)
 
     peft_type: Literal["ADAPTION_PROMPT"]
     task_type: Literal["CAUSAL_LM"]
@@ -72,8 +89,12 @@ class AdaptionAdapter(NamedTensors):
     adapter_layers: int = Field(ge=1, le=10**4, strict=True)
     target_modules: Literal["self_attn", "attn"] | None = None
 
-    def named(self, file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`decoder.prompts` `[layers, P, d]`, `decoder.gates` `[layers, 1]`, `decoder.layers`."""
+    def taken(
+        self, file: Path, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`decoder.prompts` `[layers, P, d]`, `decoder.gates` `[layers, 1]`, `decoder.layers`, by
+        the names of the injection here."""
+        check_numbers(file, tensors)
         if self.target_modules == "attn":
             raise ArtifactError(f"{file}: {ON_GPT2}")
         found: dict[str, dict[int, Tensor]] = {"prompt": {}, "gate": {}}
@@ -97,17 +118,28 @@ class AdaptionAdapter(NamedTensors):
             )
         if len({(each.shape, each.dtype) for each in found["prompt"].values()}) > 1:
             raise ArtifactError(f"{file}: its adaption prompts differ in their widths or types")
-        return {
+        named = {
             "decoder.prompts": torch.stack([found["prompt"][layer] for layer in layers]),
             "decoder.gates": torch.stack([found["gate"][layer] for layer in layers]),
             "decoder.layers": torch.tensor(layers),
         }
+        return named, {}
 
     def _is_prompt(self, tensor: Tensor) -> bool:
         return tensor.ndim == 3 and tuple(tensor.shape[:2]) == (1, self.adapter_len)
 
-    def method(self, backbone: Backbone) -> MethodChoice:
+    def composed(
+        self,
+        adapter: Adapter,
+        backbone: Backbone,
+        readout: Head | None,
+    ) -> tuple[MethodChoice, TunedModel]:
         """LLaMA-Adapter with a gate of each layer, without tanh."""
+        method = self._method(backbone)
+        return method, with_named(adapter, backbone, method, readout)
+
+    def _method(self, backbone: Backbone) -> LLaMAAdapter:
+        """The method, where PEFT computes it on this backbone."""
         refuse_others(backbone.model.config.model_type)
         for name, module in backbone.model.named_modules():
             if name.endswith(f"{ATTENTION}.o_proj") and module.bias is not None:
@@ -123,6 +155,60 @@ class AdaptionAdapter(NamedTensors):
             tanh=False,
         )
 
+    @classmethod
+    def written(
+        cls, source: Path, manifest: Manifest
+    ) -> tuple[dict[str, Tensor], AdaptionPromptConfig]:
+        """The prompts and gates."""
+        method = manifest.method
+        assert isinstance(method, LLaMAAdapter), "only LLaMA-Adapter has adaption prompts"
+        try:
+            refuse_others(manifest.backbone.family)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
+        for axis, usual in (("delta", "none"), ("readout", "generation")):
+            if manifest.axes.get(axis, usual) != usual:
+                raise UserError(
+                    f"{source}: its {axis} is {str(manifest.axes[axis])[:60]}, for which adaption "
+                    f"prompts in PEFT's format have no place; only {usual} can be exported"
+                )
+        tensors = read_parts(source, manifest)[TENSORS]
+        prompts, gates, layers = (
+            tensors.get(f"decoder.{name}") for name in ("prompts", "gates", "layers")
+        )
+        if (
+            prompts is None
+            or gates is None
+            or layers is None
+            or (prompts.ndim, gates.ndim) != (3, 2)
+        ):
+            raise ArtifactError(
+                f"{source / TENSORS}: expected decoder.prompts [layers, P, d], decoder.gates "
+                "[layers, heads or 1] and decoder.layers [layers]"
+            )
+        if not len(prompts) == len(gates) == len(layers) or not gates.shape[1]:
+            raise ArtifactError(
+                f"{source / TENSORS}: its tensors are for different numbers of layers"
+            )
+        if not torch.equal(gates, gates[:, :1].expand_as(gates)):
+            raise UserError(
+                f"{source}: has a gate of each head, and PEFT has one for a layer; train with "
+                "`gate: layer` to export"
+            )
+        counted = gates[:, 0].tanh() if method.tanh else gates[:, 0]
+        written: dict[str, Tensor] = {}
+        for layer, prompt, gate in zip(layers.tolist(), prompts, counted, strict=True):
+            at = f"{BASE}model.layers.{layer}.{ATTENTION}"
+            written[f"{at}.adaption_prompt"] = prompt[None].contiguous()
+            written[f"{at}.adaption_gate"] = gate[None].contiguous()
+        config = AdaptionPromptConfig(
+            **common(manifest),
+            target_modules=ATTENTION,
+            adapter_len=prompts.shape[1],
+            adapter_layers=len(prompts),
+        )
+        return written, config
+
 
 def _in_a_row(layers: list[int], many: int) -> bool:
     return len(layers) == many and layers == list(range(layers[0], layers[0] + many))
@@ -137,55 +223,3 @@ def refuse_others(family: str) -> None:
             f"its backbone is of the family '{family[:60]}', on which PEFT has no adaption "
             f"prompts; it has them on {' and '.join(FAMILIES)}"
         )
-
-
-def adaption(
-    source: Path, manifest: Manifest, common: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], AdaptionPromptConfig]:
-    """An artifact's prompts and gates as PEFT names them, and the configuration for them.
-
-    Raises:
-        ArtifactError: the artifact is damaged.
-        UserError: PEFT has no place for it.
-    """
-    method = manifest.method
-    assert isinstance(method, LLaMAAdapter), "only LLaMA-Adapter has adaption prompts"
-    try:
-        refuse_others(manifest.backbone.family)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
-    for axis, usual in (("delta", "none"), ("readout", "generation")):
-        if manifest.axes.get(axis, usual) != usual:
-            raise UserError(
-                f"{source}: its {axis} is {str(manifest.axes[axis])[:60]}, for which adaption "
-                f"prompts in PEFT's format have no place; only {usual} can be exported"
-            )
-    tensors = read_parts(source, manifest)[TENSORS]
-    prompts, gates, layers = (
-        tensors.get(f"decoder.{name}") for name in ("prompts", "gates", "layers")
-    )
-    if prompts is None or gates is None or layers is None or prompts.ndim != 3 or gates.ndim != 2:
-        raise ArtifactError(
-            f"{source / TENSORS}: expected decoder.prompts [layers, P, d], decoder.gates [layers, "
-            "heads or 1] and decoder.layers [layers]"
-        )
-    if not len(prompts) == len(gates) == len(layers) or not gates.shape[1]:
-        raise ArtifactError(f"{source / TENSORS}: its tensors are for different numbers of layers")
-    if not torch.equal(gates, gates[:, :1].expand_as(gates)):
-        raise UserError(
-            f"{source}: has a gate of each head, and PEFT has one for a layer; train with `gate: "
-            "layer` to export"
-        )
-    counted = gates[:, 0].tanh() if method.tanh else gates[:, 0]
-    written: dict[str, Tensor] = {}
-    for layer, prompt, gate in zip(layers.tolist(), prompts, counted, strict=True):
-        at = f"{BASE}model.layers.{layer}.{ATTENTION}"
-        written[f"{at}.adaption_prompt"] = prompt[None].contiguous()
-        written[f"{at}.adaption_gate"] = gate[None].contiguous()
-    config = AdaptionPromptConfig(
-        **common,
-        target_modules=ATTENTION,
-        adapter_len=prompts.shape[1],
-        adapter_layers=len(prompts),
-    )
-    return written, config
