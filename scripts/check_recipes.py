@@ -1,10 +1,11 @@
-"""Every recipe in the repository parses, and its templates do."""
+"""Every recipe in the repository parses, and its templates do; so does every run of every grid."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from foreword.comparing import load_grid
 from foreword.errors import UserError
 from foreword.recipe import load_recipe, written_input
 from foreword.templates import Template, parse_input
@@ -22,7 +23,13 @@ def main() -> int:
         except UserError as error:
             wrong += 1
             print(error, file=sys.stderr)
-    print(f"{len(files) - wrong} of {len(files)} recipes parse")
+    for file in sorted(Path("grids").glob("**/*.yaml")):
+        try:
+            load_grid(file)
+        except UserError as error:
+            wrong += 1
+            print(error, file=sys.stderr)
+    print(f"{len(files)} recipes and their grids: {wrong} wrong")
     return 1 if wrong or not files else 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreword.data import Example, few_shot, hold_out, merged, read_examples
+from foreword.data import Example, few_shot, hold_out, merged, read_examples, shuffled
 from foreword.data.example import input_of
 from foreword.errors import UserError
 
@@ -106,3 +106,13 @@ def test_a_draw_of_each_label_with_a_limit_takes_the_labels_in_turn() -> None:
         assert counts["a"] - counts["b"] in (0, 1)
         assert set(texts(drawn)) <= set(texts(whole))
         assert sorted(texts(drawn + rest)) == sorted(texts(examples))
+
+
+def test_a_sample_grows_with_its_size_and_another_seed_draws_another() -> None:
+    examples = labelled(200)
+    backwards = shuffled(examples[::-1], 3)
+    assert backwards == shuffled(examples, 3)
+    assert sorted(texts(backwards)) == sorted(texts(examples))
+    first, other = set(texts(shuffled(examples, 3)[:50])), set(texts(shuffled(examples, 4)[:50]))
+    assert first != other
+    assert 2 <= len(first & other) <= 30  # 12.5 are expected

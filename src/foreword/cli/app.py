@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from foreword import __version__
-from foreword.cli import catalogue, exchange, memory, score, training, using
+from foreword.cli import catalogue, comparing, exchange, memory, score, searching, training, using
 from foreword.cli.output import (
     ReaderGone,
     close_streams,
@@ -34,6 +34,8 @@ app.command("train")(training.train)
 app.command("generate")(using.generate)
 app.command("predict")(using.predict)
 app.command("evaluate")(using.evaluate)
+app.command("compare")(comparing.compare)
+app.command("search")(searching.search)
 app.command("score")(score.score)
 app.command("ls")(catalogue.ls)
 app.command("show")(catalogue.show)

@@ -2,7 +2,7 @@
 
 from foreword.data.census import Census, take_census
 from foreword.data.example import Example, Field, Span, linearise
-from foreword.data.holding_out import few_shot, hold_out
+from foreword.data.holding_out import few_shot, hold_out, shuffled
 from foreword.data.readers import Reading, merged, read_data, read_examples
 from foreword.data.sources import bare_name, source_sha256
 
@@ -19,6 +19,7 @@ __all__ = [
     "merged",
     "read_data",
     "read_examples",
+    "shuffled",
     "source_sha256",
     "take_census",
 ]

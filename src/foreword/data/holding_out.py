@@ -68,6 +68,29 @@ def hold_out(
     return train, held
 
 
+def shuffled(
+    examples: Sequence[Example], seed: int, *, inputs: Iterable[str] | None = None
+) -> list[Example]:
+    """Examples in an order that a seed, their inputs and their answers decide.
+
+    Neither their old order nor the machine changes it, and the first N are a sample of N: that of a
+    smaller N is part of that of a larger one.
+
+    Args:
+        examples: as they were read.
+        seed: another seed, another order.
+        inputs: the fields that make the input; without it all fields do.
+    """
+    names = None if inputs is None else tuple(inputs)
+
+    def key(example: Example) -> bytes:
+        answers = (*example.references, example.label or "", *(example.tags or ()))
+        text = "\0".join((str(seed), "sample", input_of(example, names), *answers))
+        return hashlib.sha256(text.encode()).digest()
+
+    return sorted(examples, key=key)
+
+
 def few_shot(
     examples: Sequence[Example],
     per_label: int,

@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from foreword import names
-from foreword.common.bounds import Column, Some
+from foreword.common.bounds import Column, Seed, Some
 from foreword.common.choices import Data
 from foreword.data.lines import check_encoding
 from foreword.errors import DataError, TemplateError
@@ -153,7 +153,7 @@ def answer_of(data: Mapping[str, Any]) -> names.Answer:
 
 
 class Limits(Data):
-    """How much of each file is used, from its beginning; `per_label` draws instead."""
+    """How much of each file is used, from its beginning; `sample` and `per_label` draw instead."""
 
     train: Some | None = Field(
         None,
@@ -161,7 +161,18 @@ class Limits(Data):
     )
     per_label: Some | None = Field(
         None,
-        description="few-shot: so many training examples of each label, drawn by the seed",
+        description="few-shot: so many training examples of each label, drawn by the seed, or by"
+        " `sample`",
+    )
+    sample: Seed | None = Field(
+        None,
+        description="draw the `train` examples by this seed, instead of taking a file's first",
     )
     dev: Some | None = Field(None, description="records")
     test: Some | None = Field(None, description="records")
+
+    @model_validator(mode="after")
+    def _draws_some(self) -> Limits:
+        if self.sample is not None and self.train is None and self.per_label is None:
+            raise ValueError("`sample` draws as many as `train` says: give `train`, too")
+        return self

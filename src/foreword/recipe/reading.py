@@ -81,9 +81,19 @@ def parse_recipe(
     *,
     where: str = "recipe",
     folder: Path | None = None,
+    start: Path | None = None,
     say: Callable[[str], None] = _unsaid,
 ) -> Recipe:
-    """Check a recipe given as plain data; the arguments are those of `load_recipe`."""
+    """Check a recipe given as plain data; the other arguments are those of `load_recipe`.
+
+    Args:
+        raw: the plain data.
+        overrides: changes to it.
+        where: what messages call the recipe.
+        folder: paths of the plain data are relative to it; None: they stay as they are.
+        start: paths among the overrides are relative to it; None: to the working folder.
+        say: told of each field whose place an override took.
+    """
     if not isinstance(raw, Mapping):
         raise RecipeError(where, [f"must be a mapping of sections, found {kind(raw)}"])
     try:
@@ -92,7 +102,7 @@ def parse_recipe(
         raise RecipeError(where, [str(error)]) from error
     refuse_single("overrides", overrides)
     data, overrides = _copy(raw), list(overrides)
-    problems = [line for item in overrides if (line := _override(data, item, say))]
+    problems = [line for item in overrides if (line := _override(data, item, start, say))]
     given = data.get("version")
     if isinstance(given, int) and given != VERSION:
         found = f"{given} is not known here" if abs(given) < 1000 else "is not known here"
@@ -236,7 +246,9 @@ def parse_yaml(text: str) -> Any:
     return value
 
 
-def _override(data: dict[str, Any], item: str, say: Callable[[str], None]) -> str | None:
+def _override(
+    data: dict[str, Any], item: str, start: Path | None, say: Callable[[str], None]
+) -> str | None:
     """Put an override in its place; what is wrong with it, if something is."""
     given = f"{argument('--set', 'override')} {_short(item)}"
     path, equals, text = item.partition("=")
@@ -261,7 +273,7 @@ def _override(data: dict[str, Any], item: str, say: Callable[[str], None]) -> st
             return f"{given}: '{key}' is {kind(inner)}, so it has nothing named below it"
         here[key] = inner
         here = inner
-    here[keys[-1]] = _from_here(path, value)
+    here[keys[-1]] = _resolved(path, value, start or Path.cwd())
     if value is not None:
         for field, old in _given_way(data, path):
             say(f"{given}: takes the place of {field}={_shown(old)}")
@@ -306,18 +318,18 @@ def _short(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
-def _from_here(path: str, value: Any) -> Any:
-    """A path given on the command line is relative to where the command is given."""
+def _resolved(path: str, value: Any, folder: Path) -> Any:
+    """A value, where it is a path made absolute."""
     if not isinstance(value, str) or not value or "\0" in value:
         return value  # refused later, with its field's name
     if path in ("backbone", "backbone.name"):
-        return _resolve_backbone(value, Path.cwd())
+        return _resolve_backbone(value, folder)
     splits = ("train", "dev", "test")
     files = {
         *(f"task.data.{split}" for split in (*splits, "unlabelled")),
         *(f"task.data.only.{split}.ids" for split in splits),
     }
-    return _resolve_path(value, Path.cwd()) if path in files else value
+    return _resolve_path(value, folder) if path in files else value
 
 
 def _apply_defaults(data: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from foreword.data import (
     few_shot,
     hold_out,
     merged,
+    shuffled,
     source_sha256,
     take_census,
 )
@@ -145,10 +146,17 @@ def read_examples(recipe: Recipe) -> RunExamples:
         train, dev = hold_out(train, spec.hold_out, seed=recipe.seed, inputs=inputs)
         dev = merged(dev)
         counted.append(f"dev: {len(dev):,} of the training file's, held out")
+    if limits.sample is not None and limits.per_label is None:
+        train = shuffled(train, limits.sample, inputs=inputs)
+        counted.append(f"train: {limits.train:,} of {len(train):,} drawn by sample {limits.sample}")
     rest = train[limits.train :] if limits.train is not None else []
     if limits.per_label is not None:
         train, rest = few_shot(
-            train, limits.per_label, seed=recipe.seed, inputs=inputs, most=limits.train
+            train,
+            limits.per_label,
+            seed=recipe.seed if limits.sample is None else limits.sample,
+            inputs=inputs,
+            most=limits.train,
         )
         most = "" if limits.train is None else f" and {limits.train} in all at most"
         counted.append(

@@ -25,6 +25,7 @@ from foreword.artifacts.manifest import size_in_bytes
 from foreword.axes.readout import SequenceHead
 from foreword.backbone import Backbone, default_device, seed_all
 from foreword.backbone.devices import check_places, main_device
+from foreword.backbone.layout import Pair
 from foreword.common import files
 from foreword.common.progress import Progress, Silent
 from foreword.common.run_files import ARTIFACT, CURVE, METRICS, holds_run, is_finished
@@ -77,6 +78,7 @@ def train(
     backbone: Backbone | None = None,
     progress: Progress | None = None,
     trust_remote_code: bool = False,
+    watch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> Run:
     """Run a recipe: train a prompt, measure it, write the run folder.
 
@@ -90,6 +92,8 @@ def train(
         backbone: the recipe's, loaded already; it takes the recipe's rule for the beginning token.
         progress: told about the stages; nothing is printed without it.
         trust_remote_code: run code that comes with the backbone.
+        watch: called with each evaluation during training; what it raises ends the run, which may
+            go on later.
 
     Raises:
         UserError: the recipe, a data file or the backbone is wrong or (with `resume`) another than
@@ -129,6 +133,7 @@ def train(
                 stop,
                 trust_remote_code,
                 numbered=out is None and not resume,
+                watch=watch,
             )
         except Stopped as stopped:
             if stopped.folder is None and resume and holds_run(folder):
@@ -147,6 +152,7 @@ def _run(
     trust_remote_code: bool,
     *,
     numbered: bool,
+    watch: Callable[[Mapping[str, float]], None] | None,
 ) -> Run:
     if recipe.backbone.device_map is not None and hardware.processes > 1:
         raise UserError(
@@ -164,7 +170,7 @@ def _run(
     examples, stated, task = ready.examples, ready.stated, ready.task
     backbone, model, how, data = ready.backbone, ready.model, ready.how, ready.data
     about = resuming.about(recipe, backbone, data_hashes(recipe), hardware)
-    stages = Stages(task, ready.recipe, data, how, hardware, progress, stop)
+    stages = Stages(task, ready.recipe, data, how, hardware, progress, stop, watch)
     with claimed(folder, recipe, hardware, resume=resume, numbered=numbered) as folder:
         hardware.track(folder, recipe.name, {"recipe": without_folders(recipe).to_yaml()})
         progress.say(ready.plan())
@@ -200,6 +206,7 @@ def _run(
                 "trained_share": model.trained_share,
                 "stored_parameters": folded.stored_parameters,
                 "pairs": len(data.pairs),
+                "tokens_a_pair": _mean_length(data.pairs),
                 "truncated": data.truncated,
                 "resumed_at": about["resumed_at"],
             },
@@ -231,6 +238,11 @@ def _run(
         hardware.wait()
         hardware.close()
     return Run(folder, folder / ARTIFACT, recipe, metrics, samples)
+
+
+def _mean_length(pairs: Sequence[Pair]) -> float:
+    """Tokens of a training pair, source and target together."""
+    return sum(pair.length for pair in pairs) / max(1, len(pairs))
 
 
 def recipe_device(spec: BackboneSpec, asked: str | None, backbone: Backbone | None) -> str:

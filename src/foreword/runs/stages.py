@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from foreword.backbone import Decoding
@@ -32,6 +33,7 @@ class Stages:
     hardware: Hardware
     progress: Progress
     stop: Stop
+    watch: Callable[[Mapping[str, float]], None] | None = None
 
     def train(self, model: TunedModel, checkpoints: Checkpoints) -> History:
         """Train the model in place, from its start or from a checkpoint."""
@@ -62,6 +64,11 @@ class Stages:
                 )
             return value
 
+        def evaluated(entry: dict[str, float]) -> None:
+            checkpoints.log({"evaluation": entry})
+            if self.watch is not None:
+                self.watch(entry)
+
         return train_model(
             model,
             self.data.pairs,
@@ -73,7 +80,7 @@ class Stages:
             hardware=self.hardware,
             progress=self.progress,
             on_step=checkpoints.log,
-            on_evaluation=lambda entry: checkpoints.log({"evaluation": entry}),
+            on_evaluation=evaluated,
             checkpoints=checkpoints,
             stop=self.stop,
         )

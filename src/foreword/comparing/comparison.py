@@ -1,0 +1,179 @@
+"""A comparison: from a grid, or from runs that exist, to what its report shows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.common import files
+from foreword.common.progress import Progress, Silent
+from foreword.comparing.cells import Place, places_of, write_plan
+from foreword.comparing.executing import Failure, Loaded, Watcher, execute
+from foreword.comparing.grid import load_grid
+from foreword.comparing.measured import read_measured
+from foreword.comparing.summary import summarise
+from foreword.errors import RunError, UserError, refuse_single
+
+JSON, MARKDOWN, HTML = "report.json", "report.md", "report.html"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of many runs.
+
+    Attributes:
+        content: all that a report shows, as plain data.
+        failures: runs that failed.
+    """
+
+    content: dict[str, Any]
+    failures: Sequence[Failure] = ()
+
+    def markdown(self) -> str:
+        """The report as Markdown."""
+        from foreword.comparing.markdown import write_markdown
+
+        return write_markdown(self.content)
+
+    def html(self) -> str:
+        """The report as one HTML page that loads nothing."""
+        from foreword.comparing.page import write_page
+
+        return write_page(self.content)
+
+    def write(self, folder: Path | str) -> None:
+        """Write `report.json`, `report.md` and `report.html` into a folder.
+
+        Raises:
+            UserError: what draws the page is not installed.
+        """
+        folder = Path(folder)
+        page, text = self.html(), self.markdown()
+        folder.mkdir(parents=True, exist_ok=True)
+        data = json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
+        for name, content in ((JSON, data), (MARKDOWN, text), (HTML, page)):
+            files.write_text(folder / name, content)
+
+
+class Unwatched:
+    """A watcher that says a line for each run."""
+
+    def __init__(self, progress: Progress, total: int, done: int) -> None:
+        self.progress = progress
+        progress.begin("runs", total, done)
+
+    def began(self, place: Place) -> None:
+        """Nothing."""
+
+    def ended(self, place: Place, failure: Failure | None) -> None:
+        """A line."""
+        reason = f" failed: {failure.reason}" if failure is not None else ""
+        self.progress.say(f"{place.cell.method}, seed {place.cell.seed}:{reason or ' done'}")
+        self.progress.advance()
+
+
+def compare(
+    grid: Path | str,
+    *,
+    out: Path | str | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    watcher: Watcher | None = None,
+    progress: Progress | None = None,
+    trust_remote_code: bool = False,
+) -> Comparison:
+    """Run what a grid names and is not there yet, and compare all of it.
+
+    Args:
+        grid: a YAML file, see `foreword.comparing.grid`.
+        out: folder for the runs and the report; `runs/<name>` if not given. Runs that are there
+            already and are decided by the same recipe, data and code are not run again.
+        workers: processes beside each other; as many as pay if not given.
+        device: "cpu", "cuda" or "mps"; the best there is if not given.
+        watcher: told of every run.
+        progress: told how many are done, where there is no watcher.
+        trust_remote_code: run code that comes with a backbone.
+
+    Raises:
+        UserError: the grid, a recipe that comes of it or a data file is wrong.
+        RunError: no run could be finished.
+        Stopped: Ctrl-C or SIGTERM; the same call goes on.
+    """
+    spec, cells = load_grid(grid)
+    folder = Path("runs") / spec.name if out is None else Path(out)
+    places = places_of(cells, folder)
+    write_plan(folder, spec.name, places)
+    done = sum(place.state == "finished" for place in places)
+    failures = execute(
+        places,
+        watcher=watcher or Unwatched(progress or Silent(), len(places), done),
+        loaded=Loaded(device, trust_remote_code=trust_remote_code),
+        workers=workers,
+    )
+    if len(failures) == len(places):
+        raise RunError(f"{grid}: all {len(places)} runs failed; the first: {failures[0].reason}")
+    lost = {failure.place.folder for failure in failures}
+    runs = [
+        read_measured(place.folder, place.cell.method, place.cell.choices)
+        for place in places
+        if place.folder not in lost
+    ]
+    command = f"foreword compare {shlex.quote(Path(grid).name)}"
+    comparison = Comparison(
+        summarise(spec.name, runs, command=command, x=spec.x, failures=failures), failures
+    )
+    comparison.write(folder)
+    return comparison
+
+
+def compare_runs(folders: Sequence[Path | str]) -> Comparison:
+    """Compare runs that exist.
+
+    Runs that differ in the seed alone are one method's.
+
+    Args:
+        folders: run folders, or folders that hold run folders.
+
+    Raises:
+        UserError: a folder holds no finished run, or fewer than two runs were named.
+    """
+    from foreword.common.run_files import RECIPE, is_finished
+
+    refuse_single("folders", folders)
+    named: list[Path] = []
+    for folder in map(Path, folders):
+        if (folder / RECIPE).exists():
+            named.append(folder)
+            continue
+        inside = [file.parent for file in sorted(folder.glob(f"**/{RECIPE}"))]
+        named += [run for run in inside if is_finished(run)]
+        if not inside:
+            raise UserError(f"{folder}: holds no run: there is no {RECIPE} in it or below it")
+    runs = [read_measured(folder) for folder in dict.fromkeys(named)]
+    if len(runs) < 2:
+        raise UserError("a comparison needs two finished runs at least; name more run folders")
+    command = f"foreword compare {' '.join(shlex.quote(str(one)) for one in folders)}"
+    return Comparison(summarise("comparison", _named_apart(runs), command=command))
+
+
+def _named_apart(runs: Sequence[Any]) -> list[Any]:
+    """The runs, named so that those of one name differ in the seed alone."""
+    from dataclasses import replace
+
+    kinds: dict[str, dict[str, int]] = {}
+    named = []
+    for run in runs:
+        plain = run.recipe.model_dump(mode="json", exclude={"seed", "name"})
+        numbers = kinds.setdefault(run.method, {})
+        number = numbers.setdefault(json.dumps(plain, sort_keys=True), len(numbers) + 1)
+        named.append((run, number))
+    return [
+        replace(
+            run, method=run.method if len(kinds[run.method]) == 1 else f"{run.method} #{number}"
+        )
+        for run, number in named
+    ]

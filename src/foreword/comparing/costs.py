@@ -1,0 +1,66 @@
+"""What a run took, beside what it reached. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.common import files, opening
+from foreword.common.json_text import parse_json
+
+COST = "cost.json"
+SHARE = 0.95
+
+
+@dataclass
+class Cost:
+    """Of one run in a comparison.
+
+    Attributes:
+        seconds: of the whole run.
+        peak_bytes: most memory beyond what was there before it, the shared backbone's not counted.
+    """
+
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+def write_cost(folder: Path, cost: Cost) -> None:
+    """Keep it in the run folder."""
+    files.write_text(folder / COST, json.dumps(asdict(cost)) + "\n")
+
+
+def read_cost(folder: Path) -> Cost | None:
+    """It again; None where a run was not measured so, or the file is damaged."""
+    try:
+        raw = parse_json(opening.read_text(folder / COST, within=folder, most=2**16))
+        return Cost(float(raw["seconds"]), int(raw["peak_bytes"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def steps_to_share(
+    evaluations: Sequence[Mapping[str, Any]], metric: str, share: float = SHARE
+) -> int | None:
+    """After how many steps a training had most of what it reached.
+
+    Args:
+        evaluations: `{"step", metric, …}` during training, in order.
+        metric: which is looked at; of a loss the way from the first to the lowest one counts.
+        share: of the best value.
+
+    Returns:
+        The step; None where fewer than two evaluations hold the metric.
+    """
+    known = [(int(e["step"]), float(e[metric])) for e in evaluations if e.get(metric) is not None]
+    if len(known) < 2:
+        return None
+    first = known[0][1]
+    if metric == "loss":
+        best = min(value for _, value in known)
+        return next(step for step, value in known if value <= first + share * (best - first))
+    best = max(value for _, value in known)
+    return next(step for step, value in known if value >= share * best)

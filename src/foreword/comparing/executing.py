@@ -1,0 +1,276 @@
+"""Runs what is not there yet: in this process, or in several beside each other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from foreword.common import files
+from foreword.common.progress import Progress, Silent
+from foreword.common.run_files import holds_run
+from foreword.comparing.cells import Place
+from foreword.comparing.costs import Cost, write_cost
+from foreword.errors import ForewordError, RunError
+from foreword.recipe import BackboneSpec, Recipe
+
+MEMORY_A_PROCESS = 3 * 2**30
+"""Bytes that a process of its own is taken to need, with a backbone of ordinary size."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed, and why."""
+
+    place: Place
+    reason: str
+
+
+class Watcher(Protocol):
+    """What is told of the runs as they go."""
+
+    def began(self, place: Place) -> None:
+        """A run begins, or goes on."""
+
+    def ended(self, place: Place, failure: Failure | None) -> None:
+        """A run has ended."""
+
+
+class Loaded:
+    """Backbones that several runs share, loaded when one first needs them.
+
+    Args:
+        device: "cpu", "cuda" or "mps"; the best there is if not given.
+        trust_remote_code: run code that comes with a backbone.
+    """
+
+    def __init__(self, device: str | None = None, *, trust_remote_code: bool = False) -> None:
+        self.device, self.trust_remote_code = device, trust_remote_code
+        self._backbones: dict[str, object] = {}
+
+    def run(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        progress: Progress,
+        *,
+        watch: Callable[[Mapping[str, float]], None] | None = None,
+    ) -> None:
+        """Run a recipe in a folder, or go on with the run in it; `watch` sees each evaluation.
+
+        Raises:
+            ForewordError: the run failed, or was stopped.
+        """
+        from foreword.runs import train
+
+        with measured_cost() as cost:
+            train(
+                recipe,
+                out=folder,
+                resume=holds_run(folder),
+                device=self.device,
+                backbone=self._backbone(recipe.backbone),  # type: ignore[arg-type]
+                progress=progress,
+                trust_remote_code=self.trust_remote_code,
+                watch=watch,
+            )
+        write_cost(folder, cost)
+
+    def _backbone(self, spec: BackboneSpec) -> object:
+        from foreword.backbone import load_backbone
+        from foreword.runs.run import recipe_device
+
+        key = spec.model_copy(update={"bos": "auto"}).model_dump_json()
+        if key not in self._backbones:
+            self._backbones.clear()  # grids vary backbones last; one at a time is in memory
+            self._backbones[key] = load_backbone(
+                spec.name,
+                revision=spec.revision,
+                dtype=spec.dtype,
+                device=recipe_device(spec, self.device, None),
+                bos=spec.bos,
+                attention=None if spec.attention == "auto" else spec.attention,
+                quantization=spec.quantization,
+                device_map=spec.device_map,
+                trust_remote_code=self.trust_remote_code,
+            )
+        return self._backbones[key]
+
+
+@contextmanager
+def measured_cost() -> Iterator[Cost]:
+    """Seconds of a block, and the most memory that it took beyond what was there before.
+
+    On a GPU torch counts the bytes; elsewhere the process's resident memory is looked at twenty
+    times a second.
+    """
+    import psutil
+    import torch
+
+    cost, process, ended = Cost(), psutil.Process(), threading.Event()
+    before = process.memory_info().rss
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            cost.peak_bytes = max(cost.peak_bytes, process.memory_info().rss - before)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    if not cuda:
+        watcher.start()
+    started = time.monotonic()
+    try:
+        yield cost
+    finally:
+        ended.set()
+        cost.seconds = time.monotonic() - started
+        if cuda:
+            cost.peak_bytes = torch.cuda.max_memory_allocated() - before
+
+
+def execute(
+    places: Sequence[Place],
+    *,
+    watcher: Watcher,
+    loaded: Loaded,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Failure]:
+    """Run every cell that is not finished; a run that fails does not keep the others from running.
+
+    Args:
+        places: cells and their folders.
+        watcher: told of every run.
+        loaded: loads backbones.
+        workers: processes beside each other; None: as many as pay on this machine.
+        progress: told about the stages of a run, where one process runs them all.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM; what is finished stays, and the same command goes on.
+    """
+    waiting = list({place.folder: place for place in places if place.state != "finished"}.values())
+    count = processes_that_pay(len(waiting), loaded.device) if workers is None else workers
+    if min(count, len(waiting)) > 1:
+        return _beside(waiting, watcher, loaded, count)
+    failures = []
+    for place in waiting:
+        watcher.began(place)
+        failure = _attempt(place, loaded, progress or Silent())
+        failures += [failure] if failure is not None else []
+        watcher.ended(place, failure)
+    return failures
+
+
+def processes_that_pay(runs: int, device: str | None) -> int:
+    """How many processes to run side by side: one a core of a CPU, as far as memory allows.
+
+    Operations of a small model are too short to be dealt out over threads, so that processes of one
+    thread each do more in the same time. A GPU is left to one process.
+    """
+    import psutil
+    import torch
+
+    on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    fitting = int(psutil.virtual_memory().available // MEMORY_A_PROCESS)
+    return max(1, min(cores or 1, fitting, runs)) if on_cpu and runs > 2 else 1
+
+
+def _attempt(place: Place, loaded: Loaded, progress: Progress) -> Failure | None:
+    from foreword.runs import Stopped
+
+    try:
+        loaded.run(place.cell.recipe, place.folder, progress)
+    except Stopped:
+        raise
+    except (ForewordError, files.Occupied) as error:
+        return Failure(place, str(error))
+    return None
+
+
+_worker: Loaded | None = None
+
+
+def _begin_worker(device: str | None, trust_remote_code: bool, threads: int) -> None:
+    import torch
+
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes Ctrl-C on as SIGTERM
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(threads)
+    _worker = Loaded(device, trust_remote_code=trust_remote_code)
+
+
+def _in_worker(place: Place) -> str | None:
+    """Run one cell in a worker; the reason where it failed, or was stopped."""
+    from foreword.runs import Stopped
+
+    assert _worker is not None
+    try:
+        failure = _attempt(place, _worker, Silent())
+    except Stopped as stopped:
+        return str(stopped)
+    return None if failure is None else failure.reason
+
+
+def _beside(
+    places: Sequence[Place], watcher: Watcher, loaded: Loaded, workers: int
+) -> list[Failure]:
+    """Several processes of their own, each with its backbone."""
+    from foreword.runs import Stopped
+    from foreword.training.signals import stop_on_signals
+
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    failures = []
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(loaded.device, loaded.trust_remote_code, threads),
+    )
+    queue, running = list(places), dict[Future[str | None], Place]()
+    with stop_on_signals() as stop:
+        try:
+            while queue or running:
+                stop.check()
+                while queue and len(running) < workers:
+                    place = queue.pop(0)
+                    watcher.began(place)
+                    running[pool.submit(_in_worker, place)] = place
+                done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    place = running.pop(future)
+                    reason = future.result()
+                    failure = None if reason is None else Failure(place, reason)
+                    failures += [failure] if failure is not None else []
+                    watcher.ended(place, failure)
+        except Stopped:
+            _stop(pool)
+            raise
+        except BrokenProcessPool as error:
+            raise RunError(
+                f"one of {workers} processes beside each other ended by itself, perhaps for want "
+                "of memory; give fewer with --workers; the same command goes on"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return failures
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """Ask the workers to stop; each keeps what its run has written."""
+    for process in list((pool._processes or {}).values()):
+        if process.is_alive() and process.pid is not None:
+            os.kill(process.pid, signal.SIGTERM)

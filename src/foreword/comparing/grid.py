@@ -1,0 +1,206 @@
+"""A grid: one recipe, and what is varied in it. No torch.
+
+version: 1
+name: lengths
+recipe: ../recipes/quickstart.yaml
+set: {training.steps: 200}          # in all runs
+grid:
+  method.length: [1, 5, 20]         # a key of the recipe and its values
+  start:                            # or a name, and what each of its choices sets
+    random: {method.init: random}
+    words: {method.init: {kind: activations}}
+  seed: [0, 1, 2]                   # runs that differ in the seed alone are one method's
+runs:                               # further runs, beside the grid's
+  fine-tuning: {method: fine-tuning, training.learning_rate: 1e-4}
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from foreword.common.bounds import Seed
+from foreword.common.choices import Data
+from foreword.errors import RecipeError
+from foreword.recipe import Recipe, parse_recipe
+from foreword.recipe.problems import explain
+from foreword.recipe.reading import read_yaml
+
+MOST = 10_000
+"""Most runs of one grid."""
+SEED = "seed"
+
+Changes = Annotated[dict[str, Any], Field(description="key of the recipe -> its value")]
+
+
+class Grid(Data):
+    """What is run.
+
+    Attributes:
+        version: of this format.
+        name: the comparison's.
+        recipe: the base, a file relative to the grid's.
+        set: changes to the base, in all runs.
+        grid: axis -> its values, or its choices by name and what each sets.
+        runs: further runs by name, each with what it sets, and with every seed of the grid.
+        seeds: of every run; instead of an axis `seed`.
+        x: axis of numbers that plots draw on x.
+    """
+
+    version: Literal[1]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    recipe: str = Field(description="file of the recipe that all runs start from")
+    set: Changes = Field(default_factory=dict)
+    grid: dict[str, list[Any] | dict[str, Changes]] = Field(default_factory=dict)
+    runs: dict[str, Changes] = Field(default_factory=dict)
+    seeds: tuple[Seed, ...] | None = Field(None, min_length=1)
+    x: str | None = Field(
+        None, description="axis of numbers that plots draw on x; null: the first there is"
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        choices: axis -> the choice, as a text; without the seed.
+        recipe: what is run.
+    """
+
+    choices: Mapping[str, str]
+    recipe: Recipe
+
+    @property
+    def method(self) -> str:
+        """What runs with other seeds are called, too."""
+        return label(self.choices)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.recipe.seed
+
+
+def label(choices: Mapping[str, str]) -> str:
+    """Choices as one name: a choice that has a name says it alone."""
+    return ", ".join(
+        value if "." not in axis else f"{axis.rpartition('.')[2]} {value}"
+        for axis, value in choices.items()
+    )
+
+
+def load_grid(file: Path | str) -> tuple[Grid, list[Cell]]:
+    """A grid and all of its runs, each checked.
+
+    Raises:
+        RecipeError: everything that is wrong with the grid, or with a recipe that comes of it.
+    """
+    file = Path(file)
+    raw = read_yaml(file)
+    if not isinstance(raw, Mapping):
+        raise RecipeError(str(file), ["must be a mapping, with `recipe` and `grid`"])
+    try:
+        grid = Grid.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(str(file), explain(error, Grid, root="grid")) from error
+    return grid, cells_of(grid, file)
+
+
+def cells_of(grid: Grid, file: Path) -> list[Cell]:
+    """All runs of a grid, in its order.
+
+    Args:
+        grid: what is varied.
+        file: the grid's; paths in it are relative to its folder.
+    """
+    problems = _problems(grid)
+    if problems:
+        raise RecipeError(str(file), problems)
+    base = file.parent / grid.recipe
+    raw = read_yaml(base)
+    seeds = _seeds(grid)
+    settings = [
+        ({axis: name for axis, name, _ in point}, _merged(point)) for point in _points(grid)
+    ]
+    settings += [({"run": name}, changes) for name, changes in grid.runs.items()]
+    count = len(settings) * max(1, len(seeds))
+    if count > MOST:
+        raise RecipeError(str(file), [f"grid: makes {count:,} runs, of at most {MOST:,}"])
+    cells = []
+    for choices, changes in settings:
+        for seed in seeds or (None,):
+            drawn = {} if seed is None else {SEED: seed}
+            overrides = {**grid.set, **changes, **drawn}
+            where = f"{file}, {label(choices) or grid.name}"
+            recipe = parse_recipe(
+                raw,
+                written_changes(overrides),
+                where=where,
+                folder=base.parent.resolve(),
+                start=file.parent.resolve(),
+            )
+            cells.append(Cell(choices, recipe))
+    return cells
+
+
+def _problems(grid: Grid) -> list[str]:
+    lines = []
+    if not grid.grid and not grid.runs:
+        lines.append("grid: names nothing to compare; give `grid` or `runs`")
+    if grid.seeds is not None and SEED in grid.grid:
+        lines.append("seeds: give either `seeds` or the axis `seed`")
+    for axis, choices in grid.grid.items():
+        if not choices:
+            lines.append(f"grid.{axis}: has no values")
+        elif axis == SEED and not isinstance(choices, list):
+            lines.append("grid.seed: expected a list of numbers")
+        elif isinstance(choices, list) and len({_text(c) for c in choices}) < len(choices):
+            lines.append(f"grid.{axis}: names a value twice")
+    if grid.x is not None and grid.x not in grid.grid:
+        lines.append(f"x: {grid.x!r} is no axis; the axes are {', '.join(grid.grid) or '(none)'}")
+    return lines
+
+
+def _seeds(grid: Grid) -> Sequence[Any]:
+    if grid.seeds is not None:
+        return grid.seeds
+    given = grid.grid.get(SEED, [])
+    assert isinstance(given, list)
+    return given
+
+
+def _points(grid: Grid) -> Iterable[tuple[tuple[str, str, Mapping[str, Any]], ...]]:
+    """Every combination of the axes' choices: (axis, the choice's name, what it sets) each."""
+    axes = []
+    for axis, choices in grid.grid.items():
+        if axis == SEED:
+            continue
+        if isinstance(choices, list):
+            axes.append([(axis, _text(value), {axis: value}) for value in choices])
+        else:
+            axes.append([(axis, name, changes) for name, changes in choices.items()])
+    return itertools.product(*axes) if axes else ()
+
+
+def _merged(point: Iterable[tuple[str, str, Mapping[str, Any]]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for _, _, changes in point:
+        merged.update(changes)
+    return merged
+
+
+def written_changes(changes: Mapping[str, Any]) -> list[str]:
+    """Changes as overrides; what replaces a whole section comes before what is below it."""
+    in_order = sorted(changes.items(), key=lambda item: item[0].count("."))
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in in_order]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

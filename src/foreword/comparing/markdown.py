@@ -1,0 +1,97 @@
+"""A comparison as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def write_markdown(content: Mapping[str, Any]) -> str:
+    """The report as Markdown: tables, and the sentences."""
+    parts = [f"# {content['name']}"]
+    parts += [f"> **Warning.** {line}" for line in content["warnings"]]
+    parts.append(_table(["method", *_titles(content)], _score_rows(content)))
+    if content["sentences"]:
+        parts.append("## What is more than chance")
+        parts.append("\n".join(f"- {line}" for line in content["sentences"]))
+    parts.append("## What it takes")
+    parts.append(_table([title for title, _ in COSTS.values()], cost_rows(content), first="method"))
+    if content["failures"]:
+        parts.append("## Runs that failed")
+        parts += [
+            f"- {one['method']}, seed {one['seed']}: {one['reason']}" for one in content["failures"]
+        ]
+    if content["command"]:
+        parts.append(f"Made by `{content['command']}`, foreword {content['versions']['foreword']}.")
+    return "\n\n".join(parts) + "\n"
+
+
+COSTS: dict[str, tuple[str, str]] = {
+    "trained_parameters": ("trained parameters", ",.0f"),
+    "trained_share": ("of the backbone", ".3%"),
+    "artifact_kb": ("artifact kB", ",.0f"),
+    "seconds_a_step_ratio": ("time a step", ".2f"),
+    "peak_mb": ("peak memory MB", ",.0f"),
+    "tokens_to_95": ("tokens to 95 % of the score", ",.0f"),
+}
+"""Cost -> its title, and how it is written; time a step is a ratio to the fastest method."""
+
+
+def shown_score(score: Mapping[str, Any] | None, decimals: int) -> str:
+    """Mean and spread of a score, as a table shows them."""
+    if score is None:
+        return "–"
+    spread = "" if score["spread"] is None else f" ± {score['spread']:.{decimals}f}"
+    return f"{score['mean']:.{decimals}f}{spread}"
+
+
+def shown_rank(score: Mapping[str, Any] | None) -> str:
+    """A place and its interval, as a table shows them."""
+    if score is None:
+        return "–"
+    low, high = score["rank_interval"]
+    return f"{score['rank']}" if low == high else f"{score['rank']} ({low}–{high})"
+
+
+def cost_rows(content: Mapping[str, Any]) -> list[list[str]]:
+    """A row a method: its name, and each cost as a text."""
+    return [
+        [
+            method["name"],
+            *(
+                "–" if method["cost"][name] is None else format(method["cost"][name], form)
+                for name, (_, form) in COSTS.items()
+            ),
+        ]
+        for method in content["methods"]
+    ]
+
+
+def _titles(content: Mapping[str, Any]) -> list[str]:
+    titles = []
+    for metric in content["metrics"]:
+        low = " (low is good)" if metric["better"] == "low" else ""
+        titles.append(f"{metric['title']}{low}")
+    return [*titles, "rank", "seeds"]
+
+
+def _score_rows(content: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for method in content["methods"]:
+        scores = method["scores"]
+        cells = [shown_score(scores.get(m["name"]), m["decimals"]) for m in content["metrics"]]
+        first = content["metrics"][0]["name"] if content["metrics"] else ""
+        rows.append(
+            [method["name"], *cells, shown_rank(scores.get(first)), str(len(method["seeds"]))]
+        )
+    return rows
+
+
+def _table(titles: Iterable[str], rows: Iterable[Iterable[str]], first: str | None = None) -> str:
+    head = [*([first] if first is not None else []), *titles]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,179 @@
+"""What finished runs reached: their figures, and their answers item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foreword import names
+from foreword.common.run_files import RECIPE, holds_run, is_finished
+from foreword.comparing.costs import Cost, read_cost
+from foreword.comparing.items import resampled
+from foreword.comparing.statistics import Scores
+from foreword.data import Example, read_data
+from foreword.errors import ForewordError, UserError
+from foreword.recipe import Recipe, load_recipe
+from foreword.runs.finished import read_answers, read_metrics
+from foreword.runs.record import Evaluation, read_record
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One finished run.
+
+    Attributes:
+        method: what runs that differ in the seed alone are called.
+        choices: axis -> the choice.
+        recipe: what was run.
+        folder: the run folder.
+        metrics: the content of `metrics.json`.
+        answers: one a test item.
+        examples: what was asked and would be right.
+        evaluations: during training.
+        cost: seconds and memory, where a comparison ran it.
+    """
+
+    method: str
+    choices: Mapping[str, str]
+    recipe: Recipe
+    folder: Path
+    metrics: Mapping[str, Any]
+    answers: Sequence[Any]
+    examples: Sequence[Example]
+    evaluations: Sequence[Evaluation] = ()
+    cost: Cost | None = None
+    _resampled: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def value(self, metric: str, group: str = "all") -> float | None:
+        """A metric on a group of the test items."""
+        figure = self.metrics["prompt"].get(group, {}).get(metric)
+        return None if figure is None else float(figure)
+
+    def on_resampled_items(self, metric: str) -> Any:
+        """A metric on resampled test items, `[samples]`; None where it cannot be computed."""
+        value = self.value(metric)
+        if metric not in self._resampled:
+            labels = self.recipe.task.labels or ()
+            self._resampled[metric] = (
+                None
+                if value is None
+                else resampled(metric, self.answers, self.examples, value, labels)
+            )
+        return self._resampled[metric]
+
+
+def read_measured(
+    folder: Path, method: str | None = None, choices: Mapping[str, str] | None = None
+) -> Measured:
+    """A finished run, from its folder.
+
+    Args:
+        folder: the run folder.
+        method: what it is called; the recipe's method and name if not given.
+        choices: axis -> the choice.
+
+    Raises:
+        UserError: the folder holds no finished run, or a damaged one.
+    """
+    if not holds_run(folder):
+        raise UserError(f"{folder}: holds no run: there is no {RECIPE} in it")
+    if not is_finished(folder):
+        raise UserError(f"{folder}: holds a run that has not ended; go on with it, or leave it out")
+    recipe = load_recipe(folder / RECIPE)
+    rows = read_answers(folder)
+    return Measured(
+        method or f"{recipe.name} ({recipe.method.name})",
+        choices or {},
+        recipe,
+        folder,
+        read_metrics(folder),
+        [row["output"] for row in rows],
+        _examples(recipe, rows),
+        read_record(folder).evaluations,
+        read_cost(folder),
+    )
+
+
+def scores_of(runs: Sequence[Measured], metric: str) -> dict[str, Scores]:
+    """Method -> its scores; methods of which a run has no value are left out.
+
+    Items are compared only where all runs answered the same ones.
+    """
+    methods: dict[str, list[Measured]] = {}
+    for run in runs:
+        methods.setdefault(run.method, []).append(run)
+    counts = {len(run.answers) for run in runs}
+    same = len(counts) == 1 and len({_asked(run) for run in runs}) == 1
+    scores = {}
+    for method, members in methods.items():
+        values = [run.value(metric) for run in members]
+        if any(value is None for value in values):
+            continue
+        drawn = [run.on_resampled_items(metric) for run in members] if same else []
+        rows = [row for row in drawn if row is not None]
+        known = same and len(rows) == len(members)
+        scores[method] = Scores(
+            np.array(values, dtype=np.float64), np.stack(rows) if known else None, max(counts)
+        )
+    return scores
+
+
+def shared_metrics(runs: Sequence[Measured]) -> list[str]:
+    """Metrics that every run measured, in the order of the first."""
+    first, *rest = (run.metrics["prompt"].get("all", {}) for run in runs)
+    return [
+        name
+        for name in first
+        if name in names.METRICS and all(name in scores for scores in (first, *rest))
+    ]
+
+
+def _asked(run: Measured) -> int:
+    """Tells apart what runs were asked, by what would be right."""
+    return hash(tuple((e.references, e.label, e.tags) for e in run.examples))
+
+
+def _examples(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
+    """The test items: from the data file where it still says the same, else from the answers."""
+    stated = [
+        Example(
+            {"input": str(row["input"])},
+            tuple(row.get("references", [row["label"]] if "label" in row else [])),
+            row.get("group"),
+            label=row.get("label"),
+            tags=tuple(row["tags"]) if "tags" in row else None,
+        )
+        for row in rows
+    ]
+    again = _from_file(recipe)
+    if len(again) >= len(stated):
+        again = again[: len(stated)]
+        same = all(
+            (a.references, a.label, a.tags) == (s.references, s.label, s.tags)
+            for a, s in zip(again, stated, strict=True)
+        )
+        return again if same else stated
+    return stated
+
+
+def _from_file(recipe: Recipe) -> list[Example]:
+    data = recipe.task.data
+    split = "test" if data.test else "dev"
+    path = data.test or data.dev
+    if path is None:
+        return []
+    options = tuple(sorted((k, v) for k, v in data.options(split).items()))  # type: ignore[arg-type]
+    return _read(path, data.format, options)
+
+
+@lru_cache(maxsize=8)
+def _read(path: str, format: str, options: tuple[tuple[str, Any], ...]) -> list[Example]:
+    try:
+        return read_data(path, format, **dict(options)).examples
+    except ForewordError:
+        return []

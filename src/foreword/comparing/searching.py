@@ -1,0 +1,333 @@
+"""A search for a method and its settings: Optuna chooses, the development examples decide.
+
+The test set is never read: runs of a search measure on the development examples, and the recipe
+that wins names the test set again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.common import files
+from foreword.common.progress import Progress, Silent
+from foreword.comparing.executing import Loaded
+from foreword.comparing.grid import written_changes
+from foreword.comparing.space import Space, usual_space
+from foreword.errors import ForewordError, RecipeError, UserError, did_you_mean
+from foreword.names import METRICS
+from foreword.recipe import Recipe, parse_recipe
+from foreword.recipe.reading import read_yaml
+
+STUDY, BEST, REPORT = "study.db", "best.yaml", "search.json"
+COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "artifact_kb": lambda metrics: metrics["artifact_bytes"] / 1000,
+    "trained_parameters": lambda metrics: metrics["training"]["trained_parameters"],
+    "seconds": lambda metrics: metrics["seconds"]["all"],
+}
+"""What a constraint may bound -> how it is read off a run's figures."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on what a run takes.
+
+    Attributes:
+        name: a name in `COSTS`.
+        most: what it must stay below.
+    """
+
+    name: str
+    most: float
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """From a text such as `artifact_kb < 200`.
+
+        Raises:
+            UserError: it is none.
+        """
+        parts = re.fullmatch(r"\s*(\w+)\s*<\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*", text)
+        if parts is None:
+            raise UserError(f"constraint {text!r}: expected NAME < NUMBER, as artifact_kb < 200")
+        if parts[1] not in COSTS:
+            known = f"; known are {', '.join(COSTS)}"
+            raise UserError(
+                f"constraint {text!r}: '{parts[1]}' is not known"
+                f"{did_you_mean(parts[1], COSTS) or known}"
+            )
+        return cls(parts[1], float(parts[2]))
+
+    def excess(self, metrics: Mapping[str, Any]) -> float:
+        """How much too much a run takes, as a share of the bound; below 0 where it fits."""
+        share = COSTS[self.name](metrics) / self.most - 1
+        return share or 1e-9  # Optuna takes 0 for a fit, but the bound itself is none
+
+
+@dataclass(frozen=True)
+class Search:
+    """What came of a search.
+
+    Attributes:
+        best: the recipe that won, with the test set that the given one names; None where no run
+            kept the constraints.
+        trials: what was tried, as plain data: changes, value, state, costs, seconds.
+        importances: axis -> its share of the differences between values; empty where too few runs
+            ended.
+        metric: what was searched by.
+    """
+
+    best: Recipe | None
+    trials: Sequence[Mapping[str, Any]]
+    importances: Mapping[str, float]
+    metric: str
+
+
+def search(
+    recipe: Path | str,
+    *,
+    budget: float,
+    out: Path | str | None = None,
+    metric: str | None = None,
+    space: Space | None = None,
+    constraints: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    trials: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Search:
+    """Search for the settings with the best development score.
+
+    Args:
+        recipe: a YAML file; its steps are those of every run.
+        budget: seconds of runs in all, those of a search that goes on included. The run that is at
+            it when they are over ends first.
+        out: folder; `runs/search-<name>` if not given. A search that is there goes on.
+        metric: what decides; the first that the task measures if not given.
+        space: what may be chosen; `usual_space` if not given.
+        constraints: such as `artifact_kb < 200`.
+        overrides: `key.path=value` strings for all runs.
+        trials: most runs in all, beside the budget.
+        seed: of the choices.
+        device: "cpu", "cuda" or "mps"; the best there is if not given.
+        progress: told of every run.
+
+    Raises:
+        UserError: the recipe or a constraint is wrong, or there are no development examples.
+        Stopped: Ctrl-C or SIGTERM; the same call goes on.
+    """
+    optuna = _optuna()
+    file, progress = Path(recipe), progress or Silent()
+    raw, bounds = read_yaml(file), [Constraint.parse(text) for text in constraints]
+    start = file.parent.resolve()
+
+    def made(changes: Mapping[str, Any]) -> Recipe:
+        given = [*overrides, *written_changes(changes)]
+        return parse_recipe(raw, given, where=str(file), folder=start)
+
+    base = made({})
+    chosen_by = metric or base.task.measured[0]
+    if chosen_by not in base.task.measured:
+        raise UserError(
+            f"metric: '{chosen_by}' is not measured; the task measures "
+            f"{', '.join(base.task.measured)}"
+        )
+    if base.task.data.dev is None and base.task.data.hold_out is None:
+        raise RecipeError(
+            str(file), ["task.data: a search needs `dev` or `hold_out`; it reads no test set"]
+        )
+    axes = space or usual_space(lambda changes: _is_recipe(made, changes))
+    folder = Path("runs") / f"search-{base.name}" if out is None else Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    high = METRICS[chosen_by].better == "high"
+    study = _study(optuna, folder, high, base.training.steps or 1, seed)
+    loaded = Loaded(device)
+    runner = _Runner(made, axes, folder, chosen_by, bounds, loaded, high)
+    _clear_interrupted(optuna, study)
+    while True:
+        spent = sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials)
+        if spent >= budget or (trials is not None and len(study.trials) >= trials):
+            break
+        progress.say(
+            f"run {len(study.trials) + 1}: {spent:.0f} of {budget:.0f} seconds are spent"
+            f"{_best_so_far(study)}"
+        )
+        runner.run(optuna, study)
+    return _result(optuna, study, folder, made, chosen_by)
+
+
+class _Runner:
+    """Runs one trial after the other."""
+
+    def __init__(
+        self,
+        made: Callable[[Mapping[str, Any]], Recipe],
+        space: Space,
+        folder: Path,
+        metric: str,
+        bounds: Sequence[Constraint],
+        loaded: Loaded,
+        high: bool,
+    ) -> None:
+        self.made, self.space, self.folder, self.metric = made, space, folder, metric
+        self.bounds, self.loaded, self.high = bounds, loaded, high
+
+    def run(self, optuna: Any, study: Any) -> None:
+        """One trial: choose, train, measure on the development examples, tell the study."""
+        trial = study.ask()
+        changes = self.space.choose(trial)
+        trial.set_user_attr("changes", changes)
+        started = time.monotonic()
+        state, value = optuna.trial.TrialState.FAIL, None
+        attributes: dict[str, Any] = {}
+        try:
+            value, attributes = self._measure(optuna, trial, changes)
+            state = optuna.trial.TrialState.COMPLETE
+        except optuna.TrialPruned:
+            state = optuna.trial.TrialState.PRUNED
+        except ForewordError as error:
+            attributes["reason"] = str(error)
+        for name, entry in {**attributes, "seconds": time.monotonic() - started}.items():
+            trial.set_user_attr(name, entry)
+        study.tell(trial, value, state=state)
+
+    def _measure(
+        self, optuna: Any, trial: Any, changes: Mapping[str, Any]
+    ) -> tuple[float, dict[str, Any]]:
+        from foreword.runs.finished import read_metrics
+
+        hidden = {"task.data.test": None, "evaluation.backbone_alone": False}
+        recipe = self.made({**changes, **hidden})
+
+        def watch(entry: Mapping[str, float]) -> None:
+            value = entry.get(self.metric)
+            if value is None:
+                value = -entry["loss"] if self.high else entry["loss"]
+            trial.report(value, int(entry["step"]))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        run = self.folder / "runs" / f"{trial.number:04d}"
+        self.loaded.run(recipe, run, Silent(), watch=watch)
+        metrics = read_metrics(run)
+        value = metrics["prompt"]["all"].get(self.metric)
+        if value is None:
+            raise UserError(f"{self.metric}: has no value on the development examples")
+        costs = {name: read(metrics) for name, read in COSTS.items()}
+        excess = [bound.excess(metrics) for bound in self.bounds]
+        for bound, share in zip(self.bounds, excess, strict=True):
+            trial.set_constraint(bound.name, share)
+        return value, {"excess": excess, "costs": costs}
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise UserError(
+            "a search needs Optuna, which is not installed: pip install 'foreword[search]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _study(optuna: Any, folder: Path, high: bool, steps: int, seed: int) -> Any:
+    """The search as Optuna keeps it: choices by the tree-structured Parzen estimator (Bergstra et
+    al. 2011), runs ended early by Hyperband (Li et al. 2018)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+        return optuna.create_study(
+            study_name="search",
+            storage=f"sqlite:///{folder / STUDY}",
+            load_if_exists=True,
+            direction="maximize" if high else "minimize",
+            sampler=sampler,
+            pruner=optuna.pruners.HyperbandPruner(
+                min_resource=max(1, steps // 9), max_resource=max(1, steps)
+            ),
+        )
+
+
+def _is_recipe(made: Callable[[Mapping[str, Any]], Recipe], changes: Mapping[str, Any]) -> bool:
+    try:
+        made(changes)
+    except RecipeError:
+        return False
+    return True
+
+
+def _clear_interrupted(optuna: Any, study: Any) -> None:
+    """Trials that were running when a search was killed count as failed."""
+    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+
+def _feasible(study: Any) -> list[Any]:
+    ended = [trial for trial in study.trials if trial.value is not None]
+    ended = [trial for trial in ended if trial.state.name == "COMPLETE"]
+    return [t for t in ended if all(x < 0 for x in t.user_attrs.get("excess", []))]
+
+
+def _best(study: Any) -> Any | None:
+    sign = -1 if study.direction.name == "MAXIMIZE" else 1
+    return min(_feasible(study), key=lambda trial: sign * trial.value, default=None)
+
+
+def _best_so_far(study: Any) -> str:
+    best = _best(study)
+    return "" if best is None else f"; the best so far is run {best.number + 1}, {best.value:.3f}"
+
+
+def _result(
+    optuna: Any,
+    study: Any,
+    folder: Path,
+    made: Callable[[Mapping[str, Any]], Recipe],
+    metric: str,
+) -> Search:
+    best = _best(study)
+    recipe = None if best is None else made(best.user_attrs["changes"])
+    trials = [
+        {
+            "run": trial.number + 1,
+            "state": trial.state.name.lower(),
+            "value": trial.value,
+            "changes": trial.user_attrs.get("changes", {}),
+            "costs": trial.user_attrs.get("costs", {}),
+            "fits": all(excess < 0 for excess in trial.user_attrs.get("excess", [])),
+            "seconds": trial.user_attrs.get("seconds"),
+            "reason": trial.user_attrs.get("reason"),
+        }
+        for trial in study.trials
+    ]
+    outcome = Search(recipe, trials, _importances(optuna, study), metric)
+    if recipe is not None:
+        files.write_text(folder / BEST, recipe.to_yaml())
+    report = {
+        "metric": metric,
+        "best": None if best is None else best.number + 1,
+        "trials": trials,
+        "importances": dict(outcome.importances),
+    }
+    files.write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return outcome
+
+
+def _importances(optuna: Any, study: Any) -> dict[str, float]:
+    """How much each axis that all runs chose has to do with the value (PED-ANOVA)."""
+    if sum(trial.state.name == "COMPLETE" for trial in study.trials) < 4:
+        return {}
+    try:
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError):
+        return {}
+    return {name: float(share) for name, share in found.items()}

@@ -1,0 +1,173 @@
+"""What a search may choose. No torch.
+
+training.learning_rate: {low: 1e-4, high: 1.0, log: true}
+method.length: {low: 1, high: 100, log: true}      # whole numbers, since both ends are
+method.reparameterization: [table, mlp]            # or one of some values
+method:                                            # or choices by name, and what each sets;
+  prefix: {method: prefix-tuning}                  # ranges may stand inside
+  lora: {method: lora, training.learning_rate: {low: 1e-4, high: 1e-2, log: true}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from foreword.errors import RecipeError
+from foreword.recipe.problems import explain
+from foreword.recipe.reading import read_yaml
+
+LENGTHS = {"low": 1, "high": 64, "log": True}
+RATES: dict[str, tuple[float, float]] = {
+    "prefix-tuning": (3e-3, 0.5),
+    "prompt-tuning": (1e-2, 1.0),
+    "p-tuning": (1e-4, 1e-2),
+    "lora": (1e-4, 1e-2),
+    "adapter": (1e-4, 1e-2),
+    "bitfit": (3e-4, 3e-2),
+    "fine-tuning": (2e-5, 2e-3),
+}
+"""Method -> the rates that are tried where a search is given no space."""
+
+
+class Range(BaseModel):
+    """Numbers between two ends, both of which may be chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    low: float | int
+    high: float | int
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _rules(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f"`low` is {self.low}, which is not below `high`, {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"`low` is {self.low}; with `log` it must be more than 0")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole numbers are chosen."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class Chooser(Protocol):
+    """What suggests values: an Optuna trial."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """A number."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """A whole number."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """One of some texts."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search may choose.
+
+    Attributes:
+        axes: axis -> a range, a list of values, or choices by name and what each sets.
+    """
+
+    axes: Mapping[str, Any]
+
+    def choose(self, chooser: Chooser) -> dict[str, Any]:
+        """Changes to the recipe: key -> value; those of the first axes come first."""
+        changes: dict[str, Any] = {}
+        for axis, given in self.axes.items():
+            if isinstance(given, Range):
+                changes[axis] = _within(chooser, axis, given)
+            elif isinstance(given, list):
+                number = chooser.suggest_categorical(axis, list(range(len(given))))
+                changes[axis] = given[number]
+            else:
+                name = chooser.suggest_categorical(axis, list(given))
+                for key, value in given[name].items():
+                    inside = isinstance(value, Range)
+                    changes[key] = _within(chooser, f"{name}/{key}", value) if inside else value
+        return changes
+
+
+def _within(chooser: Chooser, name: str, range_: Range) -> float | int:
+    if range_.whole:
+        return chooser.suggest_int(name, int(range_.low), int(range_.high), log=range_.log)
+    return chooser.suggest_float(name, float(range_.low), float(range_.high), log=range_.log)
+
+
+def load_space(file: Path | str) -> Space:
+    """A space from a YAML file.
+
+    Raises:
+        RecipeError: everything that is wrong with it.
+    """
+    raw = read_yaml(Path(file))
+    if not isinstance(raw, Mapping) or not raw:
+        raise RecipeError(str(file), ["must be a mapping of axes, such as method.length"])
+    problems: list[str] = []
+    axes = {str(axis): _axis(str(axis), given, problems) for axis, given in raw.items()}
+    if problems:
+        raise RecipeError(str(file), problems)
+    return Space(axes)
+
+
+def _axis(axis: str, given: Any, problems: list[str]) -> Any:
+    if isinstance(given, list):
+        if len(given) < 2:
+            problems.append(f"{axis}: expected two values at least")
+        return given
+    if not isinstance(given, Mapping) or not given:
+        problems.append(f"{axis}: expected a range {{low, high}}, a list, or choices by name")
+        return given
+    if {"low", "high"} & given.keys():
+        return _range(axis, given, problems)
+    choices: dict[str, dict[str, Any]] = {}
+    for name, changes in given.items():
+        if not isinstance(changes, Mapping):
+            problems.append(f"{axis}.{name}: expected what it sets, as key: value")
+            continue
+        choices[str(name)] = {
+            str(key): _range(f"{axis}.{name}.{key}", value, problems)
+            if isinstance(value, Mapping) and {"low", "high"} & value.keys()
+            else value
+            for key, value in changes.items()
+        }
+    return choices
+
+
+def _range(place: str, given: Mapping[str, Any], problems: list[str]) -> Range | None:
+    try:
+        return Range.model_validate(given)
+    except ValidationError as error:
+        problems += [f"{place}: {line}" for line in explain(error, Range, root="range")]
+        return None
+
+
+def usual_space(fits: Any) -> Space:
+    """Every method of `RATES` that fits a recipe, each with its rates and, where it has one, a
+    length.
+
+    Args:
+        fits: whether a recipe with such changes is one, a function of them.
+    """
+    methods: dict[str, dict[str, Any]] = {}
+    for name, (low, high) in RATES.items():
+        rates = Range(low=low, high=high, log=True)
+        if not fits({"method": name, "training.learning_rate": low}):
+            continue
+        changes: dict[str, Any] = {"method": name, "training.learning_rate": rates}
+        if fits({"method": name, "method.length": 2}):
+            changes["method.length"] = Range.model_validate(LENGTHS)
+        if name == "prefix-tuning":
+            changes["method.reparameterization"] = "table"
+            changes["method.init"] = {"kind": "activations"}
+        methods[name] = changes
+    return Space({"method": methods})

@@ -1,0 +1,315 @@
+"""What a comparison says, as plain data: the one content of its JSON, Markdown and HTML."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foreword.artifacts.manifest import versions
+from foreword.comparing.costs import steps_to_share
+from foreword.comparing.executing import Failure
+from foreword.comparing.measured import Measured, scores_of, shared_metrics
+from foreword.comparing.statistics import differences, ranks
+from foreword.names import METRICS
+from foreword.runs.data import data_hashes
+
+FORMAT = "1.0"
+OUTPUTS = 12
+"""Test items whose outputs stand side by side."""
+
+
+def summarise(
+    name: str,
+    runs: Sequence[Measured],
+    *,
+    command: str = "",
+    x: str | None = None,
+    failures: Sequence[Failure] = (),
+    words: Mapping[str, list[list[str]]] | None = None,
+) -> dict[str, Any]:
+    """All that a report shows.
+
+    Args:
+        name: the comparison's.
+        runs: finished ones, one at least.
+        command: that makes it.
+        x: axis of numbers that plots draw on x.
+        failures: runs that failed.
+        words: method -> for each virtual token the nearest words of the vocabulary.
+    """
+    metrics = shared_metrics(runs)
+    by_method: dict[str, list[Measured]] = {}
+    for run in runs:
+        by_method.setdefault(run.method, []).append(run)
+    compared = {metric: _compared(runs, metric) for metric in metrics}
+    methods = [
+        _method(method, members, metrics, compared, by_method)
+        for method, members in by_method.items()
+    ]
+    return {
+        "format": FORMAT,
+        "name": name,
+        "command": command,
+        "versions": versions(),
+        "metrics": [
+            {
+                "name": metric,
+                "title": METRICS[metric].title,
+                "better": METRICS[metric].better,
+                "decimals": METRICS[metric].decimals,
+            }
+            for metric in metrics
+        ],
+        "x": x if x is not None else _numeric_axis(runs),
+        "methods": methods,
+        "comparisons": {metric: found["pairs"] for metric, found in compared.items()},
+        "sentences": _sentences(metrics, compared),
+        "warnings": _warnings(by_method, metrics, failures),
+        "failures": [
+            {"method": f.place.cell.method, "seed": f.place.cell.seed, "reason": f.reason}
+            for f in failures
+        ],
+        "curves": [point for run in runs for point in _curve(run)],
+        "outputs": _outputs(by_method),
+        "words": dict(words or {}),
+        "provenance": [_provenance(run) for run in runs],
+    }
+
+
+def _compared(runs: Sequence[Measured], metric: str) -> dict[str, Any]:
+    scores, known = scores_of(runs, metric), METRICS[metric]
+    pairs = differences(scores, known.better)
+    count = sum(pair.uncorrected is not None for pair in pairs)
+    return {
+        "scores": scores,
+        "ranks": ranks(scores, known.better) if scores else {},
+        "differences": pairs,
+        "pairs": [
+            {
+                "first": pair.first,
+                "second": pair.second,
+                "difference": pair.value,
+                "interval": pair.interval,
+                "p": pair.p,
+                "uncorrected_p": pair.uncorrected,
+                "runs": pair.runs,
+                "of_methods": pair.of_methods,
+                "winner": pair.winner,
+                "sentence": pair.sentence(known.title, max(known.decimals, 1), count),
+            }
+            for pair in pairs
+        ],
+    }
+
+
+def _method(
+    method: str,
+    members: Sequence[Measured],
+    metrics: Sequence[str],
+    compared: Mapping[str, Any],
+    by_method: Mapping[str, Sequence[Measured]],
+) -> dict[str, Any]:
+    first = members[0]
+    scores = {}
+    for metric in metrics:
+        known = compared[metric]["scores"].get(method)
+        if known is None:
+            continue
+        place = compared[metric]["ranks"][method]
+        scores[metric] = {
+            "mean": known.mean,
+            "spread": known.spread,
+            "values": known.values.tolist(),
+            "rank": place.place,
+            "rank_interval": [place.low, place.high],
+        }
+    return {
+        "name": method,
+        "choices": dict(first.choices),
+        "method": first.recipe.method.name,
+        "backbone": first.recipe.backbone.name,
+        "length": first.recipe.method.length,
+        "training_examples": first.metrics["training"].get("pairs"),
+        "seeds": [run.recipe.seed for run in members],
+        "scores": scores,
+        "groups": _groups(members),
+        "cost": _cost(members, _least_a_step(by_method)),
+    }
+
+
+def _groups(members: Sequence[Measured]) -> dict[str, dict[str, float]]:
+    """Means over runs for each group of test items, such as seen and unseen."""
+    names = [group for group in members[0].metrics["prompt"] if group != "all"]
+    means: dict[str, dict[str, float]] = {}
+    for group in names:
+        for metric in members[0].metrics["prompt"][group]:
+            values = [run.value(metric, group) for run in members]
+            if all(value is not None for value in values):
+                means.setdefault(group, {})[metric] = statistics.fmean(
+                    v for v in values if v is not None
+                )
+    return means
+
+
+def _seconds_a_step(run: Measured) -> float | None:
+    steps = run.metrics["training"].get("steps") or 0
+    seconds = run.metrics.get("seconds", {}).get("train")
+    return seconds / steps if steps and seconds is not None else None
+
+
+def _least_a_step(by_method: Mapping[str, Sequence[Measured]]) -> float | None:
+    known = [
+        value
+        for members in by_method.values()
+        if (value := _mean(map(_seconds_a_step, members))) is not None
+    ]
+    return min(known, default=None)
+
+
+def _cost(members: Sequence[Measured], least: float | None) -> dict[str, Any]:
+    """What a method takes; seconds a step as a ratio to the fastest method of the comparison."""
+    a_step = _mean(map(_seconds_a_step, members))
+    peaks = [None if run.cost is None else run.cost.peak_bytes / 2**20 for run in members]
+    training = members[0].metrics["training"]
+    return {
+        "trained_parameters": training.get("trained_parameters"),
+        "trained_share": training.get("trained_share"),
+        "artifact_kb": _mean(run.metrics["artifact_bytes"] / 1000 for run in members),
+        "seconds_a_step_ratio": a_step / least if a_step and least else None,
+        "peak_mb": _mean(peaks),
+        "tokens_to_95": _mean(map(_tokens_to_share, members)),
+    }
+
+
+def _tokens_to_share(run: Measured) -> float | None:
+    """Training tokens until 95 % of the final score was reached on the development examples."""
+    watched = run.recipe.training.best_by or "loss"
+    evaluations = [entry.model_dump() for entry in run.evaluations]
+    steps = steps_to_share(evaluations, watched)
+    tokens = run.metrics["training"].get("tokens_a_pair")
+    if steps is None or tokens is None:
+        return None
+    return float(steps * run.recipe.training.batch_size * tokens)
+
+
+def _mean(values: Any) -> float | None:
+    known = list(values)
+    return statistics.fmean(known) if known and all(v is not None for v in known) else None
+
+
+def _numeric_axis(runs: Sequence[Measured]) -> str | None:
+    """The first axis of which all choices are numbers."""
+    axes = runs[0].choices
+    for axis in axes:
+        try:
+            values = {float(run.choices[axis]) for run in runs if axis in run.choices}
+        except ValueError:
+            continue
+        if len(values) > 1:
+            return axis
+    return None
+
+
+def _sentences(metrics: Sequence[str], compared: Mapping[str, Any]) -> list[str]:
+    """The best method against each of the others, in the first metric."""
+    if not metrics:
+        return []
+    places = compared[metrics[0]]["ranks"]
+    best = min(places, key=lambda name: places[name].place, default=None)
+    return [
+        pair["sentence"]
+        for pair in compared[metrics[0]]["pairs"]
+        if best in (pair["first"], pair["second"])
+    ]
+
+
+def _warnings(
+    by_method: Mapping[str, Sequence[Measured]],
+    metrics: Sequence[str],
+    failures: Sequence[Failure],
+) -> list[str]:
+    lines = []
+    single = [method for method, members in by_method.items() if len(members) == 1]
+    if single and len(by_method) > 1:
+        named = ", ".join(single[:5]) + (" and others" if len(single) > 5 else "")
+        lines.append(
+            f"One seed only: {named}. Another seed may turn the order of methods around; give "
+            "`seeds: [0, 1, 2]` in the grid."
+        )
+    asked = {(len(run.answers)) for members in by_method.values() for run in members}
+    if len(asked) > 1:
+        lines.append(
+            "Not all runs answered the same test items, so that only seeds are compared; figures "
+            "of different test items say little of each other."
+        )
+    splits = {run.metrics["split"] for members in by_method.values() for run in members}
+    if splits == {"dev"}:
+        lines.append(
+            "Measured on the development examples, which the runs may have been chosen by; the "
+            "last word is a test set's."
+        )
+    if not metrics:
+        lines.append("No metric was measured in all runs.")
+    if failures:
+        lines.append(f"{len(failures)} of the runs failed; see below.")
+    return lines
+
+
+def _curve(run: Measured) -> list[dict[str, Any]]:
+    watched = run.recipe.training.best_by
+    return [
+        {
+            "method": run.method,
+            "seed": run.recipe.seed,
+            "step": entry.step,
+            "loss": entry.loss,
+            **({watched: entry.model_dump().get(watched)} if watched not in (None, "loss") else {}),
+        }
+        for entry in run.evaluations
+    ]
+
+
+def _outputs(by_method: Mapping[str, Sequence[Measured]]) -> list[dict[str, Any]]:
+    """Test items spread over all, with what the first run of each method answered."""
+    firsts = {method: members[0] for method, members in by_method.items()}
+    counts = {len(run.answers) for run in firsts.values()}
+    if len(counts) != 1 or not (count := counts.pop()):
+        return []
+    run = next(iter(firsts.values()))
+    rows = []
+    for i in sorted({j * count // OUTPUTS for j in range(min(OUTPUTS, count))}):
+        example = run.examples[i]
+        rows.append(
+            {
+                "input": " | ".join(map(_plain, example.fields.values())),
+                "right": list(example.references) or [_plain(example.label or example.tags or "")],
+                "answers": {method: _plain(one.answers[i]) for method, one in firsts.items()},
+            }
+        )
+    return rows
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {entry}" for name, entry in value.items())
+    if isinstance(value, Sequence):
+        return " ".join("–" if entry is None else str(entry) for entry in value)
+    return str(value)
+
+
+def _provenance(run: Measured) -> dict[str, Any]:
+    try:
+        data = data_hashes(run.recipe)
+    except (OSError, ValueError):
+        data = {}
+    return {
+        "method": run.method,
+        "seed": run.recipe.seed,
+        "run": run.folder.name,
+        "data": data,
+        "command": f"foreword train {run.folder.name}/recipe.yaml",
+        "metrics": run.metrics["prompt"].get("all", {}),
+    }

@@ -1,0 +1,185 @@
+"""Runs of a grid: done once, gone on with, and read into a report."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from foreword.comparing import compare, compare_runs
+from foreword.comparing.cells import Place
+from foreword.comparing.executing import Failure, Loaded, execute
+from foreword.comparing.items import resampled
+from foreword.comparing.measured import read_measured
+from foreword.errors import UserError
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
+GRID: dict[str, Any] = {
+    "version": 1,
+    "name": "tried",
+    "recipe": str(QUICKSTART),
+    "set": {
+        "training.steps": 3,
+        "training.evaluate_every": 1,
+        "task.limits.train": 16,
+        "task.limits.dev": 4,
+        "task.limits.test": 6,
+        "decoding.max_new_tokens": 8,
+        "evaluation.backbone_alone": False,
+    },
+    "seeds": [0, 1],
+    "grid": {"method.length": [1, 3]},
+}
+
+
+class Counted:
+    """Which runs began."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def began(self, place: Place) -> None:
+        self.begun.append(f"{place.cell.method}, seed {place.cell.seed}")
+
+    def ended(self, place: Place, failure: Failure | None) -> None:
+        assert failure is None, failure
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs and the report of a small grid."""
+    folder = tmp_path_factory.mktemp("grid")
+    (folder / "grid.yaml").write_text(yaml.safe_dump(GRID), encoding="utf-8")
+    compare(folder / "grid.yaml", out=folder / "out", workers=1, device="cpu")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_report_has_every_method_and_its_cost(compared: Path) -> None:
+    content = json.loads((compared / "out" / "report.json").read_text(encoding="utf-8"))
+    assert [method["name"] for method in content["methods"]] == ["length 1", "length 3"]
+    for method in content["methods"]:
+        assert method["seeds"] == [0, 1]
+        assert len(method["scores"]["chrf"]["values"]) == 2
+        cost = method["cost"]
+        assert cost["trained_parameters"] == 3072 * method["length"]
+        assert cost["seconds_a_step_ratio"] >= 1
+        assert cost["peak_mb"] >= 0
+        assert cost["tokens_to_95"] > 0
+    assert content["x"] == "method.length"
+    (pair,) = content["comparisons"]["chrf"]
+    assert pair["of_methods"]
+    assert 0 <= pair["p"] <= 1
+    assert any("length 1" in line for line in content["sentences"])
+
+
+@pytest.mark.slow
+def test_finished_runs_are_not_run_again_and_a_lost_one_alone_is(compared: Path) -> None:
+    watcher = Counted()
+    compare(compared / "grid.yaml", out=compared / "out", watcher=watcher, device="cpu")
+    assert watcher.begun == []
+    lost = next((compared / "out" / "runs").glob("length-3-seed-1-*"))
+    before = json.loads((lost / "metrics.json").read_text(encoding="utf-8"))["prompt"]
+    shutil.rmtree(lost)
+    compare(compared / "grid.yaml", out=compared / "out", watcher=watcher, workers=1, device="cpu")
+    assert watcher.begun == ["length 3, seed 1"]
+    assert json.loads((lost / "metrics.json").read_text(encoding="utf-8"))["prompt"] == before
+
+
+@pytest.mark.slow
+def test_runs_that_exist_are_compared_as_the_grid_compares_them(compared: Path) -> None:
+    content = compare_runs([compared / "out" / "runs"]).content
+    whole = json.loads((compared / "out" / "report.json").read_text(encoding="utf-8"))
+    named = {tuple(m["scores"]["chrf"]["values"]) for m in content["methods"]}
+    assert named == {tuple(m["scores"]["chrf"]["values"]) for m in whole["methods"]}
+    assert all("#" in method["name"] for method in content["methods"])
+
+
+@pytest.mark.slow
+def test_metrics_on_all_items_agree_with_the_runs_own(compared: Path) -> None:
+    folder = next((compared / "out" / "runs").glob("length-3-seed-0-*"))
+    run = read_measured(folder)
+    for metric, value in run.metrics["prompt"]["all"].items():
+        drawn = resampled(metric, run.answers, run.examples, value)
+        assert drawn is not None, metric
+        assert drawn.shape == (1000,)
+        assert drawn.min() - 1e-9 <= value <= drawn.max() + 1e-9
+
+
+@pytest.mark.slow
+def test_the_page_loads_nothing_and_says_every_plot_in_words(compared: Path) -> None:
+    page = (compared / "out" / "report.html").read_text(encoding="utf-8")
+    head = page[: page.index('<script type="application/json"')]
+    assert not re.search(r"(?:src|href)=[\"'](?!#|data:,)", head)
+    plots = re.findall(r'<div class="plot"[^>]*aria-label="([^"]+)"', page)
+    assert len(plots) >= 4
+    assert all(len(alternative) > 40 for alternative in plots)
+    assert page.count("<h1") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+def test_a_browser_draws_the_plots_without_a_message(compared: Path, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *(f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--dump-dom"),
+            *("--virtual-time-budget=30000", f"file://{compared / 'out' / 'report.html'}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "CONSOLE" not in ran.stderr
+    assert ran.stdout.count("<svg") >= 4
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(compared: Path, tmp_path: Path) -> None:
+    comparison = compare(compared / "grid.yaml", out=tmp_path / "out", workers=2, device="cpu")
+    whole = json.loads((compared / "out" / "report.json").read_text(encoding="utf-8"))
+    for one, other in zip(comparison.content["methods"], whole["methods"], strict=True):
+        for metric, score in one["scores"].items():
+            assert score["values"] == pytest.approx(other["scores"][metric]["values"], abs=1e-6)
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foreword.comparing.cells import places_of
+    from foreword.comparing.grid import load_grid
+
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID), encoding="utf-8")
+    _, cells = load_grid(tmp_path / "grid.yaml")
+    places = places_of(cells, tmp_path / "out")
+
+    def run(self: Loaded, recipe: Any, folder: Path, progress: Any) -> None:
+        if recipe.seed == 1:
+            raise UserError("does not fit")
+
+    monkeypatch.setattr(Loaded, "run", run)
+
+    class Ends:
+        ended_ones: list[bool] = []  # noqa: RUF012
+
+        def began(self, place: Place) -> None: ...
+
+        def ended(self, place: Place, failure: Failure | None) -> None:
+            self.ended_ones.append(failure is not None)
+
+    failures = execute(places, watcher=Ends(), loaded=Loaded("cpu"), workers=1)
+    assert Ends.ended_ones == [False, True, False, True]
+    assert [failure.reason for failure in failures] == ["does not fit"] * 2
+
+
+def test_a_comparison_needs_two_runs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run"):
+        compare_runs([tmp_path])

@@ -1,0 +1,104 @@
+"""What a grid names, and where its runs lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from foreword.comparing.cells import content_hash, places_of
+from foreword.comparing.grid import load_grid
+from foreword.errors import RecipeError
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
+
+
+def grid_file(folder: Path, **fields: Any) -> Path:
+    file = folder / "grid.yaml"
+    whole = {"version": 1, "name": "tried", "recipe": str(QUICKSTART), **fields}
+    file.write_text(yaml.safe_dump(whole), encoding="utf-8")
+    return file
+
+
+def test_every_combination_with_every_seed_and_further_runs(tmp_path: Path) -> None:
+    file = grid_file(
+        tmp_path,
+        set={"training.steps": 3},
+        seeds=[0, 1],
+        grid={
+            "method.length": [1, 5],
+            "start": {"random": {"method.init": "random"}, "text": {"method.init.examples": 2}},
+        },
+        runs={"fine-tuning": {"method": "fine-tuning"}},
+    )
+    _, cells = load_grid(file)
+    assert [(cell.method, cell.seed) for cell in cells] == [
+        (f"length {length}, {start}", seed)
+        for length in (1, 5)
+        for start in ("random", "text")
+        for seed in (0, 1)
+    ] + [("fine-tuning", 0), ("fine-tuning", 1)]
+    assert {cell.recipe.training.steps for cell in cells} == {3}
+    assert [cell.recipe.method.length for cell in cells[:8]] == [1, 1, 1, 1, 5, 5, 5, 5]
+    assert cells[-1].recipe.method.name == "fine-tuning"
+
+
+def test_an_axis_of_seeds_is_the_same_as_seeds(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    _, axis = load_grid(grid_file(tmp_path / "a", grid={"method.length": [1], "seed": [3, 4]}))
+    _, seeds = load_grid(grid_file(tmp_path / "b", grid={"method.length": [1]}, seeds=[3, 4]))
+    assert [cell.recipe for cell in axis] == [cell.recipe for cell in seeds]
+
+
+def test_paths_are_relative_to_the_grid(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"record": "a", "references": "b"}\n', encoding="utf-8")
+    file = grid_file(tmp_path, grid={"task.data.train": ["own.jsonl"]})
+    _, (cell,) = load_grid(file)
+    assert cell.recipe.task.data.train == str(tmp_path / "own.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({}, "grid: names nothing to compare"),
+        ({"grid": {"method.length": []}}, "grid.method.length: has no values"),
+        ({"grid": {"method.length": [1, 1]}}, "grid.method.length: names a value twice"),
+        ({"grid": {"seed": [0]}, "seeds": [1]}, "seeds: give either `seeds` or the axis `seed`"),
+        ({"grid": {"method.length": [1]}, "x": "size"}, "x: 'size' is no axis"),
+        ({"grid": {"method.length": [0]}}, "method.length"),
+        ({"grid": {"method.size": [1]}}, "method.size"),
+        ({"grid": {"method.length": list(range(1, 10_002))}}, "makes 10,001 runs"),
+    ],
+)
+def test_what_is_wrong_is_named(fields: dict[str, Any], line: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_grid(grid_file(tmp_path, **fields))
+    assert line in str(caught.value)
+
+
+def test_a_run_is_named_by_what_decides_it(tmp_path: Path) -> None:
+    data = tmp_path / "own.jsonl"
+    data.write_text('{"record": "a", "references": "b"}\n', encoding="utf-8")
+    file = grid_file(tmp_path, grid={"method.length": [1, 2]}, set={"task.data.train": str(data)})
+    _, cells = load_grid(file)
+    first, second = places_of(cells, tmp_path / "out")
+    assert first.folder != second.folder
+    assert first.state == "waiting"
+    _, again = load_grid(file)
+    assert places_of(again, tmp_path / "out")[0].folder == first.folder
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"record": "a", "references": "c"}\n', encoding="utf-8")
+    changed = grid_file(tmp_path, grid={"method.length": [1]}, set={"task.data.train": str(other)})
+    _, (cell,) = load_grid(changed)
+    assert content_hash(cell) != content_hash(cells[0])
+
+
+def test_the_grids_that_come_along_can_be_run() -> None:
+    files = sorted((QUICKSTART.parents[1] / "grids").glob("**/*.yaml"))
+    assert files
+    for file in files:
+        _, cells = load_grid(file)
+        assert len(cells) > 1

@@ -1,0 +1,160 @@
+"""A search finds what was planted, goes on where it was stopped, and reads no test set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from foreword.comparing.executing import Loaded
+from foreword.comparing.searching import Constraint, search
+from foreword.comparing.space import Range, load_space, usual_space
+from foreword.errors import RecipeError, UserError
+from foreword.recipe import Recipe
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """Runs that write figures by a formula: best at a rate of 0.01 and as long as may be."""
+    seen: list[Recipe] = []
+
+    def run(self: Loaded, recipe: Recipe, folder: Path, progress: Any, **_: Any) -> None:
+        import math
+
+        seen.append(recipe)
+        value = 50 - abs(math.log10(recipe.training.learning_rate) + 2) + recipe.method.length / 10
+        folder.mkdir(parents=True)
+        figures = {
+            "split": "dev",
+            "examples": 1,
+            "truncated": 0,
+            "prompt": {"all": {"bleu": value}},
+            "training": {"trained_parameters": recipe.method.length},
+            "artifact_bytes": 1000 * recipe.method.length,
+            "seconds": {"all": 1.0},
+        }
+        (folder / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
+
+    monkeypatch.setattr(Loaded, "run", run)
+    return seen
+
+
+def space_file(folder: Path, **axes: Any) -> Path:
+    file = folder / "space.yaml"
+    file.write_text(yaml.safe_dump(axes), encoding="utf-8")
+    return file
+
+
+def test_what_was_planted_is_found_within_the_constraint(
+    planted: list[Recipe], tmp_path: Path
+) -> None:
+    space = load_space(
+        space_file(
+            tmp_path,
+            **{
+                "training.learning_rate": {"low": 1e-5, "high": 1.0, "log": True},
+                "method.length": {"low": 1, "high": 64},
+            },
+        )
+    )
+    outcome = search(
+        QUICKSTART,
+        budget=3600,
+        trials=40,
+        out=tmp_path / "out",
+        space=space,
+        constraints=["artifact_kb < 20"],
+    )
+    assert outcome.best is not None
+    assert outcome.best.method.length < 20
+    assert 1e-3 < outcome.best.training.learning_rate < 1e-1
+    assert outcome.best.task.data.test is not None
+    assert all(recipe.task.data.test is None for recipe in planted)
+    assert len(planted) == 40
+    assert sum(outcome.importances.values()) == pytest.approx(1)
+    assert (tmp_path / "out" / "best.yaml").exists()
+
+
+def test_a_search_goes_on_with_what_it_knows(planted: list[Recipe], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"budget": 3600, "out": tmp_path / "out"}
+    options["space"] = load_space(space_file(tmp_path, **{"method.length": {"low": 1, "high": 9}}))
+    first = search(QUICKSTART, trials=3, **options)
+    second = search(QUICKSTART, trials=5, **options)
+    assert len(planted) == 5
+    assert [dict(t["changes"]) for t in second.trials[:3]] == [
+        dict(t["changes"]) for t in first.trials
+    ]
+
+
+def test_the_usual_space_has_methods_that_fit() -> None:
+    tried: list[dict[str, Any]] = []
+
+    def fits(changes: dict[str, Any]) -> bool:
+        tried.append(changes)
+        return changes["method"] != "lora" and changes.get("method.length", 2) == 2
+
+    space = usual_space(fits)
+    (methods,) = space.axes.values()
+    assert "prefix-tuning" in methods
+    assert "lora" not in methods
+    assert isinstance(methods["prompt-tuning"]["training.learning_rate"], Range)
+
+
+@pytest.mark.parametrize(
+    ("axes", "line"),
+    [
+        ({"method.length": {"low": 5, "high": 5}}, "method.length: range: `low` is 5"),
+        ({"a": {"low": 0, "high": 1, "log": True}}, "with `log` it must be more than 0"),
+        ({"method.length": [1]}, "method.length: expected two values at least"),
+        ({"method": {"x": 3}}, "method.x: expected what it sets"),
+        ({"method.length": {"low": 1, "high": 2, "step": 1}}, "step"),
+        ({"method.length": 3}, "expected a range {low, high}, a list, or choices by name"),
+    ],
+)
+def test_a_wrong_space_is_named(axes: dict[str, Any], line: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_space(space_file(tmp_path, **axes))
+    assert line in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["artifact_kb", "size < 3", "artifact_kb < many"])
+def test_a_wrong_constraint_is_named(text: str) -> None:
+    with pytest.raises(UserError, match="constraint"):
+        Constraint.parse(text)
+
+
+def test_without_development_examples_there_is_no_search(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="it reads no test set"):
+        search(QUICKSTART, budget=1, out=tmp_path, overrides=["task.data.dev=null"])
+
+
+@pytest.mark.slow
+def test_real_runs_end_in_a_recipe_that_runs(tmp_path: Path) -> None:
+    small = [
+        "training.steps=2",
+        "training.evaluate_every=1",
+        "task.limits.train=8",
+        "task.limits.dev=3",
+        "decoding.max_new_tokens=4",
+    ]
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 1, "high": 3}}))
+    outcome = search(
+        QUICKSTART,
+        budget=600,
+        trials=2,
+        out=tmp_path / "out",
+        metric="chrf",
+        space=space,
+        overrides=small,
+        device="cpu",
+    )
+    assert outcome.trials[0]["state"] == "complete"
+    assert outcome.trials[1]["state"] in ("complete", "pruned")
+    assert outcome.best is not None
+    report = json.loads((tmp_path / "out" / "search.json").read_text(encoding="utf-8"))
+    assert report["best"] in (1, 2)
