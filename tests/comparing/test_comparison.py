@@ -45,7 +45,7 @@ class Counted:
         self.begun: list[str] = []
 
     def began(self, place: Place) -> None:
-        self.begun.append(f"{place.cell.method}, seed {place.cell.seed}")
+        self.begun.append(place.cell.name)
 
     def ended(self, place: Place, failure: Failure | None) -> None:
         assert failure is None, failure

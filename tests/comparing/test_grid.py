@@ -34,7 +34,7 @@ def test_every_combination_with_every_seed_and_further_runs(tmp_path: Path) -> N
         runs={"fine-tuning": {"method": "fine-tuning"}},
     )
     _, cells = load_grid(file)
-    assert [(cell.method, cell.seed) for cell in cells] == [
+    assert [(cell.method, cell.recipe.seed) for cell in cells] == [
         (f"length {length}, {start}", seed)
         for length in (1, 5)
         for start in ("random", "text")
@@ -43,6 +43,20 @@ def test_every_combination_with_every_seed_and_further_runs(tmp_path: Path) -> N
     assert {cell.recipe.training.steps for cell in cells} == {3}
     assert [cell.recipe.method.length for cell in cells[:8]] == [1, 1, 1, 1, 5, 5, 5, 5]
     assert cells[-1].recipe.method.name == "fine-tuning"
+
+
+def test_what_is_drawn_is_averaged_over_as_seeds_are(tmp_path: Path) -> None:
+    file = grid_file(
+        tmp_path,
+        seeds=[0, 1],
+        draws={"task.limits.sample": [1, 2, 3]},
+        grid={"task.limits.train": [50, 100]},
+    )
+    _, cells = load_grid(file)
+    assert len(cells) == 12
+    assert {cell.method for cell in cells} == {"train 50", "train 100"}
+    assert cells[1].name == "train 50, seed 0, sample 2"
+    assert [cell.recipe.task.limits.sample for cell in cells[:3]] == [1, 2, 3]
 
 
 def test_an_axis_of_seeds_is_the_same_as_seeds(tmp_path: Path) -> None:
@@ -68,6 +82,7 @@ def test_paths_are_relative_to_the_grid(tmp_path: Path) -> None:
         ({"grid": {"method.length": [1, 1]}}, "grid.method.length: names a value twice"),
         ({"grid": {"seed": [0]}, "seeds": [1]}, "seeds: give either `seeds` or the axis `seed`"),
         ({"grid": {"method.length": [1]}, "x": "size"}, "x: 'size' is no axis"),
+        ({"grid": {"method.length": [1]}, "draws": {"seed": [1]}}, "give `seeds` instead"),
         ({"grid": {"method.length": [0]}}, "method.length"),
         ({"grid": {"method.size": [1]}}, "method.size"),
         ({"grid": {"method.length": list(range(1, 10_002))}}, "makes 10,001 runs"),

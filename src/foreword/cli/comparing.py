@@ -75,7 +75,7 @@ def compare(
             say(f"report: {folder / 'report.html'}, and report.md and report.json beside it")
     if comparison.failures:
         for failure in comparison.failures:
-            complain(f"failed: {failure.place.cell.method}: {failure.reason}")
+            complain(f"failed: {failure.place.cell.name}: {failure.reason}")
         raise typer.Exit(1)
 
 
@@ -138,7 +138,7 @@ class _Lines:
         how = "failed" if failure is not None else "done"
         self.table.ended(place, failed=failure is not None)
         self.table.say(
-            f"{self.finished}/{self.total} {place.cell.method}, seed {place.cell.seed}: {how} "
+            f"{self.finished}/{self.total} {place.cell.name}: {how} "
             f"[{_minutes(spent)} spent, {_minutes(left)} left]"
         )
 
@@ -163,7 +163,7 @@ def _show_plan(grid: Path, out: Path | None, as_json: bool) -> None:
             [
                 {
                     "method": place.cell.method,
-                    "seed": place.cell.seed,
+                    "seed": place.cell.recipe.seed,
                     "state": place.state,
                     "folder": str(place.folder),
                 }
@@ -172,7 +172,7 @@ def _show_plan(grid: Path, out: Path | None, as_json: bool) -> None:
         )
         return
     for place in places:
-        say(f"{place.state:9} {place.cell.method}, seed {place.cell.seed}  {place.folder}")
+        say(f"{place.state:9} {place.cell.name}  {place.folder}")
     say(f"{len(places)} runs, {sum(place.state == 'finished' for place in places)} finished")
 
 

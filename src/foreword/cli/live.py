@@ -108,6 +108,6 @@ class _Drawn:
         try:
             record = read_record(place.folder)
         except UserError:
-            return f"seed {place.cell.seed}: begins"
+            return f"seed {place.cell.recipe.seed}: begins"
         of = f" of {record.steps}" if record.steps else ""
-        return f"seed {place.cell.seed}: step {record.step}{of}"
+        return f"seed {place.cell.recipe.seed}: step {record.step}{of}"

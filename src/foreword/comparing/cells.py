@@ -79,7 +79,8 @@ def write_plan(out: Path, name: str, places: Sequence[Place]) -> None:
         "runs": [
             {
                 "choices": dict(place.cell.choices),
-                "seed": place.cell.seed,
+                "seed": place.cell.recipe.seed,
+                "drawn": dict(place.cell.drawn),
                 "folder": str(place.folder.relative_to(out)),
             }
             for place in places
@@ -94,5 +95,5 @@ def _sha256(path: str) -> str:
 
 
 def _slug(cell: Cell) -> str:
-    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{cell.method}-seed-{cell.seed}").strip("-.")
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", cell.name).strip("-.")
     return words[:80].strip("-.") or "run"

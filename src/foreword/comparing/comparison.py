@@ -72,7 +72,7 @@ class Unwatched:
     def ended(self, place: Place, failure: Failure | None) -> None:
         """A line."""
         reason = f" failed: {failure.reason}" if failure is not None else ""
-        self.progress.say(f"{place.cell.method}, seed {place.cell.seed}:{reason or ' done'}")
+        self.progress.say(f"{place.cell.name}:{reason or ' done'}")
         self.progress.advance()
 
 

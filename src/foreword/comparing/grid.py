@@ -4,12 +4,13 @@ version: 1
 name: lengths
 recipe: ../recipes/quickstart.yaml
 set: {training.steps: 200}          # in all runs
+seeds: [0, 1, 2]                    # runs that differ in these alone are one method's
+draws: {task.limits.sample: [1, 2]} # and so are those that differ in what is drawn
 grid:
   method.length: [1, 5, 20]         # a key of the recipe and its values
   start:                            # or a name, and what each of its choices sets
     random: {method.init: random}
-    words: {method.init: {kind: activations}}
-  seed: [0, 1, 2]                   # runs that differ in the seed alone are one method's
+    words: {method.init: {kind: activations, text: "name type"}}
 runs:                               # further runs, beside the grid's
   fine-tuning: {method: fine-tuning, training.learning_rate: 1e-4}
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,8 +49,9 @@ class Grid(Data):
         recipe: the base, a file relative to the grid's.
         set: changes to the base, in all runs.
         grid: axis -> its values, or its choices by name and what each sets.
-        runs: further runs by name, each with what it sets, and with every seed of the grid.
+        runs: further runs by name, each with what it sets, and with every seed and draw.
         seeds: of every run; instead of an axis `seed`.
+        draws: key of the recipe -> values that are drawn like seeds, and averaged over.
         x: axis of numbers that plots draw on x.
     """
 
@@ -60,6 +62,7 @@ class Grid(Data):
     grid: dict[str, list[Any] | dict[str, Changes]] = Field(default_factory=dict)
     runs: dict[str, Changes] = Field(default_factory=dict)
     seeds: tuple[Seed, ...] | None = Field(None, min_length=1)
+    draws: dict[str, list[Any]] = Field(default_factory=dict)
     x: str | None = Field(
         None, description="axis of numbers that plots draw on x; null: the first there is"
     )
@@ -70,12 +73,14 @@ class Cell:
     """One run of a grid.
 
     Attributes:
-        choices: axis -> the choice, as a text; without the seed.
+        choices: axis -> the choice, as a text; without the seed and the draws.
         recipe: what is run.
+        drawn: key of a draw -> its value, as a text.
     """
 
     choices: Mapping[str, str]
     recipe: Recipe
+    drawn: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -83,9 +88,10 @@ class Cell:
         return label(self.choices)
 
     @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.recipe.seed
+    def name(self) -> str:
+        """The run's own name: the method, the seed and the draws."""
+        draws = [f"{key.rpartition('.')[2]} {value}" for key, value in self.drawn.items()]
+        return ", ".join([self.method, f"seed {self.recipe.seed}", *draws])
 
 
 def label(choices: Mapping[str, str]) -> str:
@@ -130,14 +136,15 @@ def cells_of(grid: Grid, file: Path) -> list[Cell]:
         ({axis: name for axis, name, _ in point}, _merged(point)) for point in _points(grid)
     ]
     settings += [({"run": name}, changes) for name, changes in grid.runs.items()]
-    count = len(settings) * max(1, len(seeds))
+    drawn = list(itertools.product(*([(k, v) for v in values] for k, values in grid.draws.items())))
+    count = len(settings) * max(1, len(seeds)) * len(drawn)
     if count > MOST:
         raise RecipeError(str(file), [f"grid: makes {count:,} runs, of at most {MOST:,}"])
     cells = []
     for choices, changes in settings:
-        for seed in seeds or (None,):
-            drawn = {} if seed is None else {SEED: seed}
-            overrides = {**grid.set, **changes, **drawn}
+        for seed, draw in itertools.product(seeds or (None,), drawn):
+            seeded = {} if seed is None else {SEED: seed}
+            overrides = {**grid.set, **changes, **dict(draw), **seeded}
             where = f"{file}, {label(choices) or grid.name}"
             recipe = parse_recipe(
                 raw,
@@ -146,7 +153,7 @@ def cells_of(grid: Grid, file: Path) -> list[Cell]:
                 folder=base.parent.resolve(),
                 start=file.parent.resolve(),
             )
-            cells.append(Cell(choices, recipe))
+            cells.append(Cell(choices, recipe, {key: _text(value) for key, value in draw}))
     return cells
 
 
@@ -163,6 +170,9 @@ def _problems(grid: Grid) -> list[str]:
             lines.append("grid.seed: expected a list of numbers")
         elif isinstance(choices, list) and len({_text(c) for c in choices}) < len(choices):
             lines.append(f"grid.{axis}: names a value twice")
+    lines += [f"draws.{key}: has no values" for key, values in grid.draws.items() if not values]
+    if SEED in grid.draws:
+        lines.append("draws.seed: give `seeds` instead")
     if grid.x is not None and grid.x not in grid.grid:
         lines.append(f"x: {grid.x!r} is no axis; the axes are {', '.join(grid.grid) or '(none)'}")
     return lines

@@ -18,9 +18,7 @@ def write_markdown(content: Mapping[str, Any]) -> str:
     parts.append(_table([title for title, _ in COSTS.values()], cost_rows(content), first="method"))
     if content["failures"]:
         parts.append("## Runs that failed")
-        parts += [
-            f"- {one['method']}, seed {one['seed']}: {one['reason']}" for one in content["failures"]
-        ]
+        parts += [f"- {one['run']}: {one['reason']}" for one in content["failures"]]
     if content["command"]:
         parts.append(f"Made by `{content['command']}`, foreword {content['versions']['foreword']}.")
     return "\n\n".join(parts) + "\n"

@@ -66,10 +66,7 @@ def summarise(
         "comparisons": {metric: found["pairs"] for metric, found in compared.items()},
         "sentences": _sentences(metrics, compared),
         "warnings": _warnings(by_method, metrics, failures),
-        "failures": [
-            {"method": f.place.cell.method, "seed": f.place.cell.seed, "reason": f.reason}
-            for f in failures
-        ],
+        "failures": [{"run": f.place.cell.name, "reason": f.reason} for f in failures],
         "curves": [point for run in runs for point in _curve(run)],
         "outputs": _outputs(by_method),
         "words": dict(words or {}),
