@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 from foreword.common.choices import NameIn
 from foreword.common.registry import Registry
 
-Answer = Literal["text", "label", "tags", "span", "word"]
-"""What is measured: a text, a label, one tag a word, a span of the context given as text, or the
-word that is missing in a pattern."""
+Answer = Literal["text", "turns", "label", "tags", "span", "word"]
+"""What is measured: a text, the assistant's turns of a conversation, a label, one tag a word, a
+span of the context given as text, or the word that is missing in a pattern."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class AnswerKind:
         head: whether a trained layer answers, unless label words do.
         labelled: whether the answers are among names that the training data show.
         templates: whether the input is written by templates.
+        measured_as: the kind of answer whose metrics measure it; None: its own.
     """
 
     title: str
@@ -42,10 +43,19 @@ class AnswerKind:
     head: bool = False
     labelled: bool = False
     templates: bool = True
+    measured_as: Answer | None = None
 
 
 ANSWERS: dict[Answer, AnswerKind] = {
     "text": AnswerKind("a text", "target token", ("bleu", "chrf", "ter", "slot_coverage")),
+    "turns": AnswerKind(
+        "the assistant's turns",
+        "target token",
+        ("bleu", "chrf", "ter"),
+        column="messages",
+        templates=False,
+        measured_as="text",
+    ),
     "label": AnswerKind(
         "a label", "label", ("accuracy", "macro_f1"), column="label", head=True, labelled=True
     ),
@@ -69,7 +79,16 @@ ANSWERS: dict[Answer, AnswerKind] = {
 """What is measured -> what is known of it; each has a file in `tasks/`."""
 
 
-COLUMNS = ("references", "label", "group", "words", "tags")
+COLUMNS = (
+    "references",
+    "label",
+    "messages",
+    "tools",
+    "measured",
+    "group",
+    "words",
+    "tags",
+)
 """What a recipe's `task.data`, an artifact and `tasks.read_data` call the columns they read."""
 
 
@@ -177,10 +196,10 @@ def mismatch(metric: str, answer: Answer, beside: tuple[str, ...] = ()) -> str |
         answer: what the task asks for.
         beside: what may be named instead of a metric of that kind.
     """
-    measured = METRICS[metric].of
-    if measured == answer:
+    measured, kind = METRICS[metric].of, ANSWERS[answer].measured_as or answer
+    if measured == kind:
         return None
-    fitting = [*beside, *(name for name, known in METRICS.items() if known.of == answer)]
+    fitting = [*beside, *(name for name, known in METRICS.items() if known.of == kind)]
     return (
         f"`{metric}` measures {ANSWERS[measured].title}, but this task asks for "
         f"{ANSWERS[answer].title}; choose among {', '.join(fitting)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from foreword.backbone.weights.quantization import Quantization
 from foreword.common.bounds import Rows, Seed
 from foreword.common.characters import half_character
 from foreword.common.choices import Data
+from foreword.common.json_text import check_depth
 from foreword.data import Example
 from foreword.errors import DataError, UserError, argument, refuse_single
 from foreword.evaluation import Report, evaluate
@@ -25,9 +26,9 @@ from foreword.recipe.problems import explain
 from foreword.tasks import BoundTask, Prediction, Task, task_of
 from foreword.tuned import TunedModel
 
-Input = str | Mapping[str, Any] | Example
-"""What an artifact is asked: the fields of its template, a text for its only field, or an example
-whose references or label are not looked at."""
+Input = str | Mapping[str, Any] | Sequence[Any] | Example
+"""What an artifact is asked: the fields of its template, a text for its only field, the messages of
+a conversation, or an example whose references or label are not looked at."""
 
 
 class _Call(Data):
@@ -181,9 +182,12 @@ def example_of(task: Task, given: Input, where: str = "") -> Example:
     """An input of a task as an example; see `LoadedPrompt.example`."""
     if isinstance(given, Example):
         return given
-    if not isinstance(given, str | Mapping):
+    if not isinstance(given, str | Mapping | list | tuple):
         raise DataError(f"{where}: expected a text, or named values, found {type(given).__name__}")
     _refuse_halves(where, given)
+    if isinstance(given, list | tuple):
+        return task.of_messages(given, where)
+    assert isinstance(given, str | Mapping), "as was asked above"
     return task.example(given, where)
 
 
@@ -209,11 +213,11 @@ def check_call(batch_size: int, seed: int | None = None) -> None:
         raise UserError("\n".join(explain(error, _Call))) from error
 
 
-def _refuse_halves(where: str, given: str | Mapping[str, Any]) -> None:
+def _refuse_halves(where: str, given: str | Mapping[str, Any] | Sequence[Any]) -> None:
     """Raise DataError where a text holds what is no character, which no tokenizer takes."""
-    texts = {"": given} if isinstance(given, str) else given
+    texts = given if isinstance(given, Mapping) else {"": given}
     for name, value in texts.items():
-        for text in (name, value, *(value if isinstance(value, list) else ())):
+        for text in (name, *_inside(where, value)):
             half = half_character(text) if isinstance(text, str) else None
             if half is not None:
                 place = f", field '{name}'" if name else ""
@@ -221,6 +225,22 @@ def _refuse_halves(where: str, given: str | Mapping[str, Any]) -> None:
                     f"{where}{place}: is no text that can be read: it holds half a character "
                     f"({half!r}), which was not UTF-8 where it comes from"
                 )
+
+
+def _inside(where: str, value: Any) -> Iterator[Any]:
+    """A value, and all that stands in it."""
+    try:
+        check_depth(value)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        yield inner
+        if isinstance(inner, Mapping):
+            waiting += [*inner, *inner.values()]
+        elif isinstance(inner, list | tuple):
+            waiting += inner
 
 
 def refuse_two_places(device: str | None, device_map: DeviceMap | None) -> None:

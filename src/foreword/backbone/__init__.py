@@ -22,12 +22,14 @@ from foreword.backbone.prompts.key_values import KeyValues, PromptKeyValues, Row
 from foreword.backbone.prompts.prompt import Prompt
 from foreword.backbone.seeding import seed_all
 from foreword.backbone.sources import Sources
+from foreword.backbone.text.chats import Chats, Spoken
 from foreword.backbone.text.tokens import Tokens
 
 __all__ = [
     "LINEAR",
     "Backbone",
     "Call",
+    "Chats",
     "Decoding",
     "Ending",
     "Geometry",
@@ -37,6 +39,7 @@ __all__ = [
     "RowKeyValues",
     "SiteGeometry",
     "Sources",
+    "Spoken",
     "StepDecoder",
     "Tokens",
     "Written",

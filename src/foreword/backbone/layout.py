@@ -34,6 +34,8 @@ class Pair:
             row, virtual tokens included.
         labels: what it should say: numbers of labels, or of one label the probability of each.
         segments: which text each token of the source belongs to; empty where that is not told.
+        between: stretches of the target that are read and not predicted, such as what others say
+            between two turns of a conversation: the first token of each, and the one after it.
     """
 
     source: list[int]
@@ -41,6 +43,13 @@ class Pair:
     marks: tuple[int, ...] = ()
     labels: tuple[int, ...] | tuple[float, ...] = ()
     segments: tuple[int, ...] = ()
+    between: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def predicted(self) -> list[int]:
+        """The tokens of the target that are predicted."""
+        heard = {at for begin, end in self.between for at in range(begin, end)}
+        return [token for at, token in enumerate(self.target) if at not in heard]
 
     @property
     def length(self) -> int:
@@ -51,7 +60,8 @@ class Pair:
     def answers(self) -> int:
         """How many things are predicted: tokens of the target, or labels."""
         soft = any(isinstance(label, float) for label in self.labels)
-        return len(self.target) + (1 if soft else len(self.labels))
+        heard = sum(end - begin for begin, end in self.between)
+        return len(self.target) - heard + (1 if soft else len(self.labels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +111,7 @@ class Layout:
         marks: Sequence[Sequence[int]] = (),
         labels: Sequence[Sequence[float]] = (),
         segments: Sequence[Sequence[int]] = (),
+        between: Sequence[Sequence[tuple[int, int]]] = (),
     ) -> Layout:
         """Lay out token lists: sources alone (to decode from), or each followed by its target.
 
@@ -119,6 +130,7 @@ class Layout:
                 first of all that stands in the row, virtual tokens included.
             labels: for each row, what the head should say.
             segments: for each row, the text that each token of its source belongs to.
+            between: for each row, the stretches of its target that are not predicted.
         """
         targets = targets if targets is not None else [()] * len(sources)
         rows = [[*columns, *front, *target] for front, target in zip(sources, targets, strict=True)]
@@ -132,6 +144,8 @@ class Layout:
             ids[i, start:end] = torch.tensor(row, dtype=torch.long)
             mask[i, start:end] = True
             target_mask[i, end - len(target) : end] = True
+            for heard, spoken in between[i] if between else ():
+                target_mask[i, end - len(target) + heard : end - len(target) + spoken] = False
         first, without = (virtual, 0) if positions == "shift" else (0, len(columns))
         order = (mask.long().cumsum(1) - 1 - without).clamp(min=0)
         starts = mask.long().argmax(1) + len(columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from foreword.data.conversation import Conversation
 from foreword.errors import UserError
 
 
@@ -43,19 +44,21 @@ class Example:
     """One row of a data file, or several rows that ask the same.
 
     What is not asked is None: a text to write has `references`, a text to classify a `label`,
-    words to tag have `words` and `tags`, a question on a context has `spans`.
+    words to tag have `words` and `tags`, a question on a context has `spans`; a turn of
+    a `conversation` is a text to write, too.
 
     Attributes:
         fields: what templates may name. Words are there as `text`, joined by blanks; a question
             and its context as `question` and `context`.
         references: the acceptable answers as text; empty where there are none. A label is one, and
-            so is the text of a span.
+            so are the text of a span and the last answer of a conversation.
         group: the group it is reported under, if any.
         where: file and line it was read from, for messages.
         label: the class it belongs to.
         words: what is tagged.
         tags: one a word, in IOB2 where they say entities.
         spans: where the acceptable answers stand in `context`; () where the question has none.
+        conversation: the messages that the assistant's turns are learned from, and written after.
     """
 
     fields: Mapping[str, Field]
@@ -66,6 +69,7 @@ class Example:
     words: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
     spans: tuple[Span, ...] | None = None
+    conversation: Conversation | None = None
 
     @property
     def record(self) -> dict[str, str] | None:
@@ -97,8 +101,10 @@ def input_of(example: Example, names: Sequence[str] | None = None) -> str:
     Args:
         example: of any kind.
         names: the fields that make its input; without them its words, or its question and context,
-            or all of its fields.
+            or what a conversation says before its last answer, or all of its fields.
     """
+    if names is None and example.conversation is not None:
+        return example.conversation.asked.line
     if names is None and example.words is not None:
         return "\0".join(example.words)
     if names is None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from foreword.data import conll, dart, squad, webnlg, xsum
+from foreword.data.conversation import Measured
 from foreword.data.e2e import parse_meaning
 from foreword.data.example import Example, Field, Unusable
 from foreword.data.fields import fields_of, missing
 from foreword.data.lines import UTF8, check_encoding, json_row, show, text_lines
+from foreword.data.messages import conversation_of
 from foreword.data.rows import Reader, Request, Row
 from foreword.data.sources import HUB, data_file, hub_rows, is_bundled
 from foreword.data.tables import Named, jsonl, parquet, table
@@ -49,6 +51,15 @@ class Reading:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Talk:
+    """The columns of conversations, and which turns of them are measured."""
+
+    messages: str
+    tools: str | None
+    measured: Measured
+
+
 def read_examples(path: str | Path, format: str, **options: Any) -> list[Example]:
     """Read a data file; the arguments are those of `read_data`, and so are the mistakes."""
     return read_data(path, format, **options).examples
@@ -64,6 +75,9 @@ def read_data(
     inputs: Iterable[str] | None = None,
     words: int = 1,
     tags: int | None = None,
+    messages: str | None = None,
+    tools: str | None = None,
+    measured: Measured = "last",
     sections: tuple[str, ...] = (),
     ids: str | Path | None = None,
     encoding: str = UTF8,
@@ -85,13 +99,17 @@ def read_data(
             template can say is then refused here, and a row is empty where all of them are.
         words: conll's column of words, from 1.
         tags: conll's column of tags, from 1; without it the last.
+        messages: column that holds a conversation, of which the assistant's turns are asked.
+        tools: column with what the assistant may call in a conversation.
+        measured: which turns of the assistant are measured, where rows are merged.
         sections: xsum's sections to keep; () for all.
         ids: xsum's file of the ids to keep.
         encoding: of text files, by any name that Python knows; `foreword/` data is UTF-8.
         need_references: False to read inputs alone; labels, tags and spans need not be there then.
         merge: make rows that ask for the same text one example with all their references, as
             metrics want it; False keeps the file's rows and their order, as training wants it.
-            Rows with labels, words or spans stay as they are.
+            Rows with labels, words or spans stay as they are, and conversations become one example
+            for each turn that is measured.
 
     Raises:
         DataError: the file, the line and the field, what was found and what was expected.
@@ -102,10 +120,11 @@ def read_data(
     file = None if ids is None else Path(ids)
     own = UTF8 if is_bundled(path) else check_encoding(encoding)
     asked = Request(str(path), need_references, words, tags, sections, file, own)
+    talk = None if messages is None else _Talk(messages, tools, measured)
     names = None if inputs is None else tuple(dict.fromkeys(inputs))
     examples = []
     for row in reader(format)(asked):
-        example = _example(row, references, label, group, names, need_references)
+        example = _example(row, references, label, group, names, need_references, talk)
         if label is not None and _holds_nothing(example, row, names, group):
             asked.empty.append(row.where)
         else:
@@ -132,11 +151,14 @@ def reader(format: str) -> Reader:
 def merged(examples: Iterable[Example]) -> list[Example]:
     """Examples that ask for the same text as one with all their references, in their order.
 
-    Those with labels, words or spans are measured one by one, and stay as they are.
+    Those with labels, words or spans are measured one by one, and stay as they are; a conversation
+    becomes one for each turn of the assistant that is measured.
     """
+    examples = [part for example in examples for part in _measured_apart(example)]
     grouped: dict[Any, list[Example]] = {}
     for number, example in enumerate(examples):
-        key = (_content(example), example.group) if example.asks_text else number
+        alone = not example.asks_text or example.conversation is not None
+        key = number if alone else (_content(example), example.group)
         grouped.setdefault(key, []).append(example)
     return [
         same[0]
@@ -149,6 +171,14 @@ def merged(examples: Iterable[Example]) -> list[Example]:
         )
         for same in grouped.values()
     ]
+
+
+def _measured_apart(example: Example) -> Iterator[Example]:
+    if example.conversation is None:
+        yield example
+        return
+    for part in example.conversation.each_measured():
+        yield replace(example, conversation=part, references=part.references)
 
 
 def _content(example: Example) -> tuple[Any, ...]:
@@ -165,12 +195,25 @@ def _example(
     group: str | None,
     inputs: tuple[str, ...] | None,
     need: bool,
+    talk: _Talk | None,
 ) -> Example:
     where, columns = row.where, row.columns
-    asks_text = label is None and row.words is None and row.spans is None
+    conversation = None
+    if talk is not None:
+        conversation = conversation_of(
+            where,
+            talk.messages,
+            columns,
+            tools=talk.tools,
+            measured=talk.measured,
+            answered=need,
+        )
+    asks_text = label is None and row.words is None and row.spans is None and talk is None
     kind = None if label is None else _label(where, label, columns, need)
     answers: tuple[str, ...] = () if kind is None else (kind,)
-    if label is None and columns.get(references) is not None:
+    if conversation is not None:
+        answers = conversation.references
+    elif label is None and columns.get(references) is not None:
         answers = _answers(where, references, columns[references])
     if need and asks_text and not answers:
         raise DataError(
@@ -178,9 +221,11 @@ def _example(
         )
     if group is not None and group not in columns:
         raise DataError(missing(where, group, columns, "the group this row is reported under"))
-    answered_by = references if label is None else label
+    apart: tuple[str, ...] = (references if label is None else label,)
+    if talk is not None:
+        apart = (talk.messages, *([] if talk.tools is None else [talk.tools]))
     fields: dict[str, Field] = row.fields or fields_of(
-        where, {name: v for name, v in columns.items() if name != answered_by}
+        where, {name: v for name, v in columns.items() if name not in apart}
     )
     for name in inputs or ():
         value = fields.get(name)
@@ -195,6 +240,7 @@ def _example(
         words=row.words,
         tags=row.tags,
         spans=row.spans,
+        conversation=conversation,
     )
 
 

@@ -70,6 +70,21 @@ class DataSpec(Data):
     )
     references: str = Field("references", description="column with the answer, or a list of them")
     label: str | None = Field(None, description="column with the class, where rows are classified")
+    messages: str | None = Field(
+        None,
+        min_length=1,
+        description="column with a conversation, a list of messages; every turn of the assistant is"
+        " trained",
+    )
+    tools: str | None = Field(
+        None,
+        min_length=1,
+        description="messages: column with the tools that the assistant may call, as the chat"
+        " template takes them",
+    )
+    measured: Literal["last", "each"] = Field(
+        "last", description="messages: which turns of the assistant are measured"
+    )
     group: str | None = Field(None, description="column by which results are also reported apart")
     encoding: str = Field(
         "utf-8",
@@ -109,6 +124,10 @@ class DataSpec(Data):
             raise ValueError("`only` is for `format: xsum`")
         if (self.words != 1 or self.tags is not None) and self.format != "conll":
             raise ValueError("`words` and `tags` are for `format: conll`")
+        if self.messages is None and (self.tools is not None or self.measured != "last"):
+            raise ValueError("`tools` and `measured` are for conversations: give `messages`")
+        if self.tools is not None and self.tools == self.messages:
+            raise ValueError(f"`tools` and `messages` both name the column '{self.tools}'")
         given = [column for column in ANSWER_COLUMNS if getattr(self, column) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of {', '.join(f'`{column}`' for column in given)}")

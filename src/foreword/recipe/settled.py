@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from foreword import names
 from foreword.common.bounds import Column, Tokens
+from foreword.data.conversation import Measured
 from foreword.recipe.task import HeadSpec, InputSpec, TaskSpec, VerbalizerSpec, written_input
 from foreword.templates import fields_asked
+from foreword.templates.named import ChatTemplateName
 
 
 class Part(BaseModel):
@@ -40,6 +42,10 @@ class TaskId(Part):
     format: names.Format = "jsonl"
     references: str = "references"
     label: str | None = None
+    messages: str | None = None
+    tools: str | None = None
+    measured: Measured = "last"
+    chat_template: ChatTemplateName | None = None
     words: Column = 1
     tags: Column | None = None
     group: str | None = None

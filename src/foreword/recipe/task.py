@@ -17,6 +17,7 @@ from foreword.common.choices import Data
 from foreword.errors import TemplateError
 from foreword.methods.axes import LabelWords
 from foreword.recipe.data import DataSpec, Limits
+from foreword.templates.named import CHAT_TEMPLATES, ChatTemplateName
 from foreword.templates.template import Template
 
 
@@ -98,6 +99,11 @@ class TaskSpec(Data):
         " chat template",
     )
     target: str = Field("{reference}", description="template of the target")
+    chat_template: ChatTemplateName | None = Field(
+        None,
+        description="how messages become text, by name instead of by the tokenizer's own chat"
+        " template; " + "; ".join(f"{name}: {one.what}" for name, one in CHAT_TEMPLATES.items()),
+    )
     limits: Limits = Limits()
     second: str | None = Field(
         None,
@@ -105,12 +111,14 @@ class TaskSpec(Data):
         description="template of a second text to classify with the first (a hypothesis)",
     )
     truncate: str | None = Field(
-        None, description="field that is cut where an example is too long; without it: an error"
+        None,
+        description="field that is cut where an example is too long; without it: an error. Of a"
+        " conversation: what is not the assistant's, where the last question is too long",
     )
     max_tokens: Tokens | None = Field(
         None,
-        description="longest input, or of squad and conll the longest window of it, special tokens"
-        " included; null: what the context holds",
+        description="longest input, or of squad, conll and conversations the longest window of it,"
+        " special tokens included; null: what the context holds",
     )
     labels: tuple[str, ...] | None = Field(
         None,
@@ -178,7 +186,29 @@ class TaskSpec(Data):
         if self.head.pooler != "none" and answer != "label":
             raise ValueError("`head.pooler` is for tasks with labels: give `data.label`")
         self._check_verbalizer()
+        self._check_messages()
         return self
+
+    def _check_messages(self) -> None:
+        """Raise ValueError where what is of messages stands beside what is not."""
+        if self.answer != "turns":
+            if self.chat_template is not None and isinstance(self.input, str):
+                raise ValueError(
+                    "`chat_template` is for messages: give `data.messages`, or `input` as a list of"
+                    " messages"
+                )
+            return
+        for name in ("input", "target"):
+            if getattr(self, name) != TaskSpec.model_fields[name].default:
+                raise ValueError(
+                    f"`{name}` is not read beside `data.messages`, whose column holds all that is"
+                    " read and answered; leave it out"
+                )
+        if self.truncate not in (None, self.data.messages):
+            raise ValueError(
+                f"`truncate` is {self.truncate!r}, but a conversation is cut in the column of"
+                f" `data.messages`: give {self.data.messages!r}, or leave it out"
+            )
 
     def _check_verbalizer(self) -> None:
         masked = any(template.mask for template in self.templates)

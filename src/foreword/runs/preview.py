@@ -25,8 +25,8 @@ class ShownRow:
     """One row of tokens.
 
     Attributes:
-        tokens: what is read, virtual tokens as `<soft1>`.
-        target: what is trained to be written after it.
+        tokens: what is read, virtual tokens as `<soft1>`; of several turns all of the row.
+        target: what is trained to be written after it, or in it.
         read_at: the tokens at which a head or a mask is read; those of the answer's words, of tags.
         says: what should be said there.
     """
@@ -234,4 +234,6 @@ def _as_tokens(task: BoundTask, row: Row) -> ShownRow:
     backbone = task.model.backbone
     read_at, says = task.task.read_at(backbone, row)
     named = backbone.tokens.names
-    return ShownRow(named(row.pair.source), named(row.pair.target), read_at, says)
+    pair = row.pair
+    tokens = [*pair.source, *(pair.target if pair.between else ())]
+    return ShownRow(named(tokens), named(pair.predicted), read_at, says)

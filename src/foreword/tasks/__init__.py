@@ -1,4 +1,5 @@
-"""Tasks: a text that is written, a label, a tag for each word, a span of a context, a missing word.
+"""Tasks: a text that is written, turns of a conversation, a label, a tag for each word, a span of a
+context, a missing word.
 
 How an example becomes rows of tokens, and how what is written or read becomes an answer: one file
 for each kind. `task_of` is the way in from an artifact, and from a recipe through
@@ -16,6 +17,7 @@ from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.span import Question
 from foreword.tasks.tags import Tagging
+from foreword.tasks.turns import Turns
 from foreword.tasks.word import MissingWord
 from foreword.tasks.write import TextGeneration
 
@@ -34,6 +36,7 @@ __all__ = [
     "Tagging",
     "Task",
     "TextGeneration",
+    "Turns",
     "Writing",
     "answer_together",
     "decode_rows",
@@ -42,7 +45,8 @@ __all__ = [
 ]
 
 KINDS: dict[names.Answer, type[Task]] = {
-    kind.answer: kind for kind in (TextGeneration, Classification, Tagging, Question, MissingWord)
+    kind.answer: kind
+    for kind in (TextGeneration, Turns, Classification, Tagging, Question, MissingWord)
 }
 """What is asked -> the kind of task that asks it; label words answer for `Classification`'s head
 where a task has them."""

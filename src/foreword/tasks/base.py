@@ -233,6 +233,14 @@ class Task(ABC):
             )
         return Example({self.fields[0]: given}, where=where)
 
+    def of_messages(self, messages: Sequence[Any], where: str = "") -> Example:  # noqa: ARG002
+        """Messages as an example, where this is a task of conversations.
+
+        Raises:
+            DataError: it is none, or they are no conversation that can be answered.
+        """
+        raise DataError(f"{where}: expected a text, or named values, found a list")
+
     def input_line(self, example: Example) -> str:
         """What an example asks, in a line."""
         return " | ".join(
@@ -243,7 +251,7 @@ class Task(ABC):
         """What a backbone reads of an example, as text with its slots visible."""
         assert self.text is not None
         if isinstance(self.text.input, Chat):
-            return backbone.tokens.chat(self.text.input.render(example.fields))
+            return self.text.chats(backbone.tokens).begun(self.text.input.render(example.fields))
         return "\n".join(template.render(example.fields) for template in self.text.templates)
 
     def read_at(self, backbone: Backbone, row: Row) -> tuple[list[str], list[str]]:  # noqa: ARG002

@@ -19,6 +19,7 @@ def templates_of(stated: TaskId) -> Templates:
         stated.truncate,
         stated.second,
         stated.max_tokens,
+        stated.chat_template,
     )
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from foreword.backbone import Backbone, Tokens
+from foreword.backbone import Backbone, Chats, Tokens
 from foreword.data import Example, Field, linearise
-from foreword.errors import DataError, TemplateError, did_you_mean
+from foreword.errors import BackboneError, DataError, TemplateError, did_you_mean
 from foreword.templates import Chat, MaskSlot, Template, parse_input
+from foreword.templates.named import CHAT_TEMPLATES
 from foreword.templates.template import SoftSlot, excerpt
 
 Room = Callable[[int], int | None]
@@ -48,6 +49,7 @@ class Templates:
         second: template of a second text that the tokenizer joins to the input (a premise's
             hypothesis); None where there is one text.
         max_tokens: the longest input; the backbone's context if not given.
+        chat_template: by name, what renders messages instead of the tokenizer's own.
     """
 
     input: Template | Chat
@@ -55,6 +57,7 @@ class Templates:
     truncate: str | None = None
     second: Template | None = None
     max_tokens: int | None = None
+    chat_template: str | None = None
 
     @classmethod
     def of(
@@ -64,6 +67,7 @@ class Templates:
         truncate: str | None = None,
         second: str | None = None,
         max_tokens: int | None = None,
+        chat_template: str | None = None,
     ) -> Templates:
         """Parse the templates.
 
@@ -71,7 +75,14 @@ class Templates:
             TemplateError: they do not parse, or do not go together.
         """
         joined = None if second is None else Template.parse(second)
-        task = cls(parse_input(input), Template.parse(target), truncate, joined, max_tokens)
+        task = cls(
+            parse_input(input),
+            Template.parse(target),
+            truncate,
+            joined,
+            max_tokens,
+            chat_template,
+        )
         if joined is not None and isinstance(task.input, Chat):
             raise TemplateError(
                 "task.second: has no place beside messages; put it into one of them"
@@ -166,6 +177,11 @@ class Templates:
             **({} if self.second is None else {"second": self.second.source}),
         }
 
+    def chats(self, tokens: Tokens) -> Chats:
+        """What renders messages."""
+        name = self.chat_template
+        return Chats(tokens, None if name is None else CHAT_TEMPLATES[name].source)
+
     def source(self, tokens: Tokens, example: Example) -> tuple[str, list[int]]:
         """The rendered input and its tokens.
 
@@ -184,7 +200,9 @@ class Templates:
         with naming(example):
             text = self.target.render({**example.fields, "reference": reference})
             if isinstance(self.input, Chat):
-                return tokens.turn(self.input.render(example.fields), text)
+                turn = {"role": "assistant", "content": text}
+                chats = self.chats(tokens)
+                return chats.written(chats.answer([*self.input.render(example.fields), turn]))
             return tokens.target(text)
 
     def bare_answer(self, decoded: str) -> str:
@@ -250,9 +268,9 @@ class Templates:
         if not all(template.plain for template in self.templates):
             return self._filled(tokens, fields, hole)
         if isinstance(self.input, Chat):
-            # The chat template has set the special tokens already.
-            text = tokens.chat(self.input.render(fields))
-            return text, tokens.plain(text), []
+            chats = self.chats(tokens)
+            text = chats.begun(self.input.render(fields))
+            return text, chats.read(text), []
         text = self.input.render(fields)
         if self.second is None:
             return text, tokens.source(text), []
@@ -323,5 +341,5 @@ def naming(example: Example) -> Iterator[None]:
     """Put the place of an example before the message of its mistake."""
     try:
         yield
-    except (DataError, TemplateError) as error:
+    except (BackboneError, DataError, TemplateError) as error:
         raise type(error)(f"{example.where}: {error}" if example.where else str(error)) from error

@@ -129,6 +129,7 @@ class TunedModel(nn.Module):
             marks=[pair.marks for pair in pairs] if any(p.marks for p in pairs) else [],
             labels=[pair.labels for pair in pairs] if any(p.labels for p in pairs) else [],
             segments=[pair.segments for pair in pairs],
+            between=[pair.between for pair in pairs] if any(p.between for p in pairs) else [],
         )
         return laid.to(self.backbone.device)
 

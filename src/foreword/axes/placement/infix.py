@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -25,6 +25,11 @@ class Infix(Prefix):
 
     kind: ClassVar[str] = "infix"
 
+    @property
+    def holds_turns(self) -> bool:
+        """Not with virtual tokens between one source and one target."""
+        return not self.length
+
     def layout(
         self,
         sources: Sequence[Sequence[int]],
@@ -32,7 +37,7 @@ class Infix(Prefix):
         *,
         side: Side = "right",
         pad_id: int = 0,
-        **heads: Sequence[Sequence[float]],
+        **heads: Sequence[Sequence[Any]],
     ) -> Layout:
         """Lay out a batch of token lists; `side` decides nothing, and no head reads an infix."""
         if not self.length:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from foreword.backbone.layout import Layout, PositionRule, Side
 from foreword.common.sites import Site
@@ -39,9 +39,10 @@ class Prefix:
         *,
         side: Side = "right",
         pad_id: int = 0,
-        **heads: Sequence[Sequence[float]],
+        **heads: Sequence[Sequence[Any]],
     ) -> Layout:
-        """Lay out a batch of token lists; `heads` are `Layout.of`'s marks, labels and segments.
+        """Lay out a batch of token lists; `heads` are `Layout.of`'s marks, labels and segments, and
+        what stands `between` predicted parts of targets.
 
         What an encoder of an encoder-decoder reads is always padded on the right; nothing in it is
         marked, and labels are what its decoder should say.
@@ -94,6 +95,12 @@ class Prefix:
             return None
         taken = self._taken if self._decoder_shifts else len(self.columns.get("decoder", ()))
         return context - len(self.begin) - taken
+
+    @property
+    def holds_turns(self) -> bool:
+        """Whether a row may hold several turns that are predicted, and between them what others
+        say: all stand in one row, behind the virtual tokens."""
+        return self.begin is None
 
     @property
     def outside(self) -> int:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from foreword.backbone.text.frames import Frame, cut_in_windows, placed_best
@@ -187,8 +186,11 @@ class Tokens:
     def target(self, text: str) -> list[int]:
         """Tokens of an answer, ended by the end token: a decoder's goes on after the source, an
         encoder-decoder's is a text of its own."""
-        ids = self.plain(text) if self.encodes else self._after(text)
-        return [*ids, self._known(self.eos_id)]
+        return [*self.written(text), self._known(self.eos_id)]
+
+    def written(self, text: str) -> list[int]:
+        """The same without an end token."""
+        return self.plain(text) if self.encodes else self._after(text)
 
     def plain(self, text: str) -> list[int]:
         """Tokens of a text that nothing stands before, without any special token.
@@ -262,48 +264,6 @@ class Tokens:
         )
         return decoded
 
-    def chat(self, messages: list[dict[str, str]]) -> str:
-        """Messages by the tokenizer's own chat template, up to where the assistant begins.
-
-        Raises:
-            BackboneError: the tokenizer has no chat template, or it refuses the messages.
-        """
-        return self._chat(messages, begin=True)
-
-    def turn(self, messages: list[dict[str, str]], answer: str) -> list[int]:
-        """Tokens of the assistant's turn after `chat(messages)`, its end token included.
-
-        Raises:
-            BackboneError: the template does not put the turn after the messages.
-        """
-        begun = self.chat(messages)
-        whole = self._chat([*messages, {"role": "assistant", "content": answer}], begin=False)
-        if not whole.startswith(begun):
-            raise BackboneError(
-                "task.input: the tokenizer's chat template renders messages otherwise when an "
-                "answer follows, so the assistant's turn cannot be told apart; give task.input as "
-                "one text"
-            )
-        ids = self._after(whole[len(begun) :])
-        ends = [i for i, token in enumerate(ids) if token == self.eos_id]
-        return ids[: ends[-1] + 1] if ends else [*ids, self._known(self.eos_id)]
-
-    def _chat(self, messages: list[dict[str, str]], *, begin: bool) -> str:
-        if not self.tokenizer.chat_template:
-            raise BackboneError(
-                "task.input: is a list of messages, but the backbone's tokenizer has no chat "
-                "template; give task.input as one text"
-            )
-        try:
-            rendered: str = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=begin
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise BackboneError(
-                f"task.input: the tokenizer's chat template refuses these messages: {error}"
-            ) from error
-        return rendered
-
     @property
     def eos_id(self) -> int:
         """The end token."""
@@ -312,6 +272,12 @@ class Tokens:
                 "the tokenizer has no end token (eos_token), which ends every answer"
             )
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def eos(self) -> str:
+        """The end token as text."""
+        assert self.eos_id is not None
+        return str(self.tokenizer.eos_token)
 
     @property
     def pad_id(self) -> int:
