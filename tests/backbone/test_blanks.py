@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from foreword.backbone import Tokens
+from foreword.backbone import Chats, Tokens
 from foreword.data import Example
 from foreword.tasks.text import Templates
 from tokenizers_by_kind import tokenizer
@@ -92,5 +92,6 @@ def test_an_assistants_turn_goes_on_after_the_messages() -> None:
         "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
     )
     tokens = Tokens(made)
-    answer = tokens.turn([{"role": "user", "content": "cat"}], "The dog")
-    assert pieces(tokens, answer) == "▁The▁dog"
+    chats = Chats(tokens)
+    asked, said = {"role": "user", "content": "cat"}, {"role": "assistant", "content": "The dog"}
+    assert pieces(tokens, chats.written(chats.answer([asked, said]))) == "▁The▁dog"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import foreword
-from foreword.backbone import Backbone, load_backbone
+from foreword.backbone import Backbone, Chats, Tokens, load_backbone
 from foreword.data import Example
 from foreword.errors import BackboneError, RecipeError, TemplateError
 from foreword.recipe import parse_recipe
@@ -29,6 +29,13 @@ def chatty() -> Backbone:
     backbone = load_backbone("foreword/mini")
     backbone.tokens.tokenizer.chat_template = TEMPLATE
     return backbone
+
+
+def turn(tokens: Tokens, asked: str, said: str) -> list[int]:
+    """The tokens of an answer to a question."""
+    chats = Chats(tokens)
+    question, answer = {"role": "user", "content": asked}, {"role": "assistant", "content": said}
+    return chats.written(chats.answer([question, answer]))
 
 
 def test_source_ends_where_the_assistant_begins(chatty) -> None:
@@ -55,21 +62,21 @@ def test_only_the_assistants_turn_is_target(chatty) -> None:
 def test_what_follows_the_end_of_the_turn_is_not_trained(chatty) -> None:
     tokens = chatty.tokens
     tokens.tokenizer.chat_template = TEMPLATE.replace("<|endoftext|>{%", "<|endoftext|>\n{%")
-    assert tokens.turn([{"role": "user", "content": "x"}], "y")[-1] == tokens.eos_id
+    assert turn(tokens, "x", "y")[-1] == tokens.eos_id
     tokens.tokenizer.chat_template = TEMPLATE.replace("<|endoftext|>", "</s>")
-    assert tokens.turn([{"role": "user", "content": "x"}], "y")[-1] == tokens.eos_id
+    assert turn(tokens, "x", "y")[-1] == tokens.eos_id
 
 
 def test_a_template_that_hides_the_turn_is_refused(chatty) -> None:
     chatty.tokens.tokenizer.chat_template = "{{ messages | length }}"
     with pytest.raises(BackboneError, match="cannot be told apart"):
-        chatty.tokens.turn([{"role": "user", "content": "x"}], "y")
+        turn(chatty.tokens, "x", "y")
 
 
 def test_a_template_that_refuses_the_roles_says_so(chatty) -> None:
     chatty.tokens.tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(BackboneError, match="refuses these messages: no system role"):
-        chatty.tokens.chat([{"role": "system", "content": "x"}])
+        Chats(chatty.tokens).begun([{"role": "system", "content": "x"}])
 
 
 def test_a_tokenizer_without_template_is_refused(mini) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from foreword.artifacts.manifest import Manifest
 from foreword.methods import METHODS
-from foreword.recipe import written_input
+from foreword.recipe import TaskId, written_input
 
 
 def quantised_as(quantization: Mapping[str, Any] | None) -> str:
@@ -39,7 +39,7 @@ def card(manifest: Manifest, usage: str) -> str:
 {what} `{manifest.backbone.name}` ({manifest.backbone.family}), trained with {method.name}
 ({METHODS[method.name].paper}): {" and ".join(parts) or "nothing but a head"}{_trained(manifest)}.
 
-- Input: `{written_input(manifest.task.input)!r}`
+- {asked_and_answered(manifest.task)}
 - Backbone sha256: `{manifest.backbone.sha256}`
 - Seed: {manifest.seed}
 
@@ -51,6 +51,18 @@ def card(manifest: Manifest, usage: str) -> str:
 Made by foreword {manifest.versions.get("foreword", "unknown")}. The backbone's licence applies to
 it; the licence of the training data may apply to this prompt.
 """
+
+
+def asked_and_answered(task: TaskId) -> str:
+    """What is read, and what is written after it, in words."""
+    if task.answer == "turns":
+        by = f"chat template {task.chat_template}" if task.chat_template else "own chat template"
+        return (
+            f"Input: conversations, lists of messages in the column `{task.messages}`, by the {by};"
+            " answer: the assistant's next turn"
+        )
+    answer = f"; answer: `{task.target!r}`" if task.answer == "text" else ""
+    return f"Input: `{written_input(task.input)!r}`{answer}"
 
 
 def _trained(manifest: Manifest) -> str:

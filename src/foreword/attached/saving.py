@@ -56,6 +56,7 @@ def save(
     name: str | None = None,
     input: str | Sequence[Mapping[str, str]] = "{text}",
     target: str = "{reference}",
+    messages: str | None = None,
     decoding: Mapping[str, Any] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     state_dict: Mapping[str, Any] | None = None,  # noqa: ARG001
@@ -71,6 +72,8 @@ def save(
         name: what the artifact is called; as the folder is if not given.
         input: the template of what was read in training, as `task.input` of a recipe.
         target: that of what was written.
+        messages: the column with conversations, where those were trained on, by the tokenizer's own
+            chat template; instead of `input` and `target`.
         decoding: how it decodes, as that section of a recipe.
         tokenizer: the model's, if `attach` was given none.
         state_dict, save_function: what accelerate gives `save_pretrained`. A prompt is whole in
@@ -84,6 +87,13 @@ def save(
         moved = sum(p.numel() for module in own.modules.values() for p in module.parameters())
         head = own.kept(backbone, in_its_input=bool(model.placement.columns))
         told = head.stated(backbone)
+    if messages is not None:
+        if own is not None:
+            raise UserError(
+                f"messages: '{messages}' names conversations, after which a text is written, but "
+                "this model has a head that writes none; leave it out"
+            )
+        told = {"answer": "turns", "messages": messages}
     try:
         spec = DecodingSpec.model_validate({} if decoding is None else decoding)
         task = TaskId.model_validate({"input": input, "target": target, **told})

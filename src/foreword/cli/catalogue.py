@@ -178,7 +178,18 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
         return {"input": "question, context", "answers": f"a span of the context{none}"}
     if task.answer == "tags":
         return {"input": "words", "answers": f"a tag for each word: {', '.join(task.labels)}"}
-    texts = {"input": repr(written_input(task.input))}
+    chosen = manifest.decoding.model_dump(exclude_defaults=True)
+    decoding = ", ".join(f"{name}={value}" for name, value in chosen.items()) or "greedy"
+    rendered = {} if task.chat_template is None else {"chat template": task.chat_template}
+    if task.chat_options:
+        said = ", ".join(f"{name}={value}" for name, value in task.chat_options.items())
+        rendered["chat options"] = said
+    if task.answer == "turns":
+        tools = "" if task.tools is None else f", and what it may call in '{task.tools}'"
+        asked = f"a conversation in the column '{task.messages}'{tools}"
+        answers = "the assistant's next turn"
+        return {"input": asked, **rendered, "answers": answers, "decoding": decoding}
+    texts = {"input": repr(written_input(task.input)), **rendered}
     if task.second is not None:
         texts["second"] = repr(task.second)
     soft = manifest.axes.get("placement") == "in_text"
@@ -199,8 +210,6 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
         return {**texts, "answers": f"a label: {', '.join(task.labels)}"}
     if task.answer == "label":
         return {**texts, "answers": f"a label: {', '.join(task.labels)}"}
-    chosen = manifest.decoding.model_dump(exclude_defaults=True)
-    decoding = ", ".join(f"{name}={value}" for name, value in chosen.items()) or "greedy"
     return {**texts, "target": repr(task.target), "decoding": decoding}
 
 

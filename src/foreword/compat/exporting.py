@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import foreword.compat.adapters  # noqa: F401, registers PEFT's methods
+from foreword.artifacts.card import asked_and_answered
 from foreword.artifacts.manifest import CARD, Manifest, artifact_folder, read_manifest
 from foreword.common import files
 from foreword.common.run_files import refuse_unwritable
@@ -98,7 +99,7 @@ model = peft.PeftModel.from_pretrained(base_model, "{manifest.name}")
 
 What PEFT's format has no place for:
 
-- Input: `{task.input!r}`; answer: `{task.target!r}`; the answer ends in the end token.
+- {asked_and_answered(task)}; the answer ends in the end token.
 - Beginning token: `{manifest.tokens.bos}` (auto: as the tokenizer does by itself).
 - Decoding: `{manifest.decoding.model_dump(exclude_defaults=True) or "greedy"}`
 - Backbone sha256 over its stored tensors: `{manifest.backbone.sha256}`

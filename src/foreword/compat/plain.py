@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from foreword.artifacts.artifact import load_model
+from foreword.artifacts.card import asked_and_answered
 from foreword.artifacts.manifest import CARD, Manifest, artifact_folder, read_manifest
 from foreword.backbone import Backbone
 from foreword.backbone.silence import quiet
@@ -113,14 +113,14 @@ def _notes(manifest: Manifest) -> list[str]:
 
 
 def _card(manifest: Manifest, notes: list[str]) -> str:
-    task: Any = manifest.task
+    task = manifest.task
     said = "".join(f"- {note}\n" for note in notes)
     return f"""# {manifest.name}
 
 `{manifest.backbone.name}` with what {manifest.method.name} changed put into its weights, by
 foreword: a plain transformers model.
 
-- Input: `{task.input!r}`; answer: `{task.target!r}`
+- {asked_and_answered(task)}
 - Beginning token: `{manifest.tokens.bos}` (auto: as the tokenizer does by itself).
 - Backbone sha256 over its stored tensors, before: `{manifest.backbone.sha256}`
 {said}"""

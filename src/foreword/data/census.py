@@ -25,6 +25,7 @@ class Census:
         labels: label -> how many examples, the most frequent first; for tagged words: type of
             entity -> how many entities, or tag -> how many words; for questions: answerable or not.
         words: how many words are tagged.
+        turns: how many turns of the assistant are learned, in conversations.
         blank: examples whose input is empty.
         duplicates: examples whose input stood before.
         conflicting: inputs that stand with different labels, tags or answers.
@@ -52,6 +53,7 @@ class Census:
     empty: int = 0
     first_empty: str | None = None
     notes: tuple[str, ...] = field(default=())
+    turns: int = 0
 
     def lines(self, name: str) -> list[str]:
         """What there is to say, in a few lines; the first begins with the name of the data."""
@@ -59,7 +61,9 @@ class Census:
         head = f"{name}: {_many(self.examples, 'example')}"
         if self.references and self.duplicates:
             head += f" of {_many(self.inputs, 'different input')}"
-        if self.references:
+        if self.turns:
+            head += f" with {_many(self.turns, 'turn')} of the assistant"
+        elif self.references:
             head += f" with {_many(self.references, 'reference')}"
         if self.words:
             head += f" of {_many(self.words, 'word')}"
@@ -141,6 +145,7 @@ def take_census(
         empty=len(empty),
         first_empty=empty[0] if empty else None,
         notes=tuple(notes),
+        turns=sum(len(e.conversation.answered) for e in examples if e.conversation is not None),
     )
 
 

@@ -46,6 +46,7 @@ class TaskId(Part):
     tools: str | None = None
     measured: Measured = "last"
     chat_template: ChatTemplateName | None = None
+    chat_options: dict[str, str | bool | int | float] = {}
     words: Column = 1
     tags: Column | None = None
     group: str | None = None

@@ -104,6 +104,11 @@ class TaskSpec(Data):
         description="how messages become text, by name instead of by the tokenizer's own chat"
         " template; " + "; ".join(f"{name}: {one.what}" for name, one in CHAT_TEMPLATES.items()),
     )
+    chat_options: dict[str, str | bool | int | float] = Field(
+        {},
+        description="what the chat template is told beside the messages, such as"
+        " `enable_thinking: false`",
+    )
     limits: Limits = Limits()
     second: str | None = Field(
         None,
@@ -187,16 +192,20 @@ class TaskSpec(Data):
             raise ValueError("`head.pooler` is for tasks with labels: give `data.label`")
         self._check_verbalizer()
         self._check_messages()
+        for name in ("messages", "tools", "documents", "add_generation_prompt"):
+            if name in self.chat_options:
+                raise ValueError(f"`chat_options` has {name!r}, which is set here; leave it out")
         return self
 
     def _check_messages(self) -> None:
         """Raise ValueError where what is of messages stands beside what is not."""
         if self.answer != "turns":
-            if self.chat_template is not None and isinstance(self.input, str):
-                raise ValueError(
-                    "`chat_template` is for messages: give `data.messages`, or `input` as a list of"
-                    " messages"
-                )
+            for name in ("chat_template", "chat_options"):
+                if getattr(self, name) and isinstance(self.input, str):
+                    raise ValueError(
+                        f"`{name}` is for messages: give `data.messages`, or `input` as a list of"
+                        " messages"
+                    )
             return
         for name in ("input", "target"):
             if getattr(self, name) != TaskSpec.model_fields[name].default:

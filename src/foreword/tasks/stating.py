@@ -20,6 +20,7 @@ def templates_of(stated: TaskId) -> Templates:
         stated.second,
         stated.max_tokens,
         stated.chat_template,
+        stated.chat_options,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -50,6 +50,7 @@ class Templates:
             hypothesis); None where there is one text.
         max_tokens: the longest input; the backbone's context if not given.
         chat_template: by name, what renders messages instead of the tokenizer's own.
+        chat_options: what the chat template is told beside the messages.
     """
 
     input: Template | Chat
@@ -58,6 +59,7 @@ class Templates:
     second: Template | None = None
     max_tokens: int | None = None
     chat_template: str | None = None
+    chat_options: Mapping[str, str | bool | int | float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class Templates:
         second: str | None = None,
         max_tokens: int | None = None,
         chat_template: str | None = None,
+        chat_options: Mapping[str, str | bool | int | float] | None = None,
     ) -> Templates:
         """Parse the templates.
 
@@ -82,6 +85,7 @@ class Templates:
             joined,
             max_tokens,
             chat_template,
+            chat_options or {},
         )
         if joined is not None and isinstance(task.input, Chat):
             raise TemplateError(
@@ -180,7 +184,8 @@ class Templates:
     def chats(self, tokens: Tokens) -> Chats:
         """What renders messages."""
         name = self.chat_template
-        return Chats(tokens, None if name is None else CHAT_TEMPLATES[name].source)
+        source = None if name is None else CHAT_TEMPLATES[name].source
+        return Chats(tokens, source, self.chat_options)
 
     def source(self, tokens: Tokens, example: Example) -> tuple[str, list[int]]:
         """The rendered input and its tokens.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from foreword.backbone import Backbone, Chats
@@ -28,6 +28,7 @@ class Turns(WrittenTask):
         messages: the column with the conversation.
         tools: the column with what the assistant may call, if there is one.
         chat_template: by name, what renders messages instead of the tokenizer's own.
+        chat_options: what the chat template is told beside the messages.
         cuts: whether a message that does not fit into a window by itself is cut.
         max_tokens: of a window; what the backbone's context holds if not given.
     """
@@ -35,6 +36,7 @@ class Turns(WrittenTask):
     messages: str
     tools: str | None = None
     chat_template: str | None = None
+    chat_options: Mapping[str, str | bool | int | float] = field(default_factory=dict)
     cuts: bool = False
     max_tokens: int | None = None
     text = None
@@ -49,6 +51,7 @@ class Turns(WrittenTask):
             stated.messages,
             stated.tools,
             stated.chat_template,
+            stated.chat_options,
             stated.truncate is not None,
             stated.max_tokens,
         )
@@ -140,7 +143,8 @@ class Turns(WrittenTask):
 
     def _chats(self, backbone: Backbone) -> Chats:
         name = self.chat_template
-        return Chats(backbone.tokens, None if name is None else CHAT_TEMPLATES[name].source)
+        source = None if name is None else CHAT_TEMPLATES[name].source
+        return Chats(backbone.tokens, source, self.chat_options)
 
 
 def _conversation(example: Example) -> Conversation:

@@ -7,8 +7,9 @@ or what its own `{% generation %}` marks, where it has such marks.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -57,10 +58,12 @@ class Chats:
         tokens: the backbone's.
         template: a template that stands for the tokenizer's own; the tokenizer then sets special
             tokens around a text as it does around any other, which its own template does itself.
+        options: what the template is told beside the messages, such as `enable_thinking`.
     """
 
     tokens: Tokens
     template: str | None = None
+    options: Mapping[str, str | bool | int | float] = field(default_factory=dict)
 
     def source(self, tools: Sequence[Any] = ()) -> str:
         """The template, in Jinja: a tokenizer may have one of its own for messages with tools.
@@ -171,6 +174,10 @@ class Chats:
     ) -> tuple[str, list[Stretch]]:
         """The text, and what of it the template marks."""
         source = self.source(tools)
+        told = {**self.tokens.tokenizer.special_tokens_map, **self.options}
+        known = tuple((name, str(value)) for name, value in told.items() if isinstance(value, str))
+        if _takes_parts(source, known):
+            messages = [_in_parts(message) for message in messages]
         marked = _MARK.search(source) is not None
         try:
             (text,), marks = render_jinja_template(
@@ -179,10 +186,35 @@ class Chats:
                 chat_template=source,
                 add_generation_prompt=begin,
                 return_assistant_tokens_mask=marked,
-                **self.tokens.tokenizer.special_tokens_map,
+                **told,
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise BackboneError(
                 f"task.input: the tokenizer's chat template refuses these messages: {error}"
             ) from error
         return text, list(marks[0]) if marked else []
+
+
+_PROBE = "foreword"
+
+
+def _in_parts(message: Message) -> Message:
+    """A message with its content as a list of parts, as models of pictures and text take it."""
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+@lru_cache(maxsize=64)
+def _takes_parts(source: str, told: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a template shows a content of parts and passes over one that is a text."""
+    message = {"role": "user", "content": _PROBE}
+
+    def shows(message: Message) -> bool:
+        try:
+            (text,), _ = render_jinja_template(
+                conversations=[[message]], chat_template=source, **dict(told)
+            )
+        except (TemplateError, TypeError, ValueError):
+            return False
+        return _PROBE in text
+
+    return not shows(message) and shows(_in_parts(message))

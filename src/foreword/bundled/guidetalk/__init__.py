@@ -1,0 +1,1 @@
+"""The second bundled sample task: conversations about entries of the field guide."""
