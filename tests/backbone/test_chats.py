@@ -175,6 +175,10 @@ def test_options_of_a_template() -> None:
     assert spoken.turn == " Fine.<|endoftext|>"
 
 
+OF_PARTS = ("idefics3_training", "llava_next_training", "smolvlm_training")
+"""Templates that show nothing of a content that is a text."""
+
+
 def in_parts(talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in talk]
 
@@ -202,7 +206,8 @@ def test_marks_of_published_templates_are_those_that_transformers_finds() -> Non
         whole, marks = made._rendered(talk, [], begin=False)
         told = [stretch for one in spoken for stretch in one.stretches]
         assert told == [(begin, end) for begin, end in marks if begin < end], file.stem
-        own = made.tokens.tokenizer.apply_chat_template
-        assert whole in (own(talk, tokenize=False), own(in_parts(talk), tokenize=False))
+        given = in_parts(talk) if file.stem in OF_PARTS else talk
+        own = made.tokens.tokenizer.apply_chat_template(given, tokenize=False)
+        assert whole == own, file.stem
         seen.append(file.stem)
     assert len(seen) >= 15

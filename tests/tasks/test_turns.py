@@ -262,10 +262,10 @@ def long_talk(lengths: list[int], system: bool) -> list[dict[str, Any]]:
     st.lists(st.integers(0, 12), min_size=1, max_size=9),
     st.booleans(),
     st.sampled_from([PLAIN, MARKED, FORGETFUL, ENDLESS]),
-    st.integers(90, 250),
+    st.integers(150, 280),
 )
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_windows_of_turns(
     tasks: dict[str, BoundTask], lengths: list[int], system: bool, template: str, most: int

@@ -59,7 +59,7 @@ class Templates:
     second: Template | None = None
     max_tokens: int | None = None
     chat_template: str | None = None
-    chat_options: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    chat_options: Mapping[str, str | bool | int | float] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(

@@ -36,7 +36,7 @@ class Turns(WrittenTask):
     messages: str
     tools: str | None = None
     chat_template: str | None = None
-    chat_options: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    chat_options: Mapping[str, str | bool | int | float] = field(default_factory=dict, hash=False)
     cuts: bool = False
     max_tokens: int | None = None
     text = None

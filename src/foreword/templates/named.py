@@ -29,7 +29,7 @@ class ChatTemplate:
     defined_by: Any = None
 
 
-CHAT_TEMPLATES: Registry[ChatTemplate] = Registry("chat template", "foreword.chat_templates")
+CHAT_TEMPLATES: Registry[ChatTemplate] = Registry("chat template")
 """Name -> chat template. Artifacts hold the name, so what a name stands for never changes."""
 ChatTemplateName = Annotated[str, NameIn(CHAT_TEMPLATES)]
 """The name of a chat template."""

@@ -63,7 +63,7 @@ class Chats:
 
     tokens: Tokens
     template: str | None = None
-    options: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    options: Mapping[str, str | bool | int | float] = field(default_factory=dict, hash=False)
 
     def source(self, tools: Sequence[Any] = ()) -> str:
         """The template, in Jinja: a tokenizer may have one of its own for messages with tools.
