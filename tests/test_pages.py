@@ -49,10 +49,10 @@ def test_the_page_on_other_loops_runs(
     assert after == str([before.strip()])
 
 
-def test_the_chat_pages_recipe_is_one() -> None:
-    (written,) = blocks("chat.md", "yaml")
-    recipe = parse_recipe(yaml.safe_load(written))
-    assert [message.role for message in recipe.task.input] == ["system", "user"]
+def test_the_chat_pages_recipes_are_some() -> None:
+    talks, fields = (parse_recipe(yaml.safe_load(text)) for text in blocks("chat.md", "yaml"))
+    assert (talks.task.answer, talks.task.data.measured) == ("turns", "each")
+    assert [message.role for message in fields.task.input] == ["system", "user"]
 
 
 def test_every_training_field_is_on_its_page() -> None:
