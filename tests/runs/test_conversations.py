@@ -85,7 +85,7 @@ def test_what_does_not_go_with_conversations(
 def test_columns_that_are_of_conversations_alone(tmp_path: Path) -> None:
     raw = recipe(tmp_path)
     raw["task"]["data"] |= {"label": "id"}
-    with pytest.raises(RecipeError, match="give one of `label`, `messages`"):
+    with pytest.raises(RecipeError, match="give one of `messages`, `label`"):
         parse_recipe(raw)
     raw = recipe(tmp_path)
     del raw["task"]["data"]["messages"]
