@@ -2,9 +2,10 @@
 
     python bench/memory.py                     # a Llama of 134M parameters, batch 10, CPU
     python bench/memory.py --shape small       # 6 layers of width 256: seconds
+    python bench/memory.py --method lora       # QLoRA beside LoRA: updates of all linear layers
 
-Every variant is the same random Llama with the same prefix, loaded or run in another way, and takes
-the same step on the same batch: forward, loss, backward to the prompt. Counted are the bytes of the
+Every variant is the same random Llama with the same prefix or LoRA, loaded or run in another way, and
+takes the same step on the same batch: forward, loss, backward to what is trained. Counted are the bytes of the
 tensors themselves, whatever an allocator or the operating system makes of them:
 
 - weights: what of the model lies in memory between two steps;
@@ -28,7 +29,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,7 +46,7 @@ from transformers.utils import logging as transformers_logging
 
 from foreword.backbone import Backbone, load_backbone
 from foreword.backbone.layout import Layout, Pair
-from foreword.methods import PrefixTuning
+from foreword.methods import LoRA, MethodOptions, PrefixTuning
 from foreword.methods.axes import Table
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
@@ -87,8 +88,8 @@ class Variant:
     arithmetic: torch.dtype | None = None
 
 
-def variants() -> list[Variant]:
-    """All of which the packages are here."""
+def variants(method: str = "prefix") -> list[Variant]:
+    """All of which the packages are here, and on which the method trains."""
     ways = {
         "float32": {},
         "bfloat16": {"dtype": "bfloat16"},
@@ -97,7 +98,7 @@ def variants() -> list[Variant]:
             for name, how in QUANTIZED.items()
             if find_spec(how["quant_method"]) is not None
         },
-        "float32 on the disk": {"device_map": {"": "disk"}},
+        **({"float32 on the disk": {"device_map": {"": "disk"}}} if method == "prefix" else {}),
     }
     found = []
     for name, loading in ways.items():
@@ -105,6 +106,9 @@ def variants() -> list[Variant]:
         found.append(Variant(f"{name}, recomputed", loading, recomputes=True))
         if name == "float32":
             found.append(Variant("bfloat16 arithmetic", loading, arithmetic=torch.bfloat16))
+        elif method == "lora" and name.startswith(("bfloat16", "4 bits")):
+            lower = Variant(f"{name}, bfloat16 arithmetic", loading, arithmetic=torch.bfloat16)
+            found += [lower, replace(lower, name=f"{lower.name}, recomputed", recomputes=True)]
     return found
 
 
@@ -181,6 +185,7 @@ class Trial:
     """A variant, ready; those that are loaded alike share a backbone."""
 
     variant: Variant
+    loaded: Backbone
     model: TunedModel
     layout: Layout
 
@@ -224,9 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="foreword-memory-") as folder:
         write_checkpoint(Path(folder), options.shape)
         trials: list[Trial] = []
-        for variant in variants():
+        for variant in variants(options.method):
             same = [one for one in trials if one.variant.loading is variant.loading]
-            loaded = same[0].model.backbone if same else load_backbone(folder, **variant.loading)
+            loaded = same[0].loaded if same else load_backbone(folder, **variant.loading)
             trials.append(prepare(loaded, variant, options))
         found: dict[str, dict[str, float]] = {}
         for trial in trials:
@@ -255,8 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--shape", choices=tuple(SHAPES), default="base")
+    parser.add_argument("--method", choices=("prefix", "lora"), default="prefix")
     parser.add_argument("--batch-size", type=int, default=10, help="default %(default)s")
     parser.add_argument("--length", type=int, default=10, help="virtual tokens, P = %(default)s")
+    parser.add_argument("--rank", type=int, default=16, help="of LoRA, default %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="of timing, default %(default)s")
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
@@ -285,11 +292,13 @@ def write_checkpoint(folder: Path, shape: str) -> None:
 
 
 def prepare(backbone: Backbone, variant: Variant, options: argparse.Namespace) -> Trial:
-    """A variant with its prefix and its batch."""
+    """A variant with its prefix or LoRA and its batch."""
     torch.manual_seed(options.seed)
-    method = PrefixTuning(
+    method: MethodOptions = PrefixTuning(
         name="prefix-tuning", length=options.length, reparameterization=Table(std=0.1)
     )
+    if options.method == "lora":
+        method = LoRA(name="lora", rank=options.rank, dropout=0.0, targets=("all",))
     model = compose(backbone, method)
     dice = random.Random(options.seed)
     vocabulary = backbone.geometry.vocabulary
@@ -298,7 +307,7 @@ def prepare(backbone: Backbone, variant: Variant, options: argparse.Namespace) -
         return [dice.randrange(1, vocabulary) for _ in range(count)]
 
     pairs = [Pair(ids(SOURCE), ids(TARGET)) for _ in range(options.batch_size)]
-    return Trial(variant, model, model.lay_out(pairs))
+    return Trial(variant, backbone, model, model.lay_out(pairs))
 
 
 def make_report(
@@ -317,12 +326,18 @@ def make_report(
         "shape": {"name": options.shape, **SHAPES[options.shape]},
         "batch_size": options.batch_size,
         "tokens": [SOURCE, TARGET],
-        "virtual_tokens": options.length,
+        "trained": _trained(options),
         "ratios": {
             name: {what: round(value / first[what], 3) for what, value in figures.items()}
             for name, figures in found.items()
         },
     }
+
+
+def _trained(options: argparse.Namespace) -> str:
+    if options.method == "lora":
+        return f"LoRA of rank {options.rank} on all linear layers"
+    return f"{options.length} virtual tokens"
 
 
 def _without_out(arguments: Sequence[str]) -> list[str]:
@@ -340,8 +355,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         f"CPU, {report['threads']} thread(s); {versions}; Llama, {shape['num_hidden_layers']} "
         f"layers of width {shape['hidden_size']}, vocabulary {shape['vocab_size']}; "
-        f"{report['batch_size']} rows of {SOURCE} and {TARGET} tokens, {report['virtual_tokens']} "
-        "virtual tokens.",
+        f"{report['batch_size']} rows of {SOURCE} and {TARGET} tokens; {report['trained']}.",
         "",
         "| backbone | weights | kept | peak | time |",
         "|---|--:|--:|--:|--:|",

@@ -65,11 +65,14 @@ TITLES = {
     "bitfit": "BitFit",
     "adapter": "adapters",
     "lora": "LoRA",
+    "qlora": "– beside 4 bits (QLoRA)",
     "pet": "PET",
     "head-only": "head only",
     "hard-prompt": "hard prompt with examples",
 }
-"""A method's name in the table, where it is not the recipe's."""
+"""What the table calls a recipe, where that is not its method's name."""
+PAPERS = {"qlora": "Dettmers et al. 2023"}
+"""The paper of a recipe, where that is not its method's."""
 PLACES = (ROOT / "README.md", PAGES / "README.md")
 
 
@@ -113,7 +116,7 @@ def measure(recipe: Path, out: Path) -> dict[str, Any]:
         "recipe": f"recipes/methods/{recipe.name}",
         "settings": settings(recipe),
         "method": manifest.method.name,
-        "paper": METHODS[manifest.method.name].paper,
+        "paper": PAPERS.get(recipe.stem, METHODS[manifest.method.name].paper),
         "backbone": manifest.backbone.name,
         "reparameterization": axes["reparameterization"]["trained_as"] if prompted else None,
         "injection": axes["injection"],
@@ -127,6 +130,11 @@ def measure(recipe: Path, out: Path) -> dict[str, Any]:
         "figure": scores[metric],
         "backbone_alone": alone,
     }
+
+
+def stem(row: Mapping[str, Any]) -> str:
+    """The name of a row's recipe."""
+    return Path(row["recipe"]).stem
 
 
 def table(rows: list[dict[str, Any]], page: Path) -> str:
@@ -166,7 +174,7 @@ def table(rows: list[dict[str, Any]], page: Path) -> str:
             f"{row['trained_parameters']:,}",
         ]
         cells = [
-            f"[{TITLES.get(row['method'], row['method'])}]({pages}{row['method']}.md)",
+            f"[{TITLES.get(stem(row), row['method'])}]({pages}{row['method']}.md)",
             row["paper"],
             *(axes if in_docs else []),
             f"{row['artifact_bytes'] / 1000:,.0f} kB",
@@ -204,7 +212,7 @@ def main() -> int:
             print(f"{number + 1} of {len(recipes)}: {recipe.stem}", file=sys.stderr, flush=True)
             rows.append(measure(recipe, given.out))
         order = [*TITLES, *METHODS]
-        rows.sort(key=lambda row: order.index(row["method"]))
+        rows.sort(key=lambda row: order.index(stem(row)))
         files.write_text(FIGURES, json.dumps(rows, indent=1) + "\n")
     rows = json.loads(FIGURES.read_text(encoding="utf-8"))
     for page in PLACES:

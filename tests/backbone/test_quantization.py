@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from foreword.artifacts.card import quantised_as
 from foreword.backbone import Backbone, Call, Decoding, bundled_backbones, generate, load_backbone
 from foreword.backbone.layout import Layout, Pair
 from foreword.backbone.weights.hashing import hash_module
-from foreword.backbone.weights.quantization import _is_quantised
+from foreword.backbone.weights.quantization import is_quantised
 from foreword.errors import BackboneError, RecipeError
 from foreword.methods import FineTuning, PrefixTuning
 from foreword.methods.axes import Table
@@ -30,19 +29,11 @@ from foreword.runs.given import as_the_recipe_says
 from foreword.training import train
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
+from quantised import EIGHT, FOUR, WEIGHTS, needs, saved, torchao
 
 MINI = bundled_backbones()["foreword/mini"]
 
 
-def torchao(kind: str, version: int = 2) -> dict[str, Any]:
-    """torchao's config as it stands in JSON."""
-    quant_type = {"default": {"_type": kind, "_version": version, "_data": {}}}
-    return {"quant_method": "torchao", "quant_type": quant_type}
-
-
-FOUR = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-EIGHT = {"quant_method": "bitsandbytes", "load_in_8bit": True}
-WEIGHTS = torchao("Int8WeightOnlyConfig")
 ACTIVATIONS = torchao("Int8DynamicActivationInt8WeightConfig")
 WIDE = {
     "gpt2": {"n_embd": 64},
@@ -52,28 +43,14 @@ WIDE = {
 WAYS = {"8 bits": EIGHT, "4 bits": FOUR, "torchao": WEIGHTS}
 
 
-def needs(quantization: dict[str, Any]) -> None:
-    """Skip where the package is not installed."""
-    package = quantization["quant_method"]
-    if find_spec(package) is None:
-        pytest.skip(f"needs {package}, which is not installed here")
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Small checkpoints of two families, with the bundled tokenizer."""
     made = {}
     for family, width in WIDE.items():
         folder = tmp_path_factory.mktemp(family)
-        model = small_model(family, **width)
-        with torch.no_grad():  # so small that rounding is not all that is left of it
-            for parameter in model.parameters():
-                if parameter.ndim > 1:
-                    parameter *= 0.3
-        model.save_pretrained(folder)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(MINI / file, folder / file)
-        made[family] = str(folder)
+        # So small that rounding is not all that is left of it.
+        made[family] = str(saved(small_model(family, **width), folder, scale=0.3))
     return made
 
 
@@ -103,7 +80,7 @@ def test_close_to_the_unquantised_one(folders, family, way) -> None:
     assert small.sha256 == plain.sha256
     assert small.quantization == WAYS[way]
     assert plain.quantization is None
-    assert any(_is_quantised(tensor) for tensor in small.model.state_dict().values())
+    assert any(map(is_quantised, small.model.parameters()))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -175,10 +152,10 @@ def test_in_8_bits_a_batch_mate_changes_a_logit_unless_told_otherwise() -> None:
 def test_a_method_that_cuts_gradients_off_trains_nothing(folders) -> None:
     """torchao's quantised activations have no gradient, and what goes around them would pass."""
     backbone = load(folders["llama"], ACTIVATIONS)
-    with pytest.raises(BackboneError, match=r"backbone\.quantization: no prompt can be trained"):
+    with pytest.raises(BackboneError, match=r"backbone\.quantization: nothing can be trained"):
         backbone.check_trainable()
     spec = TrainingSpec(steps=1, batch_size=1)
-    with pytest.raises(BackboneError, match="no prompt can be trained"):
+    with pytest.raises(BackboneError, match="nothing can be trained"):
         train(prefix(backbone), [Pair([5], [6])], spec)
     assert generate(backbone, Call(Layout.of([[5, 6]])), Decoding(max_new_tokens=2))
 

@@ -147,7 +147,7 @@ def test_slots_that_are_not_in_peft(sort, foreword, of_all_sorts, tmp_path) -> N
 def test_the_commands_of_the_method_page(foreword, tmp_path) -> None:
     """docs/methods/lora.md: one after the other, on what a run of the bundled recipe leaves."""
     page = Path(__file__).parents[2] / "docs" / "methods" / "lora.md"
-    (block,) = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    block, *_ = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     task = TaskId(input="{record} ->", target=" {reference}", metrics=("bleu", "chrf", "ter"))
     method = LoRA(name="lora", rank=2, targets=("c_attn",))
     model = compose(load_backbone("foreword/mini", device="cpu"), method)

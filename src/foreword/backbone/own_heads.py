@@ -10,6 +10,7 @@ from transformers.models.auto import modeling_auto as auto
 
 from foreword.backbone.loading import bundled_backbones, stored_folder
 from foreword.backbone.model import Backbone
+from foreword.backbone.weights.quantization import whole
 
 NAMES = ("pooler.dense", "pooler")
 
@@ -25,7 +26,7 @@ def stored_pooler(backbone: Backbone) -> tuple[Tensor, Tensor] | None:
     for name in NAMES:
         layer = _submodule(body, name)
         if isinstance(layer, nn.Linear) and layer.bias is not None:
-            return layer.weight.detach(), layer.bias.detach()
+            return whole(layer), layer.bias.detach()
     where = str(bundled_backbones().get(backbone.name, backbone.name))
     try:
         folder = stored_folder(where, backbone.revision)

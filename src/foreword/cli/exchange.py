@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foreword.cli import options as o
+from foreword.cli.loading import quantization as said_quantization
 from foreword.cli.output import complain, say
 from foreword.errors import UserError
 
@@ -48,6 +49,7 @@ def import_peft(
     may_be_none: Annotated[
         bool, typer.Option("--may-be-none", help="A question may have no answer.")
     ] = False,
+    quantization: o.QuantizationOption = None,
     download: o.DownloadOption = False,
     *,
     on: o.BackboneFlags,
@@ -59,10 +61,11 @@ def import_peft(
     device = on.device.value if on.device else default_device()
     dtype = on.dtype.value if on.dtype else "float32"
     out = out or Path("runs") / folder.resolve().name
+    how = said_quantization(quantization)
     manifest = run_import(
         folder,
         out,
-        backbone=_with_its_code(on, device, dtype, download) or on.backbone,
+        backbone=_with_its_code(on, device, dtype, how, download) or on.backbone,
         input=input,
         target=target,
         second=second,
@@ -70,6 +73,7 @@ def import_peft(
         may_be_none=may_be_none,
         device=device,
         dtype=dtype,
+        quantization=how,
         download=download,
     )
     method = manifest.method
@@ -100,21 +104,30 @@ def export_model(
         bool,
         typer.Option("--other-backbone", help="Take a backbone whose weights differ all the same."),
     ] = False,
+    quantization: o.QuantizationOption = None,
     download: o.DownloadOption = False,
     *,
     on: o.BackboneFlags,
 ) -> None:
     """Write a plain transformers model: the backbone with what moved put into its weights."""
+    from foreword.artifacts.manifest import artifact_folder, read_manifest
     from foreword.compat import export_model as run_export
 
     device = on.device.value if on.device else "cpu"
     dtype = on.dtype.value if on.dtype else None
+    how = said_quantization(quantization)
+    backbone: Backbone | str | None = on.backbone
+    if on.trust_remote_code:
+        trained = read_manifest(artifact_folder(artifact)).backbone
+        as_trained = trained.quantization if how is None else how
+        backbone = _with_its_code(on, device, dtype or trained.dtype, as_trained, download)
     notes = run_export(
         artifact,
         folder,
-        backbone=_with_its_code(on, device, dtype, download) or on.backbone,
+        backbone=backbone,
         device=device,
         dtype=dtype,
+        quantization=how,
         other_backbone=other_backbone,
         download=download,
     )
@@ -124,7 +137,7 @@ def export_model(
 
 
 def _with_its_code(
-    on: o.BackboneFlags, device: str, dtype: str | None, download: bool
+    on: o.BackboneFlags, device: str, dtype: str, how: dict[str, Any] | None, download: bool
 ) -> Backbone | None:
     """A backbone that runs code of its own, which the user has to name."""
     if not on.trust_remote_code:
@@ -138,8 +151,9 @@ def _with_its_code(
         )
     return load_backbone(
         on.backbone,
-        dtype=dtype or "float32",  # type: ignore[arg-type]
+        dtype=dtype,  # type: ignore[arg-type]
         device=device,
+        quantization=how,
         local_files_only=not download,
         trust_remote_code=True,
     )

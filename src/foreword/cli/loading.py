@@ -17,11 +17,20 @@ def loading_options(on: o.ArtifactFlags) -> dict[str, Any]:
     return {
         "device": on.device.value if on.device else None,
         "dtype": on.dtype.value if on.dtype else None,
-        "quantization": {} if on.quantization == "none" else _said("quantization", on.quantization),
+        "quantization": quantization(on.quantization),
         "device_map": _said("device_map", on.device_map),
         "download": on.download,
         "trust_remote_code": on.trust_remote_code,
     }
+
+
+def quantization(text: str | None) -> Any:
+    """How a flag says that a backbone is quantised; {} for not at all, None where it says nothing.
+
+    Raises:
+        UserError: it is not what a recipe may say.
+    """
+    return {} if text == "none" else _said("quantization", text)
 
 
 def _said(field: str, text: str | None) -> Any:

@@ -155,6 +155,16 @@ PluginOption = Annotated[
 ]
 
 
+QuantizationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quantization",
+        metavar="none|YAML",
+        help="How to quantise the backbone, instead of how it was trained with.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class PluginFlags:
     """The flag of every verb that reads a recipe or an artifact."""
@@ -189,14 +199,7 @@ class ArtifactFlags(BackboneFlags):
         bool,
         typer.Option("--other-backbone", help="Take a backbone whose weights differ all the same."),
     ] = False
-    quantization: Annotated[
-        str | None,
-        typer.Option(
-            "--quantization",
-            metavar="none|YAML",
-            help="How to quantise the backbone, instead of how it was trained with.",
-        ),
-    ] = None
+    quantization: QuantizationOption = None
     device_map: Annotated[
         str | None,
         typer.Option(

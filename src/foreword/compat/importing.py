@@ -10,6 +10,7 @@ from foreword.artifacts.artifact import save_artifact
 from foreword.artifacts.manifest import Manifest
 from foreword.axes.readout import Head
 from foreword.backbone import Backbone, load_backbone
+from foreword.backbone.weights.quantization import Quantization
 from foreword.common import files
 from foreword.common.run_files import refuse_unwritable
 from foreword.compat.adapter import CONFIG, WEIGHTS, Adapter
@@ -47,6 +48,7 @@ def import_peft(
     may_be_none: bool = False,
     device: str = "cpu",
     dtype: str = "float32",
+    quantization: Quantization | None = None,
     download: bool = False,
 ) -> Manifest:
     """Make an artifact of a prompt or LoRA that PEFT trained, and of the head trained with it.
@@ -66,6 +68,8 @@ def import_peft(
         may_be_none: whether a question may have no answer.
         device: where the backbone is loaded to.
         dtype: what its weights are cast to.
+        quantization: how they are quantised (see `load_backbone`); PEFT's folder does not say what
+            it was trained on.
         download: let a hub name be downloaded.
 
     Raises:
@@ -82,7 +86,7 @@ def import_peft(
     _refuse_slots(Templates.of(input, target, second=second))
     adapter = read_adapter(folder)
     if not isinstance(backbone, Backbone):
-        backbone = _load(adapter, backbone, device, dtype, download)
+        backbone = _load(adapter, backbone, device, dtype, quantization, download)
     head = read_head(adapter, backbone, labels)
     _check_kind(adapter, backbone)
     stated: dict[str, Any] = {"input": input, "target": target, "second": second}
@@ -139,7 +143,14 @@ def _a(kind: str) -> str:
     return f"{'an' if kind[0] == 'e' else 'a'} {kind}"
 
 
-def _load(adapter: Adapter, given: str | None, device: str, dtype: str, download: bool) -> Backbone:
+def _load(
+    adapter: Adapter,
+    given: str | None,
+    device: str,
+    dtype: str,
+    quantization: Quantization | None,
+    download: bool,
+) -> Backbone:
     name, revision = given, None
     if name is None:
         name, revision = _base_model(adapter), adapter.config.revision
@@ -149,6 +160,7 @@ def _load(adapter: Adapter, given: str | None, device: str, dtype: str, download
             revision=revision,
             dtype=dtype,  # type: ignore[arg-type]
             device=device,
+            quantization=quantization,
             local_files_only=not download,
         )
     except BackboneError as error:

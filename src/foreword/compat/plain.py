@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from foreword.artifacts.artifact import load_model
 from foreword.artifacts.card import asked_and_answered
 from foreword.artifacts.manifest import CARD, Manifest, artifact_folder, read_manifest
 from foreword.backbone import Backbone
 from foreword.backbone.silence import quiet
+from foreword.backbone.weights.quantization import Quantization
 from foreword.common import files
 from foreword.common.run_files import refuse_unwritable
+from foreword.compat import losses
 from foreword.errors import RunError, UserError
 from foreword.methods.axes import Bottlenecks
 
@@ -24,12 +24,15 @@ def export_model(
     backbone: Backbone | str | None = None,
     device: str = "cpu",
     dtype: str | None = None,
+    quantization: Quantization | None = None,
     other_backbone: bool = False,
     download: bool = False,
 ) -> list[str]:
     """Write the backbone as an artifact changed it, as a folder that transformers loads by itself.
 
-    LoRA's updates are added to the weights; weights that moved themselves take their places.
+    LoRA's updates are added to the weights; weights that moved themselves take their places. Of a
+    quantised backbone the folder holds the weights that it computed with, so that it answers as the
+    artifact does; how far they are from the checkpoint's is said.
 
     Args:
         artifact: an artifact, or a run folder that has one.
@@ -37,11 +40,13 @@ def export_model(
         backbone: a loaded one, or where to load it from; by default what the artifact names.
         device: where it is loaded to.
         dtype: what its weights are cast to, and stored as; as trained if not given.
+        quantization: how the backbone is quantised, instead of how it was trained with; {} for not
+            at all: what was trained on quantised weights is then added to those of the checkpoint.
         other_backbone: take a backbone with other weights all the same.
         download: let a hub name be downloaded.
 
     Returns:
-        What the folder does not hold, in words.
+        What the folder does not hold, and what was lost on the way, in words.
 
     Raises:
         ArtifactError: the artifact is damaged or does not fit the backbone.
@@ -59,20 +64,17 @@ def export_model(
         backbone_name=backbone if isinstance(backbone, str) else None,
         device=device,
         dtype=dtype,
+        quantization=quantization,
         other_backbone=other_backbone,
         download=download,
     )
     origin, weights = model.delta.origin, model.delta.weights()
     assert origin is not None, "something moved"
-    plain = origin.copied(weights).model
-    with torch.no_grad():
-        for name, parameter in plain.named_parameters():
-            if name in weights:
-                parameter.copy_(weights[name])
+    plain = origin.plain(weights)
     from transformers import GenerationConfig
 
     plain.generation_config = GenerationConfig.from_model_config(plain.config)
-    notes = _notes(manifest)
+    notes = [*_notes(manifest), *losses.of(manifest, origin, weights, device)]
     with files.new_folder(folder) as temporary, quiet():
         try:
             plain.save_pretrained(temporary)

@@ -14,7 +14,7 @@ from conftest import assert_close
 from families.catalogue import wrapped
 from foreword.axes.deltas import LoRA
 from foreword.backbone import Backbone, Call
-from foreword.errors import BackboneError, UserError
+from foreword.errors import UserError
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 
@@ -123,12 +123,3 @@ def test_several_on_one_backbone() -> None:
         assert torch.equal(logits(models[0], layout), plain)
         assert not torch.equal(logits(models[1], layout), plain)
         assert torch.equal(_GPT2.logits(Call(layout))[layout.attention_mask], plain)
-
-
-@pytest.mark.parametrize("name", ["bitfit", "adapter", "lora", "fine-tuning-top"])
-def test_quantised_weights_are_refused(name: str) -> None:
-    from dataclasses import replace
-
-    small = replace(_GPT2, quantization={"quant_method": "torchao"})
-    with pytest.raises(BackboneError, match="quantised weights do not move, and nothing that"):
-        compose(small, method(name))

@@ -75,9 +75,9 @@ class Adapter(Moving):
         layer_norms: bool = True,
         head: bool = False,
     ) -> None:
-        backbone.check_movable()
-        endings = backbone.endings()
         norms = _norms(backbone, head=head) if layer_norms else []
+        backbone.check_movable(norms)
+        endings = backbone.endings()
         copied = backbone.copied(norms)
         super().__init__(backbone, copied)
         dtype = torch.promote_types(backbone.model.dtype, torch.float32)

@@ -88,8 +88,8 @@ class Weights(Moving):
     """Chosen weights of the backbone's own move."""
 
     def __init__(self, origin: Backbone, moving: Iterable[str]) -> None:
-        origin.check_movable()
         names = set(moving)
+        origin.check_movable(names)
         backbone = origin.copied(names)
         super().__init__(origin, backbone)
         self.move((n, p) for n, p in backbone.model.named_parameters() if n in names)

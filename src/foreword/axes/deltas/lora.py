@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from foreword.axes.deltas.base import Moving
 from foreword.backbone import LINEAR, Backbone
+from foreword.backbone.weights.quantization import whole
 from foreword.errors import UserError, did_you_mean
 
 NAME = "default"
@@ -64,7 +65,7 @@ class LoRA(Moving):
             raise UserError(
                 "method: LoRA needs PEFT, which is not installed here; pip install 'foreword[lora]'"
             )
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig
 
         backbone.check_movable()
         self.chosen = _chosen(backbone, targets, head=head)
@@ -84,8 +85,7 @@ class LoRA(Moving):
             target_modules=[f"model.{name}" for name in self.chosen],
             fan_in_fan_out=self.transposed,
         )
-        # Where PEFT sees a config with experts, it takes dense layers by their names for experts.
-        inject_adapter_in_model(config, nn.ModuleDict({"model": copied.model}))
+        _inject(config, copied)
         super().__init__(backbone, copied)
         dtype = torch.promote_types(backbone.model.dtype, torch.float32)
         self.layers: dict[str, Any] = {n: copied.model.get_submodule(n) for n in self.chosen}
@@ -106,16 +106,41 @@ class LoRA(Moving):
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
-        """The updated weights: each layer's own plus its update."""
+        """The updated weights, in the update's type: each layer's own plus its update. A quantised
+        layer's own are those it computes with, `[out, in]`."""
         found: dict[str, Tensor] = {}
         for name, layer in self.layers.items():
-            own, update = layer.get_base_layer().weight, layer.get_delta_weight(NAME)
-            found[f"{name}.weight"] = (own.to(update.dtype) + update).to(own.dtype)
+            update = layer.get_delta_weight(NAME)
+            found[f"{name}.weight"] = whole(layer.get_base_layer()).to(update.dtype) + update
         return found
 
     def stated(self) -> dict[str, Any]:
         """What PEFT's format says of it, and its options do not."""
         return {"targets": list(self.chosen), "transposed": self.transposed}
+
+
+def _inject(config: Any, backbone: Backbone) -> None:
+    """Put PEFT's layers around those of a copied model.
+
+    Raises:
+        UserError: PEFT has no LoRA for how they are quantised.
+    """
+    from peft import inject_adapter_in_model
+
+    # Where PEFT sees a config with experts, it takes dense layers by their names for experts.
+    around = nn.ModuleDict({"model": backbone.model})
+    for name in ("is_loaded_in_4bit", "is_loaded_in_8bit", "hf_quantizer"):  # it asks for them
+        if hasattr(backbone.model, name):
+            setattr(around, name, getattr(backbone.model, name))
+    try:
+        inject_adapter_in_model(config, around)
+    except (ValueError, TypeError, ImportError) as error:
+        if backbone.quantization is None:
+            raise
+        raise UserError(
+            f"backbone.quantization: PEFT has no LoRA for layers that are quantised like this "
+            f"({error}); take bitsandbytes or torchao"
+        ) from error
 
 
 class _Dropout(nn.Module):

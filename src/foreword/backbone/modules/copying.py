@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from foreword.backbone.modules.forwards import unwrapped
+from foreword.backbone.weights.quantization import tensors_of
 
 
 def copied(model: PreTrainedModel, moving: Collection[str] = ()) -> PreTrainedModel:
@@ -24,6 +25,8 @@ def copied(model: PreTrainedModel, moving: Collection[str] = ()) -> PreTrainedMo
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]
         if name not in chosen
     }
+    for module in model.modules():
+        memo |= {id(tensor): tensor for tensor in tensors_of(module)}
     new = copy.deepcopy(model, memo)
     unwrapped(new)  # another thread may recompute layers of the original just now
     for name, parameter in new.named_parameters():

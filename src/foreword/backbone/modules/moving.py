@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foreword.backbone import devices
 from foreword.backbone.geometry import Geometry
-from foreword.backbone.modules import checkpointing, sublayers
+from foreword.backbone.modules import checkpointing, sublayers, whole
 from foreword.backbone.modules.sublayers import Ending
 from foreword.backbone.prompts.attention import Attention
 from foreword.backbone.weights import quantization as quantized
@@ -69,22 +70,40 @@ class Moving:
             )
         return list(stack)[-count:]
 
-    def check_movable(self) -> None:
-        """Make sure that the model can be copied, and its own weights trained.
+    def check_movable(self, moving: Collection[str] = ()) -> None:
+        """Make sure that the model can be copied, and weights of its own trained.
+
+        Args:
+            moving: names of the parameters that are trained themselves.
 
         Raises:
-            BackboneError: they are quantised, or lie in several places.
+            BackboneError: some of them are quantised, or the model lies in several places.
         """
-        if self.quantization is not None:
-            raise BackboneError(
-                "backbone.quantization: quantised weights do not move, and nothing that moves is "
-                "put among them here (LoRA, adapters); leave it out, or train a prompt alone"
-            )
         if devices.is_spread(self.model):
             raise BackboneError(
                 "backbone.device_map: weights in several places are not trained here; leave it out "
                 "to train the backbone itself"
             )
+        chosen = set(moving)
+        fixed = [
+            name
+            for name, parameter in self.model.named_parameters()
+            if name in chosen and quantized.is_quantised(parameter)
+        ]
+        if fixed:
+            raise BackboneError(
+                f"backbone.quantization: quantised weights do not move, and {len(fixed)} that are "
+                f"to move are quantised, the first of them {fixed[0]}; leave it out, or train what "
+                "stands beside them: lora, adapter, or a prompt"
+            )
+
+    def plain(self, changed: Mapping[str, Tensor]) -> PreTrainedModel:
+        """The model with weights that take the places of its own, and no quantised layer.
+
+        Raises:
+            BackboneError: something is quantised that cannot be made whole.
+        """
+        return whole.plain_model(self.model, changed)
 
     def check_trainable(self, *, recomputing: bool = False) -> None:
         """Make sure that gradients reach a prompt, and that they can be had as wished.

@@ -1,8 +1,8 @@
 """Quantised backbones, by transformers' own configs: weights of 4 or 8 bits that are computed with
 as they are.
 
-The prompt is no part of the model, so it stays as it is; its gradients go through the quantised
-layers.
+What is trained (a prompt, low-rank updates, adapters) is no part of the quantised weights, so it
+stays as it is; its gradients go through the quantised layers.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from transformers.utils import logging as transformers_logging
 from foreword.common.json_text import check_depth
 from foreword.errors import BackboneError, did_you_mean
 
+# It advises a package for faster products on a CPU as soon as it is imported, by PEFT for one.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 FIELD = "backbone.quantization"
 _checking = threading.Lock()
 """Warnings are turned off for the whole process while gradients are checked."""
@@ -145,7 +147,7 @@ def check_environment(config: Any, device_map: Any, *, what: str, is_stored: boo
 
 def check_quantised(name: str, model: PreTrainedModel, quantization: Quantization) -> None:
     """Raise BackboneError where a method found nothing in the model that it can quantise."""
-    if not any(_is_quantised(tensor) for tensor in model.state_dict().values()):
+    if not any(map(is_quantised, [*model.parameters(), *model.buffers()])):
         raise BackboneError(
             f"{FIELD}: '{quantization['quant_method']}' quantised no weight of '{name}' "
             f"({model.config.model_type}): it knows none of its layers. bitsandbytes knows more"
@@ -200,15 +202,73 @@ def check_gradients(model: PreTrainedModel, quantization: Quantization) -> None:
         tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         width = getattr(module, "in_features", None)
         kind = (type(module), *{type(tensor) for tensor in tensors})
-        if width is None or kind in seen or not any(map(_is_quantised, tensors)):
+        if width is None or kind in seen or not any(map(is_quantised, tensors)):
             continue
         seen.add(kind)
         if not 0.5 < _return(module, width, tensors[0].device, model.dtype) < 1.5:
             raise BackboneError(
-                f"{FIELD}: no prompt can be trained on layers that '{quantization['quant_method']}'"
-                f" quantised like this: their gradient is not that of what they compute. Take a "
-                "method that quantises weights alone, not activations"
+                f"{FIELD}: nothing can be trained through layers that "
+                f"'{quantization['quant_method']}' quantised like this: their gradient is not that "
+                "of what they compute. Take a method that quantises weights alone, not activations"
             )
+
+
+def whole(layer: nn.Module) -> Tensor:
+    """A linear layer's weight as numbers that can be added to: `[out, in]` where it is quantised.
+
+    bitsandbytes' 4 bits come back in the type that was quantised, its 8 bits in float32.
+
+    Raises:
+        BackboneError: its method cannot say what its numbers stand for.
+    """
+    weight: Any = layer.weight
+    with torch.no_grad():
+        made = weight.detach() if not is_quantised(weight) else _whole(layer, weight)
+    assert isinstance(made, Tensor), "a linear layer"
+    return made
+
+
+def _whole(layer: nn.Module, weight: Any) -> Any:
+    state = getattr(weight, "quant_state", None)
+    if state is not None:
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(weight.data, state)
+    scale = getattr(weight, "SCB", None)  # moves to the layer's state in the first pass
+    scale = getattr(getattr(layer, "state", None), "SCB", None) if scale is None else scale
+    if scale is not None and weight.dtype == torch.int8:
+        return weight.data.float() * (scale.float()[:, None] / 127)
+    try:
+        if type(weight.data) is Tensor:  # its numbers say nothing without a layer's own scales
+            raise ValueError(f"of {str(weight.dtype).removeprefix('torch.')}")
+        return weight.dequantize().detach()
+    except _WRONG as error:
+        raise BackboneError(
+            f"{FIELD}: weights of {type(layer).__name__} like this cannot be made whole again "
+            f"({_first_line(error)}); take bitsandbytes or torchao"
+        ) from error
+
+
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """What a quantised layer keeps beside its parameters and buffers, such as its scales."""
+    kept: list[Tensor] = []
+    objects = [value for value in vars(module).values() if _is_state(value)]
+    seen: set[int] = set()
+    while objects:
+        value = objects.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        for inner in vars(value).values():
+            if isinstance(inner, Tensor):
+                kept.append(inner)
+            elif _is_state(inner):
+                objects.append(inner)
+    return kept
+
+
+def _is_state(value: Any) -> bool:
+    return type(value).__module__.startswith("bitsandbytes.") and hasattr(value, "__dict__")
 
 
 def _return(module: nn.Module, width: int, device: torch.device, dtype: torch.dtype) -> float:
@@ -228,8 +288,9 @@ def _return(module: nn.Module, width: int, device: torch.device, dtype: torch.dt
     return float((gradient.double() * x.detach()).sum() / change.square().sum())
 
 
-def _is_quantised(tensor: Tensor) -> bool:
-    if type(tensor.data) is not Tensor:
+def is_quantised(tensor: Tensor) -> bool:
+    """Whether a tensor holds numbers that stand for others, or is of a class that does."""
+    if type(tensor.data) is not Tensor or getattr(tensor, "quant_state", None) is not None:
         return True
     small = tensor.dtype in _WHOLE or (tensor.is_floating_point() and tensor.element_size() < 2)
     return small and tensor.ndim >= 2

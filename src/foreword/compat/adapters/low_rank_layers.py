@@ -54,9 +54,13 @@ def layer_of(
             f"{where} is a layer that no answer here depends on, which LoRA here leaves alone; "
             f"{MERGE}"
         )
-    shape = layer.weight.shape if isinstance(layer, nn.Linear) else layer.weight.shape[::-1]
+    shape = (
+        (layer.out_features, layer.in_features)
+        if isinstance(layer, nn.Linear)
+        else (layer.nf, layer.nx)
+    )
     a, b = pair
-    if (b.shape[0], a.shape[1]) != tuple(shape):
+    if (b.shape[0], a.shape[1]) != shape:
         raise ArtifactError(
             f"{where} has an update of {b.shape[0]} outputs and {a.shape[1]} inputs, but in "
             f"'{backbone.name}' the layer has {shape[0]} and {shape[1]}; name the right backbone "
