@@ -4,9 +4,9 @@
     python bench/memory.py --shape small       # 6 layers of width 256: seconds
     python bench/memory.py --method lora       # QLoRA beside LoRA: updates of all linear layers
 
-Every variant is the same random Llama with the same prefix or LoRA, loaded or run in another way, and
-takes the same step on the same batch: forward, loss, backward to what is trained. Counted are the bytes of the
-tensors themselves, whatever an allocator or the operating system makes of them:
+Every variant is the same random Llama with the same prefix or LoRA, loaded or run in another way,
+and takes the same step on the same batch: forward, loss, backward to what is trained. Counted are
+the bytes of the tensors themselves, whatever an allocator or the operating system makes of them:
 
 - weights: what of the model lies in memory between two steps;
 - kept: what the forward pass leaves for the backward pass, weights that lie in memory left out;

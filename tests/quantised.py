@@ -48,8 +48,8 @@ def saved(model: PreTrainedModel, folder: Path, scale: float = 1.0) -> Path:
 
 
 def without_packed_kernels(model: Any) -> Any:
-    """PEFT's model with the kernel of 4 bits that has a backward pass, as our backbones: on CPUs with
-    bfloat16 units bitsandbytes answers with another one, which rounds to bfloat16."""
+    """PEFT's model with the kernel of 4 bits that has a backward pass, as our backbones have it: on
+    CPUs with bfloat16 units bitsandbytes answers with another, which rounds to bfloat16."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

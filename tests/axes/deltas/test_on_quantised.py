@@ -70,7 +70,7 @@ def stored(folder: Path, model: TunedModel, options: Any) -> Path:
 
 
 def by_hand(model: TunedModel, folder: Path) -> Backbone:
-    """The checkpoint with what `whole` makes of the quantised weights and the product of B and A."""
+    """The checkpoint with what `whole` makes of quantised weights, and the product of B and A."""
     plain, tensors = load_backbone(str(folder)), model.delta.tensors()
     assert model.delta.origin is not None
     with torch.no_grad():
