@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -208,16 +209,35 @@ def test_a_span_is_a_piece_of_its_context(models, example) -> None:
 @settings(max_examples=30, deadline=None)
 @given(example=examples(), name=st.sampled_from(["span", "none"]))
 def test_windows_agree_with_a_search_over_all_spans(models, example, name) -> None:
-    """Every window of a context read by itself; every pair of tokens in it tried by hand."""
+    """Every window of a context read by itself; every pair of tokens tried by hand in the window
+    where most stands around it."""
     model, task = models["bert", "columns"][name], TASKS[name]
     assert isinstance(task, Question)
     best: tuple[float, float, str, int] | None = None
-    for window in windows(model, task, example, labelled=False):
+    found = windows(model, task, example, labelled=False)
+    endless = SimpleNamespace(backbone=model.backbone, room=lambda _: None)
+    (every,) = Question(max_tokens=None).rows(endless, example, labelled=False)
+    first = [
+        next(n for n in range(1, len(every.at)) if every.at[n : n + len(w.at) - 1] == w.at[1:])
+        if len(w.at) > 1
+        else 0
+        for w in found
+    ]
+
+    def around(number: int, i: int, j: int) -> int:
+        """Tokens on the side of a stretch where a window has fewer; -1: it is not whole in it."""
+        begin, end = first[number], first[number] + len(found[number].at) - 1
+        return min(i - begin, end - 1 - j) if begin <= i and j < end else -1
+
+    for number, window in enumerate(found):
         begins, ends = model.read(model.lay_out([window.pair]))[0].tolist()
         none = begins[0] + ends[0]
         for i in range(1, len(begins)):
             for j in range(i, min(i + task.longest, len(begins))):
                 start, end = window.at[i][0], window.at[j][1]
+                here = i - 1 + first[number], j - 1 + first[number]
+                if number != max(range(len(found)), key=lambda n, here=here: around(n, *here)):
+                    continue
                 odds = begins[i] + ends[j] - none
                 if best is None or odds > best[0]:
                     best = odds, begins[i] + ends[j], example.fields["context"][start:end], start
@@ -228,6 +248,11 @@ def test_windows_agree_with_a_search_over_all_spans(models, example, name) -> No
     assert said.score == pytest.approx(best[0], abs=1e-9)
     assert said.answer == best[2]
     assert said.start == best[3]
+    places = sorted((one.start, one.start + len(one.answer)) for one in said.candidates)
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(places))
+    scores = [one.score for one in said.candidates]
+    assert scores == sorted(scores, reverse=True)
+    assert said.candidates[0].answer == said.answer
 
 
 @settings(max_examples=30, deadline=None)
@@ -437,3 +462,19 @@ def test_gpt2_is_not_told_of_segments(models) -> None:
     assert window.pair.segments == ()
     (window,) = windows(models["bert", "keys"]["pair"], TASKS["pair"], example, labelled=False)
     assert set(window.pair.segments) == {0, 1}
+
+
+def test_each_acceptable_answer_is_trained(models) -> None:
+    model = models["bert", "keys"]["span"]
+    context = "Zo saw Ana Silva near Ana Weir"
+    spans = (Span("Ana", 7), Span("Ana Silva", 7), Span("Ana", 7))
+    fields = {"question": "Whom?", "context": context}
+    several = Question(max_tokens=None).rows(model, Example(fields, spans=spans))
+    apart = [
+        row.pair
+        for span in spans[:2]
+        for row in Question(max_tokens=None).rows(model, Example(fields, spans=(span,)))
+    ]
+    assert [row.pair for row in several] == apart
+    (none,) = Question(max_tokens=None).rows(model, Example(fields, spans=()))
+    assert none.pair.labels == (0, 0)

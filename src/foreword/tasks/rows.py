@@ -26,6 +26,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A span that may be the answer.
+
+    Attributes:
+        answer: its text.
+        start: where it begins, in characters of the context.
+        probability: of its begin and end in its window.
+        score: the logarithm of its probability less that of no answer.
+    """
+
+    answer: str
+    start: int
+    probability: float
+    score: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The answer to one example, and what else is known of it.
 
@@ -37,6 +54,8 @@ class Prediction:
         probabilities: of every label, where the answer is one.
         start: where a span begins, in characters of its context; None for no answer.
         score: of a span: the logarithm of its probability less that of no answer.
+        candidates: of a span: the likeliest ones, the first first, none of which overlap; "" for
+            no answer is none of them.
         truncated: whether the input was cut to fit.
         input: what was asked, as text.
     """
@@ -46,5 +65,6 @@ class Prediction:
     probabilities: dict[str, float] = field(default_factory=dict)
     start: int | None = None
     score: float | None = None
+    candidates: tuple[Candidate, ...] = ()
     truncated: bool = False
     input: str = field(default="", repr=False)

@@ -17,7 +17,7 @@ from foreword.errors import DataError
 from foreword.recipe import HeadSpec, TaskId
 from foreword.tasks.head import new_head
 from foreword.tasks.reading import ReadTask
-from foreword.tasks.rows import Prediction, Row
+from foreword.tasks.rows import Candidate, Prediction, Row
 from foreword.tasks.stating import limited
 from foreword.tasks.text import naming
 from foreword.tuned import TunedModel
@@ -29,8 +29,11 @@ _USUAL = HeadSpec()
 class Question(ReadTask):
     """A span of a context that answers a question (Devlin et al. 2019, sections 4.2 and 4.3).
 
-    A context that is too long is read in windows that overlap; "no answer" is told by the first
-    token of a row, and a span counts against it in its own window.
+    A context that is too long is read in windows that overlap, and a span in the one where it
+    stands best: where most is around it, or, since a decoder sees nothing else, before it. "No
+    answer" is told by the first token of a row, and a span counts against it in its own window.
+
+    Where several answers are acceptable, each is trained in a row of its own.
 
     Attributes:
         head: what the head is made of.
@@ -115,15 +118,14 @@ class Question(ReadTask):
         if not isinstance(question, str) or not isinstance(context, str):
             raise DataError(f"{example.where}: needs the fields `question` and `context`")
         backbone, limit = model.backbone, limited(model.room(0), self.max_tokens)
-        span = (example.spans or (None,))[0]
-        right = None if span is None else (span.start, span.start + len(span.text))
+        right = [(span.start, span.start + len(span.text)) for span in example.spans or ()]
         rows: list[Row] = []
         for ids, segments, covered in self._cut(backbone, example, question, context, limit):
             at = (None, *covered.values())
-            labels = _ordinals(at, right) if labelled else ()
             apart = self.tells_apart and backbone.tells_texts_apart and any(segments)
             kinds = tuple(segments) if apart else ()
-            rows.append(Row(Pair(ids, [], (0, *covered), labels, kinds), at=at))
+            for labels in _labels(at, right) if labelled else [()]:
+                rows.append(Row(Pair(ids, [], (0, *covered), labels, kinds), at=at))
         return rows
 
     def _cut(
@@ -142,7 +144,7 @@ class Question(ReadTask):
 
     def prediction(
         self,
-        backbone: Backbone,  # noqa: ARG002
+        backbone: Backbone,
         example: Example,
         rows: Sequence[Row],
         outputs: Sequence[Tensor],
@@ -150,35 +152,112 @@ class Question(ReadTask):
         """The likeliest span of all windows, or no answer where that is allowed and likelier."""
         context = example.fields["context"]
         assert isinstance(context, str)
-        best: tuple[float, float, tuple[int, int]] | None = None
-        for row, (begins, ends) in zip(rows, outputs, strict=True):
+        ahead = backbone.geometry.kind != "decoder"
+        spans: list[Found] = []
+        for number, (row, (begins, ends)) in enumerate(zip(rows, outputs, strict=True)):
             none = float(begins[0] + ends[0])
-            spans = begins[1:, None] + ends[None, 1:]
-            allowed = torch.ones_like(spans, dtype=torch.bool).triu().tril(self.longest - 1)
-            spans = spans.masked_fill(~allowed, -torch.inf)
-            if not spans.numel():
-                continue
-            first, last = divmod(int(spans.argmax()), spans.shape[1])
-            score = float(spans[first, last])
-            if best is None or score - none > best[0] - best[1]:
+            scores = begins[1:, None] + ends[None, 1:]
+            allowed = torch.ones_like(scores, dtype=torch.bool).triu().tril(self.longest - 1)
+            allowed &= _stands_best(number, rows, ahead=ahead)
+            scores = scores.masked_fill(~allowed, -torch.inf)
+            many = min(_LIKELIEST, int(allowed.sum()))
+            for place in scores.flatten().topk(many).indices.tolist():
+                first, last = divmod(place, scores.shape[1])
                 begin, end = row.at[first + 1], row.at[last + 1]
                 assert isinstance(begin, tuple)
                 assert isinstance(end, tuple)
-                best = score, none, (begin[0], end[1])
-        if best is None or (self.may_be_none and best[0] <= best[1]):
-            return Prediction("", 0.0 if best is None else _probability(best[1]))
-        start, end = best[2]
+                spans.append((float(scores[first, last]), none, begin[0], end[1]))
+        found = _apart(sorted(spans, key=lambda one: one[1] - one[0]))
+        candidates = tuple(
+            Candidate(context[start:end], start, _probability(score), score - none)
+            for score, none, start, end in found
+        )
+        best = candidates[0] if candidates else None
+        if best is None or (self.may_be_none and best.score <= 0):
+            sure = 0.0 if best is None else _probability(found[0][1])
+            return Prediction("", sure, candidates=candidates)
         return Prediction(
-            context[start:end], _probability(best[0]), start=start, score=best[0] - best[1]
+            best.answer,
+            best.probability,
+            start=best.start,
+            score=best.score,
+            candidates=candidates,
         )
 
 
-def _ordinals(
-    at: Sequence[tuple[int, int] | None], span: tuple[int, int] | None
-) -> tuple[int, int]:
+_LIKELIEST = 200
+"""Spans of a window that are compared."""
+CANDIDATES = 20
+"""Spans that a prediction holds at most, BERT's `n_best_size`."""
+
+
+def _stands_best(number: int, rows: Sequence[Row], *, ahead: bool) -> Tensor:
+    """For each begin and end of a span in a window whether no other window has more around it, the
+    first of several: `[tokens, tokens]`."""
+    own = rows[number].at[1:]
+    begin = torch.arange(len(own))[:, None]
+    end = torch.arange(len(own))[None, :]
+
+    def around(window: Sequence[object], offset: int) -> Tensor:
+        first, last = begin + offset, end + offset
+        inside = (first >= 0) & (last < len(window))
+        before, after = first, len(window) - 1 - last
+        most = torch.minimum(before.expand_as(inside), after.expand_as(inside)) if ahead else before
+        return torch.where(inside, most.expand_as(inside), -1)
+
+    most, best = around(own, 0), torch.ones(len(own), len(own), dtype=torch.bool)
+    for other, row in enumerate(rows):
+        offset = None if other == number else _offset(own, row.at[1:])
+        if offset is not None:
+            theirs = around(row.at[1:], offset)
+            best &= theirs < most if other < number else theirs <= most
+    return best
+
+
+def _offset(own: Sequence[object], other: Sequence[object]) -> int | None:
+    """How many tokens further a token of one window stands in another; None where they share
+    none."""
+    for at in range(len(other)):
+        if _agree(own, other[at:]):
+            return at
+    for at in range(len(own)):
+        if _agree(own[at:], other):
+            return -at
+    return None
+
+
+def _agree(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Whether two stretches of a text begin with the same tokens, as far as both go."""
+    both = min(len(one), len(other))
+    return both > 0 and one[0] == other[0] and one[:both] == other[:both]
+
+
+Found = tuple[float, float, int, int]
+"""The logarithm of a span's probability, that of no answer in its window, where it begins, ends."""
+
+
+def _apart(spans: Sequence[Found]) -> list[Found]:
+    """The first of some spans, none of which overlap."""
+    kept: list[Found] = []
+    for span in spans:
+        if len(kept) == CANDIDATES:
+            break
+        if all(span[3] <= start or end <= span[2] for _, _, start, end in kept):
+            kept.append(span)
+    return kept
+
+
+def _labels(
+    at: Sequence[tuple[int, int] | None], spans: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Which marked tokens begin and end each of some spans that is whole here; the first for both
+    where none is."""
+    found = dict.fromkeys(_ordinals(at, span) for span in spans)
+    return [pair for pair in found if pair != (0, 0)] or [(0, 0)]
+
+
+def _ordinals(at: Sequence[tuple[int, int] | None], span: tuple[int, int]) -> tuple[int, int]:
     """Which marked tokens begin and end a span; the first for both where it is not whole here."""
-    if span is None:
-        return 0, 0
     begin = next((i for i, s in enumerate(at) if s is not None and s[0] <= span[0] < s[1]), 0)
     end = next((i for i, s in enumerate(at) if s is not None and s[0] < span[1] <= s[1]), 0)
     return (begin, end) if begin and end else (0, 0)
