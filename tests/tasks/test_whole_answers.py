@@ -466,15 +466,14 @@ def test_gpt2_is_not_told_of_segments(models) -> None:
 
 def test_each_acceptable_answer_is_trained(models) -> None:
     model = models["bert", "keys"]["span"]
+    task = Question(max_tokens=None, stride=4)
     context = "Zo saw Ana Silva near Ana Weir"
     spans = (Span("Ana", 7), Span("Ana Silva", 7), Span("Ana", 7))
     fields = {"question": "Whom?", "context": context}
-    several = Question(max_tokens=None).rows(model, Example(fields, spans=spans))
+    several = task.rows(model, Example(fields, spans=spans))
     apart = [
-        row.pair
-        for span in spans[:2]
-        for row in Question(max_tokens=None).rows(model, Example(fields, spans=(span,)))
+        row.pair for span in spans[:2] for row in task.rows(model, Example(fields, spans=(span,)))
     ]
     assert [row.pair for row in several] == apart
-    (none,) = Question(max_tokens=None).rows(model, Example(fields, spans=()))
+    (none,) = task.rows(model, Example(fields, spans=()))
     assert none.pair.labels == (0, 0)

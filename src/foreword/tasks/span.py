@@ -158,7 +158,8 @@ class Question(ReadTask):
             none = float(begins[0] + ends[0])
             scores = begins[1:, None] + ends[None, 1:]
             allowed = torch.ones_like(scores, dtype=torch.bool).triu().tril(self.longest - 1)
-            allowed &= _stands_best(number, rows, ahead=ahead)
+            read = len(scores)  # fewer where a context's first token tells no answer, too
+            allowed &= _stands_best(number, rows, ahead=ahead)[:read, :read]
             scores = scores.masked_fill(~allowed, -torch.inf)
             many = min(_LIKELIEST, int(allowed.sum()))
             for place in scores.flatten().topk(many).indices.tolist():
