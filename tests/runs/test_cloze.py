@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_resuming import Killed, Told
+from stopping import Killed, Told
 
 import foreword
 from foreword.artifacts.manifest import MANIFEST, read_manifest

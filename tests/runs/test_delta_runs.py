@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-from test_resuming import Killed, Told
+from stopping import Killed, Told
 from transformers import AutoTokenizer
 
 import foreword

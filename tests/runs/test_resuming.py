@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from stopping import Killed, Told
 from test_run import QUICKSTART, SMALL
 
 from foreword.backbone import Backbone
@@ -37,36 +38,6 @@ TINY = [
     "evaluation.backbone_alone=false",
     "task.limits.test=2",
 ]
-
-
-class Told:
-    """Remembers what is said, and stops the run at a step or when it begins to measure."""
-
-    def __init__(self, at: int | None = None) -> None:
-        self.at, self.done, self.title = at, 0, ""
-        self.lines: list[str] = []
-        self.begun: dict[str, tuple[int, int]] = {}
-
-    def begin(self, title: str, total: int, done: int = 0) -> None:
-        self.title = title
-        self.begun[title] = (done, total)
-        if self.at is not None and title != "train":
-            raise Killed
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        self.done += count
-        if self.title == "train" and self.done == self.at:
-            raise Killed
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def end(self) -> None:
-        pass
-
-
-class Killed(BaseException):
-    """As SIGKILL: nothing is saved any more."""
 
 
 def start(mini: Backbone, out: Path | None, *overrides: str, **options: Any) -> Run:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_resuming import Killed, Told
+from stopping import Killed, Told
 from transformers import BertModel
 
 import foreword

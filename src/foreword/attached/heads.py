@@ -7,6 +7,7 @@ tanh.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from foreword.backbone import Backbone, Call, stored_pooler
 from foreword.compat.head_kinds import SEQUENCES, TOKENS, HeadKind
 from foreword.compat.heads import OTHERWISE, AdapterHead, Layer
 from foreword.errors import UserError
-from foreword.recipe import HeadSpec
+from foreword.recipe import HeadSpec, TaskId
 
 KINDS = {"ForSequenceClassification": SEQUENCES, "ForTokenClassification": TOKENS}
 """How the names of transformers' classes end -> their heads."""
@@ -73,6 +74,43 @@ class OwnHead:
         if self.kind.of_one_state:
             spec = HeadSpec(hidden=hidden, pooling="prompt" if in_its_input else "first")
         return AdapterHead(self.kind, spec, layers, self.labels, self.kind.reads_pooler(family))
+
+    def go_on(self, backbone: Backbone, stored: Mapping[str, Tensor], task: TaskId) -> str:
+        """Take the head of an artifact, where it is the same one; returns why it is not.
+
+        Args:
+            backbone: the model below.
+            stored: the tensors of the artifact's head, by name.
+            task: what the artifact is asked.
+        """
+        if not task.has_head:
+            return "the artifact has none"
+        if task.answer != self.answer or set(task.labels) != set(self.labels):
+            return f"the artifact's tells {', '.join(task.labels)[:100] or task.answer}"
+        names = sorted(name for name in stored if name.endswith(".weight"))
+        layers = [(stored[name], stored[f"{name.removesuffix('weight')}bias"]) for name in names]
+        own = self.kept(backbone, in_its_input=False).layers
+        if [weight.shape for weight, _ in layers] != [weight.shape for weight, _ in own]:
+            return "the artifact's has other layers"
+        order = [task.labels.index(label) for label in self.labels]
+        weight, bias = layers.pop()
+        layers.append((weight[order], bias[order]))
+        linear = [
+            module
+            for child in self.modules.values()
+            for module in child.modules()
+            if isinstance(module, nn.Linear)
+        ]
+        below = len(own) - len(linear)
+        for (weight, _), (frozen, _) in zip(layers[:below], own[:below], strict=True):
+            if not torch.equal(weight.to(frozen), frozen):
+                return "the pooler below it is another"
+        with torch.no_grad():
+            for layer, (weight, bias) in zip(linear, layers[below:], strict=True):
+                layer.weight.copy_(weight)
+                if layer.bias is not None:
+                    layer.bias.copy_(bias)
+        return ""
 
 
 def own_head(model: PreTrainedModel) -> OwnHead | None:

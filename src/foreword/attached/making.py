@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from typing import Any, cast
 
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foreword.attached.heads import ByTheModel, own_head
+from foreword.artifacts.manifest import HEAD
+from foreword.artifacts.starting import (
+    going_on,
+    read_source,
+    read_trained,
+    settled,
+    starts_from,
+    without_folder,
+)
+from foreword.artifacts.stored import read_parts
+from foreword.attached.heads import ByTheModel, OwnHead, own_head
 from foreword.attached.model import AttachedModel
-from foreword.attached.saving import UNMEASURED, NoTokenizer
+from foreword.attached.saving import UNMEASURED, NoTokenizer, identified
 from foreword.axes.injection import starts
 from foreword.backbone import Backbone, Tokens
 from foreword.backbone.prompts.attention import Attention
@@ -18,10 +30,12 @@ from foreword.backbone.weights.restoring import Snapshot
 from foreword.common.choices import Data
 from foreword.errors import UserError, did_you_mean
 from foreword.methods import METHODS, MethodChoice, MethodOptions
+from foreword.methods.axes import ArtifactInit
 from foreword.recipe.problems import explain
 from foreword.recipe.spec import PLAIN
+from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
-from foreword.tuned.initial import initialise
+from foreword.tuned.initial import Trained, initialise
 
 MARK = "_foreword_attached"
 """On a model that carries a prompt."""
@@ -54,7 +68,9 @@ def attach(
         bos: the rule for the beginning token, which an artifact keeps: "auto" is what the tokenizer
             does by itself.
         attention: how attention is computed; what suits the family if not given.
-        options: as in the `method` section of a recipe, such as `length=20`.
+        options: as in the `method` section of a recipe, such as `length=20`, or
+            `init={"kind": "artifact", "path": …}` to go on from an artifact; where the start
+            answers otherwise than the artifact does, a warning says so.
 
     Raises:
         UserError: there is no such method or option, it has no prompt, or a prompt is attached
@@ -73,13 +89,18 @@ def attach(
         )
         before.restore_generation()
         backbone.check_trainable()
+        init = starts_from(chosen)
+        chosen = chosen if init is None else going_on(settled(chosen), init)
         tuned = compose(backbone, chosen, None if head is None else ByTheModel())
-        initialise(tuned, chosen.init, [])
+        trained = None if init is None else _trained(init, tuned, chosen, head, tokenizer)
+        initialise(tuned, chosen.init, [], trained=trained)
     except BaseException:
         before.restore()
         raise
+    for note in () if trained is None else trained.notes:
+        warnings.warn(note, stacklevel=2)
     setattr(model, MARK, True)
-    return AttachedModel(tuned, chosen, before, head)
+    return AttachedModel(tuned, without_folder(chosen), before, head)
 
 
 def detach(model: AttachedModel) -> PreTrainedModel:
@@ -89,6 +110,31 @@ def detach(model: AttachedModel) -> PreTrainedModel:
         UserError: it was detached already.
     """
     return model.release()
+
+
+def _trained(
+    init: ArtifactInit,
+    model: TunedModel,
+    method: MethodOptions,
+    head: OwnHead | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> Trained:
+    """What an artifact gives to start from; the model's own head takes the artifact's."""
+    backbone = model.backbone
+    if not init.other_backbone:
+        backbone = identified(backbone, () if head is None else tuple(head.modules))
+    known = tokenizer is not None
+    trained = read_trained(init, model, method, backbone=backbone, check_tokenizer=known)
+    if head is None:
+        return trained
+    folder, manifest = read_source(init)
+    why = "method.init.head says so"
+    if init.head == "auto":
+        why = head.go_on(model.backbone, read_parts(folder, manifest)[HEAD], manifest.task)
+    notes = trained.notes
+    if why:
+        notes = (*notes, f"method.init: {folder}: the head stays as the model has it: {why}")
+    return replace(trained, notes=notes)
 
 
 def _options(method: str, options: dict[str, Any]) -> MethodOptions:

@@ -27,11 +27,14 @@ from foreword.axes.injection.options import KeysValues as KeysValues
 from foreword.axes.injection.options import PromptDropout as PromptDropout
 from foreword.axes.injection.options import Text as Text
 from foreword.axes.injection.starts import ActivationsInit as ActivationsInit
+from foreword.axes.injection.starts import AnyEmbeddingsInit as AnyEmbeddingsInit
+from foreword.axes.injection.starts import ArtifactInit as ArtifactInit
 from foreword.axes.injection.starts import EmbeddingsInit as EmbeddingsInit
 from foreword.axes.injection.starts import Init as Init
 from foreword.axes.injection.starts import InitSpec as InitSpec
 from foreword.axes.injection.starts import KeysValuesInit as KeysValuesInit
 from foreword.axes.injection.starts import LabelsInit as LabelsInit
+from foreword.axes.injection.starts import PlainInit as PlainInit
 from foreword.axes.injection.starts import RandomInit as RandomInit
 from foreword.axes.injection.starts import TextInit as TextInit
 from foreword.axes.injection.starts import UniformInit as UniformInit

@@ -14,6 +14,7 @@ from foreword.methods.axes import (
     InitSpec,
     InjectionSpec,
     PlacementSpec,
+    PlainInit,
     Positions,
     RandomInit,
     ReparameterizationSpec,
@@ -28,7 +29,7 @@ class MethodOptions(Data):
 
     The options are the method's point on the axes: each axis is asked for its choice by one of the
     properties below, or by the field of that name. A method that takes more from a run than its
-    options says so by `in_text`, `templates` and `filled`.
+    options says so by `in_text`, `templates`, `filled` and `going_on`.
 
     Attributes:
         enters: the injection; its options are the method's fields of the same names.
@@ -86,6 +87,15 @@ class MethodOptions(Data):
         """
         return self
 
+    def going_on(self, before: MethodOptions) -> Self:  # noqa: ARG002
+        """The same options with what the method takes from those of the artifact that training
+        starts from.
+
+        Raises:
+            UserError: the method cannot go on from these.
+        """
+        return self
+
     def fields_of(self, options: type[Data]) -> dict[str, Any]:
         """The method's fields that other options have, too."""
         names = options.model_fields.keys() & type(self).model_fields.keys()
@@ -114,7 +124,13 @@ class TextOptions(MethodOptions):
     init: RandomInit = RandomInit()
 
 
-class DeltaOptions(TextOptions):
+class StartedOptions(TextOptions):
+    """Base of the options of methods without a prompt that may go on from what was trained."""
+
+    init: PlainInit = RandomInit()  # type: ignore[assignment]
+
+
+class DeltaOptions(StartedOptions):
     """Base of the options of methods where the backbone alone moves."""
 
 

@@ -11,6 +11,7 @@ width 2048, decay 0.95, AdamW at 1e-4 with linear decay, batches of 1, 5 epochs)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -25,7 +26,7 @@ from foreword.axes.reparam.options import (
 from foreword.common.choices import OptionsIn
 from foreword.errors import RecipeError, UserError
 from foreword.methods import axes
-from foreword.methods.base import PromptOptions, method
+from foreword.methods.base import MethodOptions, PromptOptions, method
 from foreword.methods.examples import FIXED, LABEL, TrainingExamples
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Labelled(axes.Embeddings):
 @reparameterization
 class Bounded(ReparameterizationSpec):
     """A start and a change of bounded length."""
+
+    exact: ClassVar[bool] = True
 
     kind: Literal["bounded"] = "bounded"
     epsilon: Radius = Field(
@@ -120,14 +123,19 @@ class CPT(PromptOptions):
     )
     positions: axes.Positions = "auto"
     reparameterization: BoundedOnly = Bounded()
-    init: ContextInit = ContextInit()
+    init: Annotated[ContextInit | axes.ArtifactInit, Field(discriminator="kind")] = ContextInit()
 
     @model_validator(mode="after")
     def _as_long_as_its_context(self) -> CPT:
-        context = len(self.init.tokens)
+        context = len(self.context.tokens)
         if context and context != self.length:
             raise ValueError(f"`length` is {self.length}, but `init` has {context} tokens")
         return self
+
+    @property
+    def context(self) -> ContextInit:
+        """The context; without tokens where training examples or an artifact are to say them."""
+        return self.init if isinstance(self.init, ContextInit) else ContextInit()
 
     def filled(self, examples: TrainingExamples) -> CPT:
         """The same options with a context, where they have none yet.
@@ -138,9 +146,9 @@ class CPT(PromptOptions):
             UserError: there are too few examples, they are too long, or the task has no answer that
                 could stand in a text.
         """
-        if self.init.tokens:
+        if self.context.tokens:
             return self
-        shots = self.init.shots
+        shots = self.context.shots
         shown = examples.demonstrations(shots, "method.init.shots")
         tokens, types = [*shown[0].leading], [FIXED] * len(shown[0].leading)
         for number, example in enumerate(shown):
@@ -155,5 +163,21 @@ class CPT(PromptOptions):
                     "larger length"
                 ],
             )
-        init = self.init.model_copy(update={"tokens": tuple(tokens), "types": tuple(types)})
+        return self._around(tokens, types)
+
+    def going_on(self, before: MethodOptions) -> CPT:
+        """The same options with the context of those that go before.
+
+        Raises:
+            UserError: they are not CPT's, or have none.
+        """
+        if not isinstance(before, CPT) or not before.context.tokens:
+            raise UserError(
+                f"was trained by {before.name}, but cpt goes on from cpt alone, whose context says "
+                "how far each token may move"
+            )
+        return self._around(before.context.tokens, before.context.types)
+
+    def _around(self, tokens: Sequence[int], types: Sequence[int]) -> CPT:
+        init = self.context.model_copy(update={"tokens": tuple(tokens), "types": tuple(types)})
         return self.model_copy(update={"length": len(tokens), "init": init})

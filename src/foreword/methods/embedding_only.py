@@ -6,25 +6,22 @@ Defaults: Prefix-Tuning's, and 10 virtual tokens: the paper compares 1, 10 and 2
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from foreword.methods.axes import (
     MLP,
+    AnyEmbeddingsInit,
     BeforeText,
     BetweenTexts,
     Embeddings,
     InjectionSpec,
     InputSites,
-    LabelsInit,
     PlacementSpec,
     Positions,
     RandomInit,
     RowsChoice,
-    TextInit,
-    UniformInit,
-    VocabularyInit,
 )
 from foreword.methods.base import PromptOptions, method
 from foreword.methods.prefix_tuning import PrefixTuning
@@ -46,10 +43,7 @@ class EmbeddingOnly(PromptOptions):
     positions: Positions = "auto"
     sites: InputSites = None
     reparameterization: RowsChoice = MLP()
-    init: Annotated[
-        RandomInit | UniformInit | VocabularyInit | TextInit | LabelsInit,
-        Field(discriminator="kind"),
-    ] = RandomInit()
+    init: AnyEmbeddingsInit = RandomInit()
 
     @property
     def stands(self) -> PlacementSpec:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from foreword.methods.base import TextOptions, method
+from foreword.methods.base import StartedOptions, method
 
 
 @method
-class HeadOnly(TextOptions):
+class HeadOnly(StartedOptions):
     """Options of a head without a prompt."""
 
     paper: ClassVar[str] = "a linear probe"

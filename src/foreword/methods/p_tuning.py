@@ -10,22 +10,19 @@ is AdamW and a linear decay.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from foreword.methods.axes import (
     LSTM,
+    AnyEmbeddingsInit,
     Embeddings,
     InjectionSpec,
     InputSites,
-    LabelsInit,
     Positions,
     PTuningEncoder,
     RandomInit,
-    TextInit,
-    UniformInit,
-    VocabularyInit,
 )
 from foreword.methods.base import PromptOptions, method
 
@@ -50,7 +47,4 @@ class PTuning(PromptOptions):
     positions: Positions = "auto"
     sites: InputSites = None
     reparameterization: PTuningEncoder = LSTM()
-    init: Annotated[
-        RandomInit | UniformInit | VocabularyInit | TextInit | LabelsInit,
-        Field(discriminator="kind"),
-    ] = RandomInit()
+    init: AnyEmbeddingsInit = RandomInit()

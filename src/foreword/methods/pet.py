@@ -24,7 +24,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from foreword.common.bounds import Many, Rate, Rows, Some, Temperature
-from foreword.methods.axes import Data, Full, LabelWords
+from foreword.methods.axes import Data, Full, LabelWords, RandomInit
 from foreword.methods.base import DeltaOptions, method
 
 
@@ -73,6 +73,7 @@ class PET(DeltaOptions):
     }
 
     name: Literal["pet"]
+    init: RandomInit = RandomInit()
     patterns: tuple[PatternChoice, ...] = Field(
         min_length=1,
         description="templates with a {mask}, where the label's word is read; or, of each, `input`,"

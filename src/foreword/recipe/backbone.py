@@ -13,8 +13,8 @@ from pydantic import (
 
 from foreword.common.bounds import GPU
 from foreword.common.choices import Data
+from foreword.common.paths import checked_path
 from foreword.errors import did_you_mean
-from foreword.recipe.paths import checked_path
 
 DEVICE_RULES = ("auto", "balanced", "balanced_low_0", "sequential")
 

@@ -14,9 +14,9 @@ from pydantic import (
 from foreword import names
 from foreword.common.bounds import Column, Seed, Some
 from foreword.common.choices import Data
+from foreword.common.paths import checked_path
 from foreword.data.lines import check_encoding
 from foreword.errors import DataError, TemplateError
-from foreword.recipe.paths import checked_path
 from foreword.templates.template import Template
 
 ANSWER_COLUMNS: dict[str, names.Answer] = {

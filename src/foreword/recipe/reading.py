@@ -16,6 +16,7 @@ from foreword.common import opening
 from foreword.common.json_text import DEEPEST, TOO_DEEP, check_depth
 from foreword.errors import RecipeError, argument, refuse_single
 from foreword.methods import METHODS
+from foreword.methods.axes import ArtifactInit
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules
 from foreword.recipe.training import training_rules
@@ -319,7 +320,9 @@ def _short(text: str) -> str:
 
 
 def _resolved(path: str, value: Any, folder: Path) -> Any:
-    """A value, where it is a path made absolute."""
+    """A value, where it is a path made absolute; so are the paths in a mapping."""
+    if isinstance(value, dict):
+        return {key: _resolved(f"{path}.{key}", inner, folder) for key, inner in value.items()}
     if not isinstance(value, str) or not value or "\0" in value:
         return value  # refused later, with its field's name
     if path in ("backbone", "backbone.name"):
@@ -328,6 +331,7 @@ def _resolved(path: str, value: Any, folder: Path) -> Any:
     files = {
         *(f"task.data.{split}" for split in (*splits, "unlabelled")),
         *(f"task.data.only.{split}.ids" for split in splits),
+        "method.init.path",
     }
     return _resolve_path(value, folder) if path in files else value
 
@@ -365,7 +369,12 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     name = _resolve_backbone(recipe.backbone.name, folder)
     backbone = recipe.backbone.model_copy(update={"name": name})
     task = recipe.task.model_copy(update={"data": data.model_copy(update=paths)})
-    return recipe.model_copy(update={"backbone": backbone, "task": task})
+    method = recipe.method
+    if isinstance(method.init, ArtifactInit):
+        where = _resolve_path(method.init.path, folder)
+        init = method.init.model_copy(update={"path": where})
+        method = method.model_copy(update={"init": init})
+    return recipe.model_copy(update={"backbone": backbone, "task": task, "method": method})
 
 
 def _resolve_backbone(name: str, folder: Path) -> str:

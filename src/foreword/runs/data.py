@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from foreword import names
+from foreword.artifacts.starting import source_hash, starts_from, without_folder
 from foreword.backbone import Decoding
 from foreword.data import (
     Example,
@@ -229,7 +230,8 @@ def read_data(
 
 
 def without_folders(recipe: Recipe) -> Recipe:
-    """The recipe with its data files' names alone: no folder of this machine."""
+    """The recipe with the names alone of its data files and of the artifact that it starts from: no
+    folder of this machine."""
     data = recipe.task.data
     names: dict[str, Any] = {
         split: bare_name(path)
@@ -244,17 +246,17 @@ def without_folders(recipe: Recipe) -> Recipe:
         }
         names["only"] = data.only.model_copy(update=subsets)
     task = recipe.task.model_copy(update={"data": data.model_copy(update=names)})
-    return recipe.model_copy(update={"task": task})
+    return recipe.model_copy(update={"task": task, "method": without_folder(recipe.method)})
 
 
 def data_hashes(recipe: Recipe) -> dict[str, Any]:
-    """Name and sha256 of each data file."""
-    data = recipe.task.data
+    """Name and sha256 of each data file, and of the artifact that training starts from (`init`)."""
+    data, init = recipe.task.data, starts_from(recipe.method)
     return {
         split: {"name": bare_name(path), "sha256": source_sha256(path)}
         for split in ("train", "dev", "test", "unlabelled")
         if (path := getattr(data, split)) is not None
-    }
+    } | ({} if init is None else {"init": source_hash(init)})
 
 
 def _inputs(recipe: Recipe) -> tuple[str, ...] | None:

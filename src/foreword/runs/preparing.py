@@ -8,6 +8,7 @@ import torch
 
 from foreword import names
 from foreword.artifacts.card import said_of_trained
+from foreword.artifacts.starting import going_on, read_trained, starts_from
 from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
 from foreword.common.progress import Progress
 from foreword.errors import RecipeError
@@ -19,6 +20,7 @@ from foreword.tasks import BoundTask, task_of
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
+from foreword.tuned.initial import Trained
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Prepared:
         task: the same, bound to the method's model at its random start on `backbone`.
         how: decoding.
         data: the examples as tokens.
+        trained: what an artifact gives to start from; None where training starts anew.
         notes: what there is to say of label words, and of settings that hardly work.
     """
 
@@ -42,6 +45,7 @@ class Prepared:
     backbone: Backbone
     how: Decoding
     data: RunData
+    trained: Trained | None
     notes: list[str]
 
     @property
@@ -111,16 +115,23 @@ def prepare(
         raise RecipeError("recipe", [rule])
     readout = task.readout(backbone)
     task.start(readout, backbone)
-    method = recipe.method.filled(Shown(task, backbone, examples.train, recipe.seed))
+    init = starts_from(recipe.method)
+    method = recipe.method if init is None else going_on(recipe.method, init)
+    method = method.filled(Shown(task, backbone, examples.train, recipe.seed))
     recipe = recipe.model_copy(update={"method": method})
     model = compose(backbone, recipe.method, readout, inside=task.soft > 0)
+    trained = None if init is None else read_trained(init, model, recipe.method, task=stated)
     how = Decoding(**recipe.decoding.model_dump())
     bound = task.on(model)
     data = read_data(recipe, examples, bound, how)
-    notes = [*task.notes(backbone), *cautions(recipe, len(data.pairs))]
+    notes = [
+        *task.notes(backbone),
+        *(() if trained is None else trained.notes),
+        *cautions(recipe, len(data.pairs)),
+    ]
     for line in notes:
         progress.say(f"note: {line}")
-    return Prepared(recipe, examples, stated, bound, backbone, how, data, notes)
+    return Prepared(recipe, examples, stated, bound, backbone, how, data, trained, notes)
 
 
 def _check_templates(recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from foreword.artifacts.starting import settled
 from foreword.backbone import Backbone
 from foreword.common.progress import Progress, Silent
 from foreword.data import Example
@@ -169,6 +170,7 @@ def preview(
     """
     if backbone is not None:
         backbone = as_the_recipe_says(backbone, recipe.backbone, device)
+    recipe = recipe.model_copy(update={"method": settled(recipe.method)})
     progress = progress or Silent()
     ready = prepare(
         recipe,

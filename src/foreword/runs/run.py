@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from foreword.artifacts.artifact import save_artifact
 from foreword.artifacts.manifest import size_in_bytes
+from foreword.artifacts.starting import settled, without_folder
 from foreword.axes.readout import SequenceHead
 from foreword.backbone import Backbone, default_device, seed_all
 from foreword.backbone.devices import check_places, main_device
@@ -65,7 +66,7 @@ from foreword.training.masking import masked_words
 from foreword.training.signals import Stop, Stopped, stop_on_signals
 from foreword.training.storage import Storage
 from foreword.tuned import TunedModel
-from foreword.tuned.initial import initialise
+from foreword.tuned.initial import Trained, initialise
 
 
 def train(
@@ -103,6 +104,7 @@ def train(
     """
     notes: list[str] = []
     recipe = _recipe(recipe, overrides, notes.append)
+    recipe = recipe.model_copy(update={"method": settled(recipe.method)})
     if backbone is not None:
         backbone = as_the_recipe_says(backbone, recipe.backbone, device)
     hardware = Hardware.of(
@@ -169,6 +171,7 @@ def _run(
     )
     examples, stated, task = ready.examples, ready.stated, ready.task
     backbone, model, how, data = ready.backbone, ready.model, ready.how, ready.data
+    method = without_folder(ready.recipe.method)
     about = resuming.about(recipe, backbone, data_hashes(recipe), hardware)
     stages = Stages(task, ready.recipe, data, how, hardware, progress, stop, watch)
     with claimed(folder, recipe, hardware, resume=resume, numbered=numbered) as folder:
@@ -179,7 +182,7 @@ def _run(
         taught: dict[str, Any] = {}
         if isinstance(recipe.method, PET):
             stages, taught = _taught(stages, model, folder, stated.labels, examples, backbone)
-        history = _train(model, stages, folder, about)
+        history = _train(model, stages, folder, about, ready.trained)
         trained = time.monotonic()
         folded = model.fold()
         if not hardware.main:
@@ -219,7 +222,7 @@ def _run(
                 folder / ARTIFACT,
                 folded,
                 name=recipe.name,
-                method=ready.recipe.method,
+                method=method,
                 task=stated,
                 decoding=recipe.decoding,
                 data=about["data"],
@@ -275,7 +278,13 @@ def _recipe(
     return parse_recipe(recipe, overrides, folder=Path.cwd(), say=say)
 
 
-def _train(model: TunedModel, stages: Stages, folder: Path, about: dict[str, Any]) -> History:
+def _train(
+    model: TunedModel,
+    stages: Stages,
+    folder: Path,
+    about: dict[str, Any],
+    trained: Trained | None,
+) -> History:
     """Train from the start, or from the newest checkpoint; `about` is told how it began."""
     recipe, hardware, say = stages.recipe, stages.hardware, stages.progress.say
     saved = newest(folder)
@@ -285,7 +294,7 @@ def _train(model: TunedModel, stages: Stages, folder: Path, about: dict[str, Any
         started = time.monotonic()
         examples = [pair.source + pair.target for pair in stages.data.pairs]
         about["initial_fit_error"] = initialise(
-            model, recipe.method.init, examples, stages.task.task.class_words
+            model, recipe.method.init, examples, stages.task.task.class_words, trained
         )
         _calibrate(model, stages)
         about["initialise_seconds"] = time.monotonic() - started

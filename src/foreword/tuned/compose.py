@@ -5,6 +5,7 @@ from __future__ import annotations
 from foreword.axes.injection import Injection
 from foreword.axes.parts import Wanted
 from foreword.axes.readout import Generation, Head, Readout
+from foreword.axes.reparam.shifted import Shifted
 from foreword.backbone import Backbone
 from foreword.backbone.layout import PositionRule
 from foreword.errors import UserError
@@ -57,9 +58,12 @@ def compose(
             f"positions of '{backbone.name}'"
         )
     wanted = Wanted(injection.parts(options.length), options.length, g.width)
+    reparam = options.reparameterization.build(wanted)
+    if options.init.exact and not options.reparameterization.exact:
+        reparam = Shifted(reparam, wanted.parts)
     return TunedModel(
         backbone,
-        reparam=options.reparameterization.build(wanted),
+        reparam=reparam,
         injection=injection,
         placement=place.build(backbone, options.length, positions, columns),
         readout=readout,

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import Field
 
 from foreword.common.bounds import Scale
 from foreword.common.choices import Data, OptionsIn
 from foreword.common.registry import Registry
+from foreword.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from foreword.axes.deltas.base import Delta
     from foreword.backbone import Backbone
 
 
 class DeltaSpec(Data):
-    """Base of the options of all deltas."""
+    """Base of the options of all deltas.
+
+    Attributes:
+        changeable: options of which training may go on with others, from stored weights.
+    """
+
+    changeable: ClassVar[frozenset[str]] = frozenset()
 
     kind: str
 
@@ -28,6 +38,24 @@ class DeltaSpec(Data):
             head: whether a head of our own answers, so that the backbone's own does nothing.
         """
         raise NotImplementedError
+
+    def going_on(self, before: DeltaSpec, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What training starts from, of what was stored under other options of the same kind.
+
+        Args:
+            before: those options.
+            stored: what moved, by name.
+
+        Raises:
+            UserError: these options make something else of the stored tensors.
+        """
+        for name in sorted(type(self).model_fields.keys() - self.changeable):
+            mine, theirs = getattr(self, name), getattr(before, name)
+            if mine != theirs:
+                raise UserError(
+                    f"its `{name}` is {theirs}, that of this run {mine}; give the artifact's"
+                )
+        return dict(stored)
 
 
 DELTAS: Registry[type[DeltaSpec]] = Registry("delta")
@@ -158,7 +186,19 @@ class LowRankOptions(Data):
 class LowRank(LowRankOptions, DeltaSpec):
     """Low-rank updates of chosen weights move (Hu et al. 2021, section 4.1)."""
 
+    changeable: ClassVar[frozenset[str]] = frozenset({"alpha", "dropout", "targets"})
+
     kind: Literal["lora"] = "lora"
+
+    def going_on(self, before: DeltaSpec, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same updates, whatever alpha they count by: B bears the difference."""
+        assert isinstance(before, LowRank), "of the same kind"
+        taken = super().going_on(before, stored)
+        if before.alpha != self.alpha:
+            for name, tensor in taken.items():
+                if name.endswith(".lora_B.weight"):
+                    taken[name] = tensor * (before.alpha / self.alpha)
+        return taken
 
     def build(self, backbone: Backbone, *, head: bool) -> Delta:
         """The updates."""

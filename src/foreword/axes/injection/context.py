@@ -39,7 +39,8 @@ class ContextInit(InitSpec):
         return self
 
     def named(self, start: Start) -> dict[str, Tensor]:
-        """The context's embeddings, its tokens and their types.
+        """The context's embeddings, its tokens and their types; and how far an artifact has moved
+        from them, where training goes on from one.
 
         Raises:
             UserError: there is no context, or a token of it is none of the backbone's.
@@ -57,8 +58,12 @@ class ContextInit(InitSpec):
                 f"method.init.tokens: {max(self.tokens)} is none of the {size} tokens of "
                 f"'{start.backbone.name}'"
             )
+        named = start.real(list(self.tokens))
+        if start.trained is not None:
+            words = named["decoder.embeddings"]
+            named["decoder.moved"] = start.trained["decoder.embeddings"] - words
         return {
-            **start.real(list(self.tokens)),
+            **named,
             "decoder.tokens": torch.tensor(self.tokens),
             "decoder.types": torch.tensor(self.types),
         }

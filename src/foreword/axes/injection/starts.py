@@ -1,4 +1,5 @@
-"""Where training starts, as data: random numbers, common words, a text, labels, real activations.
+"""Where training starts, as data: random numbers, common words, a text, labels, real activations,
+an artifact.
 
 No torch at the top: recipes are read with these options, and training asks them for tensors.
 """
@@ -7,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from foreword.common.bounds import Many, Scale, Tokens
 from foreword.common.choices import Data
+from foreword.common.paths import checked_path
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from foreword.axes.injection.base import Injection
+    from foreword.axes.parts import Named
     from foreword.backbone import Backbone
 
 
@@ -32,6 +35,7 @@ class Start:
         length: how many there are.
         examples: token lists of training examples, source and target.
         labels: the words of the task's classes.
+        trained: the named tensors that an artifact gives, of as many virtual tokens.
     """
 
     backbone: Backbone
@@ -39,6 +43,7 @@ class Start:
     length: int
     examples: Sequence[list[int]]
     labels: Sequence[str] = ()
+    trained: Named | None = None
 
     def real(self, ids: list[int]) -> dict[str, Tensor]:
         """The named tensors of a text."""
@@ -46,11 +51,17 @@ class Start:
 
 
 class InitSpec(Data):
-    """Base of the options of all starts."""
+    """Base of the options of all starts.
+
+    Attributes:
+        exact: whether training starts just there, whatever makes the virtual tokens.
+    """
+
+    exact: ClassVar[bool] = False
 
     kind: str
 
-    def named(self, start: Start) -> dict[str, Tensor] | None:
+    def named(self, start: Start) -> Named | None:
         """The named tensors to start from; None: as the reparameterization starts by itself.
 
         Raises:
@@ -161,11 +172,46 @@ class LabelsInit(InitSpec):
         return injection.named(torch.cat([*(mean[None] for mean in means), *filled]))
 
 
+class ArtifactInit(InitSpec):
+    """Start from a trained artifact (SPoT: Vu et al. 2022, section 2.2): from its virtual tokens,
+    from its weights that moved, and from its head where that tells the same labels.
+
+    Where the artifact has more virtual tokens, its first ones are taken; where it has fewer, they
+    come first and the others start as the method starts by default.
+    """
+
+    exact: ClassVar[bool] = True
+
+    kind: Literal["artifact"] = "artifact"
+    path: Annotated[str, AfterValidator(checked_path)] = Field(
+        description="an artifact, or a run folder that has one"
+    )
+    head: Literal["auto", "new"] = Field(
+        "auto",
+        description="auto: the artifact's head, where it tells the same labels; new: never",
+    )
+    other_backbone: bool = Field(
+        False, description="take an artifact of a backbone whose weights differ all the same"
+    )
+
+    def named(self, start: Start) -> Named:
+        """Those of the artifact."""
+        assert start.trained is not None, "whoever starts a training reads the artifact before"
+        return start.trained
+
+
 Init = InitSpec
-KeysValuesInit = Annotated[RandomInit | ActivationsInit, Field(discriminator="kind")]
+PlainInit = Annotated[RandomInit | ArtifactInit, Field(discriminator="kind")]
+KeysValuesInit = Annotated[RandomInit | ActivationsInit | ArtifactInit, Field(discriminator="kind")]
 EmbeddingsInit = Annotated[
-    UniformInit | VocabularyInit | TextInit | LabelsInit, Field(discriminator="kind")
+    UniformInit | VocabularyInit | TextInit | LabelsInit | ArtifactInit,
+    Field(discriminator="kind"),
 ]
+AnyEmbeddingsInit = Annotated[
+    RandomInit | UniformInit | VocabularyInit | TextInit | LabelsInit | ArtifactInit,
+    Field(discriminator="kind"),
+]
+"""The same, or as the reparameterization starts by itself."""
 
 
 def init_tokens(

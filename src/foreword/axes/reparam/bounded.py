@@ -66,10 +66,12 @@ class Bounded(Reparameterization):
 
     @torch.no_grad()
     def fit(self, named: Named) -> float:
-        """Start at these embeddings; token ids and types, where they are given, are theirs."""
+        """Start at these embeddings; token ids and types, where they are given, are theirs, and
+        `moved` is how far the virtual tokens have moved from them already."""
         self.start.copy_(self.part.join(named))
         self.moved.zero_()
-        for name, tensor in (("tokens", self.tokens), ("types", self.types)):
+        given = {"tokens": self.tokens, "types": self.types, "moved": self.moved}
+        for name, tensor in given.items():
             if f"{self.part.site}.{name}" in named:
                 tensor.copy_(named[f"{self.part.site}.{name}"])
         return 0.0

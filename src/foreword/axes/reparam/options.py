@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,12 @@ class ReparameterizationSpec(Data):
 
     One that makes each part of the prompt by itself overrides `rows`; one that makes them together
     overrides `build`.
+
+    Attributes:
+        exact: whether it can give any virtual tokens, as a table can.
     """
+
+    exact: ClassVar[bool] = False
 
     kind: str
 
@@ -53,6 +58,8 @@ def reparameterization(options: type[Options]) -> type[Options]:
 @reparameterization
 class Table(ReparameterizationSpec):
     """The virtual tokens are themselves the parameters."""
+
+    exact: ClassVar[bool] = True
 
     kind: Literal["table"] = "table"
     std: Scale = Field(0.02, description="standard deviation of a random start")

@@ -128,7 +128,7 @@ class CPTAdapter(InputTokens):
             UserError: the artifact does not say which tokens it started from.
         """
         assert isinstance(method, CPT), "no other method has a context"
-        if not method.init.tokens:
+        if not method.context.tokens:
             raise UserError(
                 f"{source}: method.init has no `tokens`, of which PEFT's format of CPT needs one "
                 "for each virtual token; train it by a recipe to export it"
@@ -144,7 +144,7 @@ class CPTAdapter(InputTokens):
             }
         return CPTConfig(
             **sizes,
-            cpt_token_ids=list(method.init.tokens),
-            cpt_tokens_type_mask=list(method.init.types),
+            cpt_token_ids=list(method.context.tokens),
+            cpt_tokens_type_mask=list(method.context.types),
             **bounds,
         )

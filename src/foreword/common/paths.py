@@ -1,4 +1,4 @@
-"""Paths that a recipe names."""
+"""Paths that a recipe names. No torch."""
 
 from __future__ import annotations
 
