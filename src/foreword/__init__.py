@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foreword.artifacts.similarity import similar as similar
     from foreword.attached import attach as attach
     from foreword.attached import detach as detach
     from foreword.backbone import load_backbone as load_backbone
@@ -63,6 +64,7 @@ __all__ = [
     "load_recipe",
     "prompts",
     "read_examples",
+    "similar",
     "train",
 ]
 
@@ -88,6 +90,7 @@ _HOMES = {
     "load_recipe": "foreword.recipe",
     "prompts": "foreword.bank",
     "read_examples": "foreword.data",
+    "similar": "foreword.artifacts.similarity",
     "train": "foreword.runs",
 }
 

@@ -9,7 +9,17 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from foreword import __version__
-from foreword.cli import catalogue, comparing, exchange, memory, score, searching, training, using
+from foreword.cli import (
+    catalogue,
+    comparing,
+    exchange,
+    memory,
+    score,
+    searching,
+    similar,
+    training,
+    using,
+)
 from foreword.cli.output import (
     ReaderGone,
     close_streams,
@@ -37,6 +47,7 @@ app.command("evaluate")(using.evaluate)
 app.command("compare")(comparing.compare)
 app.command("search")(searching.search)
 app.command("score")(score.score)
+app.command("similar")(similar.similar)
 app.command("ls")(catalogue.ls)
 app.command("show")(catalogue.show)
 app.command("recipe-schema")(catalogue.recipe_schema)

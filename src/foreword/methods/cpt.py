@@ -11,10 +11,10 @@ width 2048, decay 0.95, AdamW at 1e-4 with linear decay, batches of 1, 5 epochs)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from foreword.axes.injection.context import ContextInit
 from foreword.axes.injection.options import InjectionSpec
@@ -99,6 +99,18 @@ class Bounded(ReparameterizationSpec):
 BoundedOnly = Annotated[ReparameterizationSpec, OptionsIn(REPARAMETERIZATIONS, "kind", (Bounded,))]
 
 
+def _context_unless_said(given: Any) -> Any:
+    plain = isinstance(given, Mapping) and "kind" not in given
+    return {"kind": "context", **given} if plain else given
+
+
+ContextOrArtifact = Annotated[
+    Annotated[ContextInit | axes.ArtifactInit, Field(discriminator="kind")],
+    BeforeValidator(_context_unless_said, json_schema_input_type=ContextInit | axes.ArtifactInit),
+]
+"""Training examples, which a mapping without `kind` means, too; or an artifact of CPT."""
+
+
 @method
 class CPT(PromptOptions):
     """Options of CPT."""
@@ -123,7 +135,7 @@ class CPT(PromptOptions):
     )
     positions: axes.Positions = "auto"
     reparameterization: BoundedOnly = Bounded()
-    init: Annotated[ContextInit | axes.ArtifactInit, Field(discriminator="kind")] = ContextInit()
+    init: ContextOrArtifact = ContextInit()
 
     @model_validator(mode="after")
     def _as_long_as_its_context(self) -> CPT:
