@@ -85,7 +85,7 @@ class OwnHead:
         """
         if not task.has_head:
             return "the artifact has none"
-        if task.answer != self.answer or set(task.labels) != set(self.labels):
+        if task.answer != self.kind.answer or set(task.labels) != set(self.labels):
             return f"the artifact's tells {', '.join(task.labels)[:100] or task.answer}"
         names = sorted(name for name in stored if name.endswith(".weight"))
         layers = [(stored[name], stored[f"{name.removesuffix('weight')}bias"]) for name in names]
