@@ -220,3 +220,20 @@ def test_what_does_not_fit_ends_with_status_2(
     assert "foreword: method.init: " in said
     assert "take a method whose prompts enter alike" in said
     assert not out.exists()
+
+
+def test_a_comparison_runs_anew_where_the_artifact_is_another(
+    source: Run, mini: Backbone, data: Path, tmp_path: Path
+) -> None:
+    from foreword.comparing.cells import content_hash
+    from foreword.comparing.grid import Cell
+    from foreword.recipe import parse_recipe
+
+    first = start(mini, recipe(data, PREFIX), tmp_path / "first")
+    parsed = parse_recipe(recipe(data, onwards(first)))
+    cells = [Cell({}, parsed) for _ in range(2)]
+    before = content_hash(cells[0])
+    assert content_hash(cells[1]) == before
+    manifest = first.artifact / "foreword.json"
+    manifest.write_text(manifest.read_text("utf-8") + "\n", encoding="utf-8")
+    assert content_hash(cells[0]) != before

@@ -16,6 +16,7 @@ from foreword.common import files
 from foreword.common.run_files import holds_run, is_finished
 from foreword.comparing.grid import Cell
 from foreword.data import bare_name, source_sha256
+from foreword.methods.axes import ArtifactInit
 
 RUNS, PLAN = "runs", "plan.json"
 DECIDING = ("foreword", "torch", "transformers")
@@ -55,16 +56,22 @@ def places_of(cells: Sequence[Cell], out: Path) -> list[Place]:
 
 
 def content_hash(cell: Cell) -> str:
-    """sha256 of what decides a run's figures: its recipe, its data, and the code's versions.
+    """sha256 of what decides a run's figures: its recipe, its data, the artifact that it starts
+    from, and the code's versions.
 
     Raises:
-        UserError: a data file is missing.
+        UserError: a data file or that artifact is missing.
     """
     recipe = cell.recipe.model_dump(mode="json", exclude={"name"})
     data = recipe["task"]["data"]
     for split in ("train", "dev", "test", "unlabelled"):
         if (path := data.get(split)) is not None:
             data[split] = [bare_name(path), _sha256(path)]
+    init = cell.recipe.method.init
+    if isinstance(init, ArtifactInit):
+        from foreword.artifacts.starting import source_hash
+
+        recipe["method"]["init"]["path"] = source_hash(init)
     code = {name: version for name, version in versions().items() if name in DECIDING}
     text = json.dumps([recipe, code], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
