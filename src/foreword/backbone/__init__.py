@@ -3,12 +3,13 @@
 from foreword.backbone.weights import deferred as deferred  # before anything that imports a model
 
 # isort: split
-from foreword.backbone.call import Call, way
+from foreword.backbone.call import Call, columns_of, way
 from foreword.backbone.decoding import (
     Decoding,
+    Likely,
     StepDecoder,
+    Telling,
     Written,
-    columns_of,
     generate,
     write,
     write_by_transformers,
@@ -34,6 +35,7 @@ __all__ = [
     "Ending",
     "Geometry",
     "KeyValues",
+    "Likely",
     "Prompt",
     "PromptKeyValues",
     "RowKeyValues",
@@ -41,6 +43,7 @@ __all__ = [
     "Sources",
     "Spoken",
     "StepDecoder",
+    "Telling",
     "Tokens",
     "Written",
     "bundled_backbones",

@@ -161,3 +161,12 @@ def whole_mask(call: Call, *, virtual: bool = True) -> Tensor:
     if front is not None and virtual:
         parts.append(front.seen(call.rows, mask.device))
     return torch.cat([*parts, mask], dim=1)
+
+
+def columns_of(call: Call, answer: int) -> int:
+    """The positions that the longest row of a call may need, with an answer of so many tokens."""
+    layout, front = call.layout, call.front()
+    before = 0 if layout.before is None else layout.before.input_ids.shape[1]
+    virtual = 0 if front is None else front.length
+    source = 0 if layout.source is None else layout.source.input_ids.shape[1]
+    return before + virtual + source + layout.input_ids.shape[1] + answer

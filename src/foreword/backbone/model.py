@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -176,19 +176,27 @@ class Backbone(Moving):
             logits: Tensor = self._run(self.model, call).logits
         return logits
 
-    def next_logits(self, call: Call, **given: Any) -> Tensor:
-        """What comes after the last token of each row: `[B, vocabulary]`.
+    def line_logits(
+        self, ids: Sequence[int], positions: Sequence[int], prompt: Prompt, reading: Sequence[int]
+    ) -> Tensor:
+        """What comes after chosen tokens of a line in which several rows stand: `[N, vocabulary]`.
 
         Args:
-            call: rows and their prompts, on the model's device.
-            given: what the model gets instead of what `inputs` says, such as a cache to write into.
+            ids: tokens of the line.
+            positions: their position ids.
+            prompt: keeps the rows apart in every attention, and has their virtual tokens.
+            reading: numbers of the N tokens.
         """
-        mask = call.layout.attention_mask
-        width = mask.shape[1]
-        last = width - 1 - mask.long().flip(1).argmax(1)
-        reading = torch.arange(len(mask), device=mask.device) * width + last
-        with reading_at(self._head(), reading):
-            logits: Tensor = self._run(self.model, call, **given).logits
+        at, device = torch.tensor(reading, dtype=torch.long), self.device
+        given: dict[str, Any] = {
+            "input_ids": torch.tensor([ids], device=device),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.long, device=device),
+            "position_ids": torch.tensor([positions], device=device),
+            "use_cache": False,
+            ARGUMENT: prompt,
+        }
+        with self.turn, self.looking_up(prompt), reading_at(self._head(), at.to(device)):
+            logits: Tensor = self.model(**given).logits
         return logits
 
     def _head(self) -> nn.Module:

@@ -1,16 +1,17 @@
 """Decoding: token by token with rows that come and go, and beam search."""
 
 from foreword.backbone.decoding.beams import write_by_transformers
-from foreword.backbone.decoding.choosing import End
+from foreword.backbone.decoding.choosing import End, Likely, Telling
 from foreword.backbone.decoding.options import Decoding
-from foreword.backbone.decoding.steps import StepDecoder, Written, columns_of, generate, write
+from foreword.backbone.decoding.steps import StepDecoder, Written, generate, write
 
 __all__ = [
     "Decoding",
     "End",
+    "Likely",
     "StepDecoder",
+    "Telling",
     "Written",
-    "columns_of",
     "generate",
     "write",
     "write_by_transformers",

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreword.backbone.call import Call, in_the_midst, way, whole_mask
+from foreword.backbone.call import Call, columns_of, in_the_midst, way, whole_mask
 from foreword.backbone.decoding.beams import cacheable
-from foreword.backbone.decoding.choosing import Row
+from foreword.backbone.decoding.choosing import Row, likely
 from foreword.backbone.model import Backbone
 from foreword.backbone.prompts import cache
 from foreword.backbone.prompts.carrying import ARGUMENT
@@ -32,11 +32,11 @@ class Cohort:
 
     Attributes:
         rows: the same, those that are left.
-        logits: `[rows, vocabulary]`, what comes next.
     """
 
     def __init__(self, backbone: Backbone, call: Call, rows: Sequence[Row]) -> None:
         self.backbone, self.rows = backbone, list(rows)
+        self._columns = columns_of(call, max(row.how.max_new_tokens for row in rows))
         self._source = call.layout.source
         self._carried: Prompt | None = call.prompt
         self._mask: Tensor | None = None
@@ -65,7 +65,20 @@ class Cohort:
         self._positions = call.layout.position_ids
         embeddings = None if call.prompt is None else Prompt(embeddings=call.prompt.embeddings)
         with backbone.looking_up(embeddings):
-            self.logits = self._run(call.layout.input_ids)
+            logits = self._run(call.layout.input_ids)
+        self._logits, self._fresh = logits[:, -1], True
+        layout = call.layout
+        for row, own, ids, mask in zip(
+            rows, logits, layout.input_ids, layout.attention_mask, strict=True
+        ):
+            if row.telling.source:
+                told = likely(own[mask][:-1], ids[mask][1:].tolist(), row.telling.best or 0)
+                row.source = [None, *told]
+
+    @property
+    def held(self) -> int:
+        """Positions that its rows may take."""
+        return self._columns * len(self.rows)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let all rows go but some."""
@@ -73,8 +86,9 @@ class Cohort:
             return
         kept = sorted(rows)
         self.rows = [self.rows[row] for row in kept]
-        at = torch.tensor(kept, dtype=torch.long, device=self.logits.device)
-        self.logits, self._positions = self.logits[at], self._positions[at]
+        at = torch.tensor(kept, dtype=torch.long, device=self._positions.device)
+        self._positions = self._positions[at]
+        self._logits = self._logits[at.to(self._logits.device)]
         self._cache.batch_select_indices(at)
         self._mask = None if self._mask is None else self._mask[at]
         if self._encoded is not None:
@@ -82,13 +96,19 @@ class Cohort:
         self._source = None if self._source is None else self._source.taken(at)
         self._carried = None if self._carried is None else self._carried.taken(at)
 
-    def forward(self) -> None:
-        """Read the last token that each row has written."""
-        ids = torch.tensor([[row.new[-1]] for row in self.rows], device=self._positions.device)
-        self._positions = self._positions[:, -1:] + 1
-        if self._mask is not None:
-            self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=1)
-        self.logits = self._run(ids)
+    @torch.no_grad()
+    def next(self) -> Tensor:
+        """What comes next in each row: `[rows, vocabulary]`. The last token that each has written
+        is read for that."""
+        if not self._fresh:
+            device = self._positions.device
+            ids = torch.tensor([[row.new[-1]] for row in self.rows], device=device)
+            self._positions = self._positions[:, -1:] + 1
+            if self._mask is not None:
+                self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=1)
+            self._logits = self._run(ids)[:, -1]
+        self._fresh = False
+        return self._logits
 
     def _run(self, ids: Tensor) -> Tensor:
         g = self.backbone.geometry
@@ -110,5 +130,5 @@ class Cohort:
         with self.backbone.turn:
             output = self.backbone.model(**given)
         self._cache = output.past_key_values
-        logits: Tensor = output.logits[:, -1]
+        logits: Tensor = output.logits
         return logits

@@ -1,89 +1,46 @@
 """Rows of a decoder that are written together, each with a prompt and a length of its own.
 
-Keys and values stand in slots (`slots.py`), which the attention function reads and writes itself: a
-row enters and leaves at any step, and virtual tokens were copied into its slot when it entered, so
-that no step pays for them again.
+Keys and values stand in slots (`slots.py`), virtual tokens in front: they are copied into a row's
+slot when it enters, so that no step pays for them again. Rows of similar lengths share slots (a
+bucket), so that a long row costs the others nothing. Sources are read in the same passes
+(`line.py`); one that is longer than what a pass may read is read in parts, in slots of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from foreword.backbone.call import Call, way, whole_mask
-from foreword.backbone.decoding.choosing import Row
-from foreword.backbone.decoding.slots import Held, Slots
+from foreword.backbone.decoding.choosing import Row, likely
+from foreword.backbone.decoding.line import Line, Part, Source, Steps, Stretch
+from foreword.backbone.decoding.slots import Slots
 from foreword.backbone.model import Backbone
-from foreword.backbone.prompts import cache
-from foreword.backbone.prompts.carrying import ARGUMENT
-from foreword.backbone.prompts.key_values import KeyValues, RowKeyValues, join_rows
-from foreword.backbone.prompts.prompt import Place, Prompt
+from foreword.backbone.prompts.key_values import KeyValues, join_rows
 
 
-class Running:
-    """Rows in slots.
-
-    Args:
-        backbone: a decoder whose attention goes through the interface.
-        rows: how many slots there are.
-        columns: how many positions each has.
+@dataclass(eq=False)
+class Bucket:
+    """Rows of similar lengths.
 
     Attributes:
-        rows: the state of each answer, in the order of the slots.
-        logits: `[rows, vocabulary]`, what comes next.
+        slots: hold what they have read.
+        rows: the state of their answers, in the order of the slots.
+        apart: their virtual tokens with a softmax of their own; None where no row has any.
     """
 
-    def __init__(self, backbone: Backbone, rows: int, columns: int) -> None:
-        self.backbone = backbone
-        self.slots = Slots(rows, columns)
-        self.rows: list[Row] = []
-        self.logits = torch.empty(0)
-        self._positions = torch.empty(0, dtype=torch.long)
-        self._apart: KeyValues | None = None
+    slots: Slots
+    rows: list[Row] = field(default_factory=list)
+    apart: KeyValues | None = None
 
-    def enter(self, call: Call, rows: Sequence[Row]) -> None:
-        """Read the sources of new rows, whose answers come next."""
-        first = len(self.slots.held)
-        mask = whole_mask(call)
-        if way(self.backbone.geometry, call)[0] != "between":
-            filling = _Filling(self.slots, call, first, mask)
-            logits = self.backbone.next_logits(replace(call, prompt=filling))
-            held = filling.held()
-        else:
-            logits, held = self._after_a_part(call, first, mask)
-        self.slots.held += held
-        last = _last(call.layout.attention_mask)
-        after = call.layout.position_ids.gather(1, last[:, None])[:, 0] + 1
-        apart = _apart(call.front())
-        if self.rows:
-            self.logits = torch.cat([self.logits, logits])
-            self._positions = torch.cat([self._positions, after])
-        else:
-            self.logits, self._positions = logits, after
-        if apart is not None or self._apart is not None:
-            self._apart = join_rows([(self._apart, len(self.rows)), (apart, len(rows))])
-        self.rows += rows
-
-    def _after_a_part(self, call: Call, first: int, mask: Tensor) -> tuple[Tensor, list[Held]]:
-        """Rows of which a part stands before the virtual tokens."""
-        assert call.layout.before is not None
-        front, backbone = call.front(), self.backbone
-        prompt = call.prompt or Prompt()
-        prompt.past = backbone.past(call)
-        filled = cache.fill(backbone.model, front, rows=call.rows, past=prompt.past)
-        logits = backbone.next_logits(Call(call.layout, prompt), past_key_values=filled)
-        columns = _columns(mask, self.slots.columns)
-        at = torch.arange(first, first + call.rows)
-        for number, layer in enumerate(filled.layers):
-            self.slots.put(number, layer.keys, layer.values, at, columns)
-        begins = call.layout.before.attention_mask.sum(1).tolist()
-        width = 0 if front is None else front.length
-        ends = mask.sum(1).tolist()
-        return logits, [Held(end, width, at) for end, at in zip(ends, begins, strict=True)]
+    def enter(self, row: Row, source: Source) -> None:
+        """Take a row whose source stands in the next slot."""
+        if source.apart is not None or self.apart is not None:
+            parts = [(self.apart, len(self.rows)), (source.apart, 1)]
+            self.apart = join_rows(parts)
+        self.rows.append(row)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let all rows go but some."""
@@ -91,180 +48,228 @@ class Running:
             return
         order = self.slots.keep(rows)
         self.rows = [self.rows[row] for row in order]
-        at = torch.tensor(order, dtype=torch.long, device=self._positions.device)
-        self.logits, self._positions = self.logits[at.to(self.logits.device)], self._positions[at]
-        self._apart = None if self._apart is None else self._apart.taken(at)
-
-    def forward(self) -> None:
-        """Read the last token that each row has written."""
-        ids = torch.tensor([[row.new[-1]] for row in self.rows], device=self._positions.device)
-        stepping = Stepping(self.slots, self.backbone, self._apart)
-        given: dict[str, Any] = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "position_ids": self._positions[:, None],
-            "use_cache": False,
-            ARGUMENT: stepping,
-        }
-        with self.backbone.turn:
-            self.logits = self.backbone.model(**given).logits[:, -1]
-        for held in self.slots.held:
-            held.end += 1
-        self._positions = self._positions + 1
+        if self.apart is not None:
+            self.apart = self.apart.taken(torch.tensor(order, dtype=torch.long))
 
 
-class _Filling(Prompt):
-    """A prompt that also keeps all keys and values of its rows in slots."""
+@dataclass(eq=False)
+class Reading:
+    """A row whose source is not read to its end.
 
-    def __init__(self, slots: Slots, call: Call, first: int, mask: Tensor) -> None:
-        prompt = call.prompt
-        super().__init__(
-            {} if prompt is None else prompt.sites,
-            None if prompt is None else prompt.embeddings,
-        )
-        self.slots, self.call = slots, call
-        self.layers: set[int] = set()
-        self.rows = torch.arange(first, first + call.rows)
-        self.front = _shared(call.front())
-        own = call.layout.attention_mask
-        self.mask = own if self.front is None else mask
-        self.columns = _columns(self.mask, slots.columns)
-
-    def enter(
-        self,
-        place: Place,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Any,
-        bias: Tensor | None,
-        given: Mapping[str, Any],
-    ) -> tuple[Tensor, Tensor, Any, Tensor | None]:
-        """As any prompt; what it gives is kept."""
-        own = key.shape[2]
-        key, value, mask, bias = super().enter(place, query, key, value, mask, bias, given)
-        self.layers.add(place.layer)
-        columns = self.columns if key.shape[2] > own else self.columns[:, -own:]
-        self.slots.put(place.layer, key, value, self.rows, columns)
-        return key, value, mask, bias
-
-    def held(self) -> list[Held]:
-        """What the slots hold of each row."""
-        ends = self.mask.sum(1).tolist()
-        if self.front is None:
-            return [Held(end) for end in ends]
-        of = self.front.of.tolist() if isinstance(self.front, RowKeyValues) else [0] * len(ends)
-        found = []
-        for end, number in zip(ends, of, strict=True):
-            member = None if number < 0 else self.front.prompts[number]
-            if member is None or member.gates is not None:
-                found.append(Held(end))
-            else:
-                found.append(
-                    Held(end, member.length, hidden=frozenset(self.layers - set(member.layers)))
-                )
-        return found
-
-
-class Stepping(Prompt):
-    """One token more for each row in slots.
-
-    Args:
-        slots: hold what rows have read.
-        backbone: says which layers see a window alone.
-        apart: virtual tokens with a softmax of their own, row by row.
+    Attributes:
+        row: the state of its answer.
+        source: what it reads.
+        bucket: where it goes.
+        staged: where it is read in parts.
     """
 
-    def __init__(self, slots: Slots, backbone: Backbone, apart: KeyValues | None) -> None:
-        super().__init__({} if apart is None else {"decoder": apart})
-        self.slots, self.windows = slots, backbone.windows
-        self.additive = backbone.attention == "flex"
-        self.longest = slots.longest + 1
-        ends = [held.end for held in slots.held]
-        self.ends = torch.tensor(ends)
-        self.every = torch.arange(len(ends))
-        self.even = len(set(ends)) == 1
-        self._hidden: dict[tuple[Any, ...], Tensor | None] = {}
+    row: Row
+    source: Source
+    bucket: Bucket
+    staged: Slots | None = None
 
-    def enter(
-        self,
-        place: Place,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Any,  # noqa: ARG002
-        bias: Tensor | None,
-        given: Mapping[str, Any],  # noqa: ARG002
-    ) -> tuple[Tensor, Tensor, Any, Tensor | None]:
-        """All that rows have read, and the new token."""
-        assert bias is None, "decoders that count positions from a cache are decoded with it"
-        rows = len(self.slots.held)
-        found = []
-        ends, every = self.ends.to(key.device), self.every.to(key.device)
-        for kept, new in zip(
-            self.slots.layer(place.layer, (key, value)), (key, value), strict=True
-        ):
-            if self.even:
-                kept[:rows, :, self.longest - 1] = new[:, :, 0].to(kept.dtype)
+
+@dataclass(frozen=True)
+class Work:
+    """One pass.
+
+    Attributes:
+        buckets: whose rows go on by a token.
+        parts: sources that are read, and how many tokens of each.
+    """
+
+    buckets: list[Bucket]
+    parts: list[tuple[Reading, int]]
+
+
+class Running:
+    """Rows in slots.
+
+    Args:
+        backbone: a decoder whose attention goes through the interface.
+        widths: how many columns the rows of each bucket have, the narrowest first.
+        rows: how many rows there may be in all.
+        tokens: how many columns those of all rows together may be.
+        chunk: how many tokens of sources a pass may read.
+    """
+
+    def __init__(
+        self, backbone: Backbone, widths: Sequence[int], rows: int, tokens: int, chunk: int
+    ) -> None:
+        self.backbone, self.chunk, self.tokens = backbone, chunk, tokens
+        first = rows if len(widths) == 1 else 0
+        self.buckets = [Bucket(Slots(width, first)) for width in widths]
+        self.reading: list[Reading] = []
+        self.most = rows
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, those that still read included."""
+        written = [row for bucket in self.buckets for row in bucket.rows]
+        return written + [reading.row for reading in self.reading]
+
+    def bucket_for(self, columns: int) -> Bucket | None:
+        """The narrowest one for a row of so many columns, if there is one."""
+        return next((b for b in self.buckets if b.slots.columns >= columns), None)
+
+    @property
+    def held(self) -> int:
+        """Columns of all rows that are here."""
+        reading = sum(reading.bucket.slots.columns for reading in self.reading)
+        return reading + sum(b.slots.columns * len(b.rows) for b in self.buckets)
+
+    def enter(self, row: Row, source: Source) -> None:
+        """Take a row, whose source is read in the next passes."""
+        bucket = self.bucket_for(source.columns + row.how.max_new_tokens)
+        assert bucket is not None, "a row is longer than every slot"
+        self.reading.append(Reading(row, source, bucket))
+
+    def work(self) -> Work:
+        """What the next pass does: one token of each row, and of the sources those that came first
+        as far as they fit. A source that no pass can hold is read in parts, one at a time, and
+        leaves half of each pass to the others."""
+        left, parts = self.chunk, []
+        in_parts = next((one for one in self.reading if one.staged is not None), None)
+        for reading in sorted(self.reading, key=lambda one: one is not in_parts):
+            many = reading.source.left
+            if many > self.chunk and in_parts is None:
+                in_parts, reading.staged = reading, Slots(reading.bucket.slots.columns)
+            if reading is in_parts:
+                alone = len(self.reading) == 1
+                many = min(many, left if alone else max(1, self.chunk // 2), left)
+            if many <= left and (many <= self.chunk or reading is in_parts):
+                parts.append((reading, many))
+                left -= many
+            if not left:
+                break
+        return Work([bucket for bucket in self.buckets if bucket.rows], parts)
+
+    @torch.no_grad()
+    def run(self, work: Work) -> tuple[list[Row], Tensor]:
+        """One pass.
+
+        Returns:
+            The rows whose next token can be chosen, and what comes next in each: `[rows,
+            vocabulary]`.
+        """
+        backbone = self.backbone
+        steps = [
+            Steps(backbone, bucket.slots, [row.new[-1] for row in bucket.rows], bucket.apart)
+            for bucket in work.buckets
+        ]
+        stretches = self._stretches(work)
+        parts: list[Part] = [*steps, *(stretch for _, stretch in stretches)]
+        line = Line(parts)
+        ids, line.embeddings = self._ids(parts)
+        at, told = _read_at(work, stretches)
+        positions = [position for part in parts for position in part.positions]
+        logits = backbone.line_logits(ids, positions, line, at)
+        rows = self._after(work, stretches)
+        for (reading, stretch), first in told:
+            _tell(reading.row, stretch, logits[first : first + len(stretch.ids)])
+        return rows, logits[: len(rows)]
+
+    def _stretches(self, work: Work) -> list[tuple[Reading, Stretch]]:
+        """What is read of each source, and where it is kept: in its own slots while it is read in
+        parts, else in the next free slots of its bucket."""
+        rows = {id(bucket): len(bucket.rows) for bucket in self.buckets}
+        places = []
+        for reading, many in work.parts:
+            places.append(rows[id(reading.bucket)])
+            rows[id(reading.bucket)] += reading.source.left == many
+        self._make_room(rows)
+        return [
+            (
+                reading,
+                Stretch(self.backbone, reading.bucket.slots, place, reading.source, many)
+                if reading.staged is None
+                else Stretch(self.backbone, reading.staged, 0, reading.source, many),
+            )
+            for (reading, many), place in zip(work.parts, places, strict=True)
+        ]
+
+    def _make_room(self, rows: dict[int, int]) -> None:
+        """Have memory for so many rows of each bucket: twice as many, where that is no more than
+        what is meant for all of them."""
+        short = [bucket for bucket in self.buckets if rows[id(bucket)] > bucket.slots.rows]
+        for bucket in short:
+            taken = sum(b.slots.rows * b.slots.columns for b in self.buckets if b is not bucket)
+            wanted = min(self.most, 2 * rows[id(bucket)])
+            if taken + wanted * bucket.slots.columns > self.tokens:
+                wanted = rows[id(bucket)]
+                for other in self.buckets:
+                    other.slots.resize(min(other.slots.rows, rows[id(other)]))
+            bucket.slots.resize(wanted)
+
+    def _ids(self, parts: Sequence[Part]) -> tuple[list[int], Tensor | None]:
+        """The tokens of a line, and the embeddings of those that are virtual: each source's have
+        ids of their own."""
+        vocabulary = self.backbone.geometry.vocabulary
+        ids: list[int] = []
+        tables: list[Tensor] = []
+        for part in parts:
+            table = part.source.embeddings if isinstance(part, Stretch) else None
+            moved = sum(map(len, tables))
+            if table is None:
+                ids += part.ids
             else:
-                kept[every, :, ends] = new[:, :, 0].to(kept.dtype)
-            found.append(kept[:rows, :, : self.longest].to(query.dtype))
-        return found[0], found[1], self._mask(place.layer, query), None
+                ids += [token + moved if token >= vocabulary else token for token in part.ids]
+                tables.append(table)
+        return ids, torch.cat(tables) if tables else None
 
-    def _mask(self, layer: int, query: Tensor) -> Tensor | None:
-        """Which columns each row sees: `[rows, 1, 1, columns]`; None: all."""
-        window = self.windows[layer] if self.windows else None
-        idle = tuple(layer in held.hidden for held in self.slots.held)
-        key = (window, idle if any(idle) else ())
-        if key not in self._hidden:
-            self._hidden[key] = self._made(window, idle, query)
-        return self._hidden[key]
+    def _after(self, work: Work, stretches: Sequence[tuple[Reading, Stretch]]) -> list[Row]:
+        """Write down what was read; gives the rows that write next."""
+        rows = [row for bucket in work.buckets for row in bucket.rows]
+        for bucket in work.buckets:
+            for held in bucket.slots.held:
+                held.end += 1
+                held.position += 1
+        for reading, stretch in stretches:
+            source = reading.source
+            source.read = stretch.last
+            if source.left:
+                continue
+            if reading.staged is None:
+                reading.bucket.slots.held.append(source.held())
+            else:
+                reading.staged.held.append(source.held())
+                reading.bucket.slots.append(reading.staged)
+            self.reading.remove(reading)
+            reading.bucket.enter(reading.row, source)
+            rows.append(reading.row)
+        return rows
 
-    def _made(self, window: int | None, idle: Sequence[bool], query: Tensor) -> Tensor | None:
-        if window is not None and self.longest <= window:
-            window = None
-        if self.even and window is None and not any(idle):
-            return None
-        columns = torch.arange(self.longest)
-        seen = columns <= self.ends[:, None]
-        held = self.slots.held
-        at = torch.tensor([h.at for h in held])[:, None]
-        front = torch.tensor([h.front for h in held])[:, None]
-        virtual = (columns >= at) & (columns < at + front)
-        if window is not None:
-            # Virtual tokens are seen always, and take no place in the window of what is before them
-            place = columns - torch.where(columns >= at + front, front, 0)
-            last = self.ends[:, None] - front
-            seen &= virtual | (place > last - window)
-        if any(idle):
-            seen &= ~(virtual & torch.tensor(idle)[:, None])
-        seen = seen[:, None, None].to(query.device)
-        if not self.additive:
-            return seen
-        lowest = torch.finfo(query.dtype).min
-        return torch.zeros_like(seen, dtype=query.dtype).masked_fill(~seen, lowest)
+    def drop(self, leaves: Callable[[Row], bool]) -> None:
+        """Let some rows go."""
+        self.reading = [reading for reading in self.reading if not leaves(reading.row)]
+        for bucket in self.buckets:
+            bucket.keep([i for i, row in enumerate(bucket.rows) if not leaves(row)])
 
 
-def _columns(mask: Tensor, nowhere: int) -> Tensor:
-    """Where the tokens of rows `[N, C]` stand one after the other; `nowhere` for all else."""
-    at = mask.long().cumsum(1) - 1
-    return torch.where(mask, at, nowhere)
+def _read_at(
+    work: Work, stretches: Sequence[tuple[Reading, Stretch]]
+) -> tuple[list[int], list[tuple[tuple[Reading, Stretch], int]]]:
+    """Where the head is run: first for each row that writes next; then for sources whose tokens are
+    told, with the number of each one's first."""
+    at = list(range(sum(len(bucket.rows) for bucket in work.buckets)))
+    begins, begin = [], len(at)
+    for reading, stretch in stretches:
+        begins.append(begin)
+        begin += len(stretch.ids)
+        if stretch.last == len(reading.source.ids):
+            at.append(begin - 1)
+    told = []
+    for pair, begin in zip(stretches, begins, strict=True):
+        if pair[0].row.telling.source:
+            told.append((pair, len(at)))
+            at += range(begin, begin + len(pair[1].ids))
+    return at, told
 
 
-def _last(mask: Tensor) -> Tensor:
-    """The column of each row's last token: `[N]`."""
-    return mask.shape[1] - 1 - mask.long().flip(1).argmax(1)
-
-
-def _shared(tokens: KeyValues | None) -> KeyValues | None:
-    """Virtual tokens, where those of some row share its softmax."""
-    if tokens is None or all(member.gates is not None for member in tokens.prompts):
-        return None
-    return tokens
-
-
-def _apart(tokens: KeyValues | None) -> KeyValues | None:
-    """Virtual tokens, where those of some row have a softmax of their own."""
-    if tokens is None or all(member.gates is None for member in tokens.prompts):
-        return None
-    return tokens
+def _tell(row: Row, stretch: Stretch, logits: Tensor) -> None:
+    """How likely the tokens of a source were, of which each token predicts the next one."""
+    if not stretch.first:
+        row.source.append(None)
+    following = stretch.source.ids[stretch.first + 1 : stretch.last + 1]
+    if following:
+        row.source += likely(logits[: len(following)], following, row.telling.best or 0)

@@ -1,4 +1,4 @@
-"""Keys and values of rows that are being written, in memory that is allocated once.
+"""Keys and values of rows that are being written, in memory that is kept from step to step.
 
 A row's columns are its own: first what stands before its text (virtual tokens, and the part before
 an infix), then its tokens. Rows have different lengths; a token is written where its row ends.
@@ -19,37 +19,39 @@ class Held:
 
     Attributes:
         end: columns that are filled.
-        front: columns before the row's text that hold virtual tokens.
-        at: the column where virtual tokens begin: 0, but after what stands before an infix.
-        hidden: layers where the row has no virtual tokens, and its columns for them are idle.
+        position: the position id of the token that is read next.
+        front: how many columns hold virtual tokens.
+        at: the column where they begin: 0, but after what stands before an infix.
+        layers: where the row has virtual tokens; in others their columns are idle.
     """
 
     end: int = 0
+    position: int = 0
     front: int = 0
     at: int = 0
-    hidden: frozenset[int] = frozenset()
+    layers: frozenset[int] = frozenset()
+
+    def idle(self, layer: int) -> bool:
+        """Whether columns of virtual tokens hold nothing in a layer."""
+        return self.front > 0 and layer not in self.layers
 
 
 class Slots:
     """Rows of keys and values of every layer.
 
     Args:
-        rows: how many there are.
-        columns: how many positions each has.
+        columns: how many positions each row has.
+        rows: for how many rows there is memory at first; it grows with them.
 
     Attributes:
         held: what each row in use holds, in the order of the rows.
+        rows: for how many rows there is memory.
     """
 
-    def __init__(self, rows: int, columns: int) -> None:
-        self.rows, self.columns = rows, columns
+    def __init__(self, columns: int, rows: int = 1) -> None:
+        self.columns, self.rows = columns, rows
         self.held: list[Held] = []
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def free(self) -> int:
-        """Rows that are not in use."""
-        return self.rows - len(self.held)
 
     @property
     def longest(self) -> int:
@@ -57,8 +59,7 @@ class Slots:
         return max((held.end for held in self.held), default=0)
 
     def layer(self, number: int, like: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Keys and values of a layer: `[rows, kv_heads, columns + 1, …_dim]`. The last column
-        takes what belongs nowhere.
+        """Keys and values of a layer: `[rows, kv_heads, columns, …_dim]`.
 
         Args:
             number: of the layer.
@@ -66,24 +67,33 @@ class Slots:
         """
         if number not in self._layers:
             key, value = (
-                side.new_zeros(self.rows, side.shape[1], self.columns + 1, side.shape[3])
+                side.new_zeros(self.rows, side.shape[-3], self.columns, side.shape[-1])
                 for side in like
             )
             self._layers[number] = key, value
         return self._layers[number]
 
-    def put(self, number: int, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor) -> None:
-        """Write keys and values `[N, kv_heads, C, …_dim]` of a layer.
+    def resize(self, rows: int) -> None:
+        """Have memory for so many rows, at least those in use."""
+        rows = max(rows, len(self.held))
+        if rows == self.rows:
+            return
+        used, end = min(len(self.held), rows), self.longest
+        for number, sides in self._layers.items():
+            key, value = (side.new_zeros(rows, *side.shape[1:]) for side in sides)
+            for new, old in zip((key, value), sides, strict=True):
+                new[:used, :, :end] = old[:used, :, :end]
+            self._layers[number] = key, value
+        self.rows = rows
 
-        Args:
-            number: of the layer.
-            key, value: what is written.
-            rows: `[N]`.
-            columns: `[N, C]`, where each stands; `self.columns` for what is not kept.
-        """
-        at = rows.to(key.device)[:, None], columns.to(key.device)
-        for kept, side in zip(self.layer(number, (key, value)), (key, value), strict=True):
-            kept.transpose(1, 2)[at] = side.transpose(1, 2).to(kept.dtype)
+    def append(self, other: Slots) -> None:
+        """Take over the one row that other slots hold; there must be memory for it."""
+        (held,) = other.held
+        row, end = len(self.held), held.end
+        for number, sides in other._layers.items():
+            for kept, side in zip(self.layer(number, sides), sides, strict=True):
+                kept[row, :, :end] = side[0, :, :end]
+        self.held.append(held)
 
     def keep(self, rows: Sequence[int]) -> list[int]:
         """Give back all rows but some; those kept move to the front.
