@@ -23,6 +23,7 @@ from foreword.session import (
     Answer,
     LoadedPrompt,
     check_call,
+    check_mixes,
     decoding_of,
     example_of,
     load,
@@ -109,12 +110,7 @@ class PromptBank:
             else load(artifact, backbone=self.backbone, other_backbone=other_backbone)
         )
         where = artifact if isinstance(artifact, str | Path) else name
-        if loaded.model.delta.backbone is not None:
-            moves = loaded.manifest.method.moves.kind
-            raise ArtifactError(
-                f"{where}: has weights of the backbone that were trained too (delta: {moves}), so "
-                "it cannot answer in one batch with other prompts; use foreword.load for it alone"
-            )
+        check_mixes(loaded, where)
         if loaded.model.backbone.model is not self.backbone.model:
             raise ArtifactError(
                 f"{where}: is loaded on another backbone; load it with "

@@ -8,6 +8,7 @@
     │   ├── BackboneError    a backbone cannot be loaded, or cannot carry the prompt
     │   └── ArtifactError    an artifact cannot be read, or does not fit the backbone
     └── RunError             the input was right and the run failed: exit status 1
+        └── BusyError        nothing is taken on now
 
 A message names the field, the value found there and what would mend it; arguments are named as the
 user gave them (`argument`).
@@ -61,6 +62,19 @@ class ArtifactError(UserError):
 
 class RunError(ForewordError):
     """A run failed although its input was right (a loss that is not finite, a full disk)."""
+
+
+class BusyError(RunError):
+    """Nothing more is taken on now: too much waits already, or the server is stopping.
+
+    Attributes:
+        closing: whether it is stopping.
+        retry_after: seconds after which asking again makes sense.
+    """
+
+    def __init__(self, message: str, *, closing: bool = False, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.closing, self.retry_after = closing, retry_after
 
 
 _as_flags = [False]

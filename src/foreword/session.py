@@ -19,7 +19,7 @@ from foreword.common.characters import half_character
 from foreword.common.choices import Data
 from foreword.common.json_text import check_depth
 from foreword.data import Example
-from foreword.errors import DataError, UserError, argument, refuse_single
+from foreword.errors import ArtifactError, DataError, UserError, argument, refuse_single
 from foreword.evaluation import Report, evaluate
 from foreword.recipe import DecodingSpec
 from foreword.recipe.problems import explain
@@ -241,6 +241,21 @@ def _inside(where: str, value: Any) -> Iterator[Any]:
             waiting += [*inner, *inner.values()]
         elif isinstance(inner, list | tuple):
             waiting += inner
+
+
+def check_mixes(loaded: LoadedPrompt, where: Path | str) -> None:
+    """Raise ArtifactError where a prompt cannot answer in one batch with others.
+
+    Args:
+        loaded: the prompt.
+        where: what the message calls it.
+    """
+    if loaded.model.delta.backbone is not None:
+        moves = loaded.manifest.method.moves.kind
+        raise ArtifactError(
+            f"{where}: has weights of the backbone that were trained too (delta: {moves}), so it "
+            "cannot answer in one batch with other prompts; use foreword.load for it alone"
+        )
 
 
 def refuse_two_places(device: str | None, device_map: DeviceMap | None) -> None:

@@ -161,7 +161,7 @@ def test_log_probabilities_are_those_of_one_pass(backbone: Backbone) -> None:
     """Of the tokens that were read and written, whatever was drawn and however it was read."""
     ids = random_ids([30])[0]
     call = call_of(backbone, ids)
-    gap = 1e-7 if backbone.geometry.through == "cache" else 1e-9  # BLOOM's softmax is float32
+    gap = 1e-6 if backbone.geometry.through == "cache" else 1e-9  # BLOOM's softmax is float32
     for chunk in (7, 100):
         answers = Answers(backbone, chunk=chunk)
         how = Decoding(max_new_tokens=NEW, do_sample=True, temperature=2.0)

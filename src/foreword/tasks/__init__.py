@@ -13,7 +13,7 @@ from foreword.recipe import TaskId
 from foreword.tasks.base import BoundTask, LabelWords, Request, Task, answer_together
 from foreword.tasks.decoding import Writing, decode_rows, write_rows
 from foreword.tasks.label import Classification, Cloze
-from foreword.tasks.reading import ReadTask
+from foreword.tasks.reading import Answered, Reader, ReadTask
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.span import Question
 from foreword.tasks.tags import Tagging
@@ -23,6 +23,7 @@ from foreword.tasks.write import TextGeneration
 
 __all__ = [
     "KINDS",
+    "Answered",
     "BoundTask",
     "Classification",
     "Cloze",
@@ -31,6 +32,7 @@ __all__ = [
     "Prediction",
     "Question",
     "ReadTask",
+    "Reader",
     "Request",
     "Row",
     "Tagging",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -67,62 +68,163 @@ class ReadTask(Task):
         return marked, [self.labels[int(label)] for label in row.pair.labels]
 
 
-@torch.no_grad()
 def _read_requests(
     requests: Sequence[Request], batch_size: int, advance: Callable[[int], None]
 ) -> list[Prediction]:
-    by_request = [request.task.rows(request.example, labelled=False) for request in requests]
-    rows = [(number, row) for number, own in enumerate(by_request) for row in own]
-    order = sorted(range(len(rows)), key=lambda i: -rows[i][1].pair.length)
-    outputs: list[dict[int, Tensor]] = [{} for _ in requests]
+    reader = Reader()
+    for number, request in enumerate(requests):
+        reader.add(number, request)
+    reader.sort()
     predictions: dict[int, Prediction] = {}
-    unread = [len(own) for own in by_request]
-
-    def answer(number: int) -> None:
-        """Answer a request of which all rows are read, and forget their outputs: each may be as
-        long as a vocabulary."""
-        in_order = [outputs[number][i] for i in sorted(outputs[number])]
-        outputs[number].clear()
-        request, own = requests[number], by_request[number]
-        task, example = request.task.task, request.example
-        assert isinstance(task, ReadTask), "requests of this kind alone come here"
-        prediction = task.prediction(request.task.model.backbone, example, own, in_order)
-        predictions[number] = replace(
-            prediction,
-            truncated=any(row.cut > 0 for row in own),
-            input=task.input_line(example),
-        )
-
-    for number, count in enumerate(unread):
-        if not count:
-            answer(number)
-    if nothing_to_read := unread.count(0):
-        advance(nothing_to_read)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        for i, output in _read_batch(requests, rows, batch):
-            outputs[rows[i][0]][i] = output
-            unread[rows[i][0]] -= 1
-        done = [number for number in {rows[i][0] for i in batch} if not unread[number]]
-        for number in done:
-            answer(number)
+    while len(predictions) < len(requests):
+        done = reader.read(batch_size)
+        predictions.update((one.number, one.prediction) for one in done)
         advance(len(done))
     return [predictions[number] for number in range(len(requests))]
 
 
-def _read_batch(
-    requests: Sequence[Request], rows: Sequence[tuple[int, Row]], batch: Sequence[int]
-) -> Iterator[tuple[int, Tensor]]:
-    """The output for each row of a batch, with the row's number."""
-    by_model: dict[int, list[int]] = {}
-    for i in batch:
-        by_model.setdefault(id(requests[rows[i][0]].task.model), []).append(i)
+@dataclass(frozen=True)
+class Answered:
+    """A request whose rows are all read.
+
+    Attributes:
+        number: the request's.
+        prediction: its answer.
+    """
+
+    number: int
+    prediction: Prediction
+
+
+@dataclass(eq=False)
+class _Open:
+    """A request that has rows to be read.
+
+    Attributes:
+        number: the request's.
+        request: what is asked.
+        rows: of it.
+        outputs: what its readout gave for those that are read, by their numbers.
+    """
+
+    number: int
+    request: Request
+    rows: list[Row]
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+
+    def answered(self) -> Answered:
+        """The answer, of all rows."""
+        task, example = self.request.task.task, self.request.example
+        assert isinstance(task, ReadTask), "requests of this kind alone come here"
+        in_order = [self.outputs[i] for i in sorted(self.outputs)]
+        backbone = self.request.task.model.backbone
+        prediction = task.prediction(backbone, example, self.rows, in_order)
+        cut = any(row.cut > 0 for row in self.rows)
+        return Answered(
+            self.number, replace(prediction, truncated=cut, input=task.input_line(example))
+        )
+
+
+class Reader:
+    """Requests of one backbone that are read together, some rows at a time. No answer depends on
+    what else is read."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, _Open] = {}
+        self._waiting: deque[tuple[_Open, int]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not answered."""
+        return len(self._open)
+
+    def add(self, number: int, request: Request, rows: list[Row] | None = None) -> None:
+        """Take a request, whose rows come after those that are here.
+
+        Args:
+            number: by which it is known outside.
+            request: what is asked.
+            rows: of its example, where they are made already.
+
+        Raises:
+            UserError: its example lacks what its task asks for, or is too long.
+        """
+        if rows is None:
+            rows = request.task.rows(request.example, labelled=False)
+        one = _Open(number, request, rows)
+        self._open[number] = one
+        self._waiting.extend((one, row) for row in range(len(one.rows)))
+
+    def sort(self) -> None:
+        """Put long rows first: a batch is as wide as its longest."""
+        self._waiting = deque(sorted(self._waiting, key=lambda at: -_length(at)))
+
+    def drop(self, number: int) -> None:
+        """Forget a request; nothing if it is answered."""
+        if self._open.pop(number, None) is not None:
+            self._waiting = deque(at for at in self._waiting if at[0].number != number)
+
+    def next(self, rows: int, tokens: int | None = None) -> list[tuple[_Open, int]]:
+        """The rows that are read next, which wait no more: at most so many, of at most so many
+        tokens together, but one in any case."""
+        batch: list[tuple[_Open, int]] = []
+        left = tokens
+        while self._waiting and len(batch) < rows:
+            length = _length(self._waiting[0])
+            if left is not None and batch and length > left:
+                break
+            left = None if left is None else left - length
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def read(self, rows: int, tokens: int | None = None) -> list[Answered]:
+        """Read the next rows; see `next`.
+
+        Returns:
+            The requests that are answered by that.
+        """
+        return self.read_batch(self.next(rows, tokens))
+
+    @torch.no_grad()
+    def read_batch(self, batch: Sequence[tuple[_Open, int]]) -> list[Answered]:
+        """Read some rows that `next` gave.
+
+        Returns:
+            The requests that are answered by that, and those that have no rows.
+        """
+        for (one, row), output in _outputs(batch):
+            one.outputs[row] = output
+        read = {one.number for one, _ in batch}
+        done = [
+            one
+            for one in self._open.values()
+            if (one.number in read or not one.rows) and len(one.outputs) == len(one.rows)
+        ]
+        answered = [one.answered() for one in done]
+        for one in done:
+            del self._open[one.number]
+        return answered
+
+
+def _length(at: tuple[_Open, int]) -> int:
+    return at[0].rows[at[1]].pair.length
+
+
+def _outputs(
+    batch: Sequence[tuple[_Open, int]],
+) -> Iterator[tuple[tuple[_Open, int], Tensor]]:
+    """What each row's readout gives for it."""
+    if not batch:
+        return
+    by_model: dict[int, list[tuple[_Open, int]]] = {}
+    for at in batch:
+        by_model.setdefault(id(at[0].request.task.model), []).append(at)
     parts = []
     for members in by_model.values():
-        model = requests[rows[members[0]][0]].task.model
+        model = members[0][0].request.task.model
         assert isinstance(model.readout, Predictor), "a text is decoded"
-        layout = model.lay_out([rows[i][1].pair for i in members])
+        layout = model.lay_out([one.rows[row].pair for one, row in members])
         parts.append((model.readout, model.call(layout)))
-    backbone = requests[rows[batch[0]][0]].task.model.backbone
+    backbone = batch[0][0].request.task.model.backbone
     for members, outputs in zip(by_model.values(), read_together(backbone, parts), strict=True):
         yield from zip(members, outputs, strict=True)

@@ -110,6 +110,11 @@ class StepDecoder:
         entering = [row for _, rows in self._entering for row in rows]
         return [*running, *entering, *(row for cohort in self._cohorts for row in cohort.rows)]
 
+    @property
+    def cohorts(self) -> int:
+        """Groups of rows that share a cache, each with a forward pass of its own in a step."""
+        return len(self._cohorts)
+
     def fits(self, columns: int) -> bool:
         """Whether a row of so many positions may be admitted now."""
         return self.free > 0 and self._held + self._width(columns) <= self.tokens

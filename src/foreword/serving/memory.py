@@ -1,0 +1,58 @@
+"""How much fits into memory: positions of rows that are written, and prompts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from foreword.backbone import Backbone
+from foreword.tuned import TunedModel
+
+SHARE = 0.25
+"""Of the memory that there is, what rows that are written may take."""
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def bytes_of_position(backbone: Backbone) -> int:
+    """What one position of a row takes: its keys and values in every layer."""
+    g = backbone.geometry
+    sites = [g.main, *(g.sites[site] for site in ("cross",) if site in g.sites)]
+    numbers = sum(site.layers * site.layer_width for site in sites)
+    return numbers * int(backbone.model.dtype.itemsize)
+
+
+def positions_in_memory(backbone: Backbone, longest: int, rows: int) -> int:
+    """How many positions fit into a share of the memory: at least those of one row of the longest,
+    and no more than as many rows of it can use."""
+    fit = int(SHARE * _memory(backbone.device)) // max(1, bytes_of_position(backbone))
+    return max(longest, min(rows * longest, fit))
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of memory where a model runs: what is free of a GPU's, else the machine's or this
+    container's."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = _CGROUP.read_text(encoding="ascii").strip()
+    except OSError:
+        return whole
+    return min(whole, int(limit)) if limit.isdigit() else whole
+
+
+def bytes_of_prompt(model: TunedModel) -> int:
+    """What a loaded prompt takes: its tensors, those that were made of them, and its head."""
+    tensors = [*model.reparam().values(), *model.readout.parameters()]
+    prompt = model.prompt()
+    if prompt is not None:
+        if prompt.embeddings is not None:
+            tensors.append(prompt.embeddings)
+        for tokens in prompt.sites.values():
+            for member in tokens.prompts:
+                tensors += [member.keys, member.values]
+    by_place = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    return sum(by_place.values())

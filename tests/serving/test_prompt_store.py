@@ -1,0 +1,155 @@
+"""Prompts by name, the least recently asked for out of memory."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import make_backbone
+from foreword.backbone import Backbone
+from foreword.errors import ArtifactError, UserError
+from foreword.methods import LoRA
+from foreword.serving import PromptStore
+from stored_prompts import prefix, soft, store, writes
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return make_backbone("gpt2")
+
+
+@pytest.fixture
+def folders(backbone: Backbone, tmp_path: Path) -> list[Path]:
+    return [store(tmp_path / f"p{n}", backbone, prefix(), writes(), seed=n) for n in range(4)]
+
+
+def test_the_least_recently_asked_for_give_way(backbone: Backbone, folders: list[Path]) -> None:
+    size = PromptStore(backbone).add("one", folders[0]).bytes
+    prompts = PromptStore(backbone, memory=2 * size)
+    for number, folder in enumerate(folders):
+        prompts.add(f"p{number}", folder)
+        assert prompts.in_memory[1] <= 2 * size
+    assert prompts.in_memory == (2, 2 * size)
+    assert [prompts.registered(f"p{n}").loaded is not None for n in range(4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    first = prompts.get("p2")
+    assert prompts.get("p2") is first
+    again = prompts.get("p0")
+    assert prompts.registered("p3").loaded is None
+    assert prompts.get("p2") is first
+    assert torch.equal(
+        again.model.rows(), PromptStore(backbone).add("x", folders[0]).loaded.model.rows()
+    )
+
+
+def test_soft_prompts_count_what_is_made_of_them(backbone: Backbone, tmp_path: Path) -> None:
+    """A decoder's keys and values, of every layer."""
+    own = PromptStore(backbone).add("soft", store(tmp_path / "s", backbone, soft(4), writes()))
+    g = backbone.geometry.main
+    assert own.bytes >= 4 * g.layers * g.layer_width * 4
+
+
+def test_replaced_and_removed(backbone: Backbone, folders: list[Path]) -> None:
+    prompts = PromptStore(backbone)
+    prompts.add("a", folders[0])
+    before = prompts.get("a")
+    prompts.add("a", folders[1])
+    assert prompts.get("a") is not before
+    assert prompts.in_memory[0] == len(prompts) == 1
+    prompts.remove("a")
+    assert prompts.in_memory == (0, 0)
+    assert "a" not in prompts
+    for call in (prompts.get, prompts.remove, prompts.registered):
+        with pytest.raises(UserError, match="there is no 'a' among 0"):
+            call("a")
+
+
+def test_a_folder_that_changed_is_not_taken_for_what_it_was(
+    backbone: Backbone, folders: list[Path]
+) -> None:
+    prompts = PromptStore(backbone, memory=PromptStore(backbone).add("x", folders[0]).bytes)
+    prompts.add("a", folders[0])
+    prompts.add("b", folders[1])
+    shutil.rmtree(folders[0])
+    with pytest.raises(ArtifactError, match="there is no such folder"):
+        prompts.get("a")
+    shutil.copytree(folders[2], folders[0])
+    with pytest.raises(ArtifactError, match="was changed since 'a' was added; add it again"):
+        prompts.get("a")
+    assert prompts.get("b") is prompts.registered("b").loaded
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../a", "a/b", ".a", "a b", "a\n", "ä", "a" * 129, "a\0b", "%2e"]
+)
+def test_names_that_no_prompt_has(backbone: Backbone, folders: list[Path], name: str) -> None:
+    with pytest.raises(UserError, match="is no name of a prompt"):
+        PromptStore(backbone).add(name, folders[0])
+
+
+def test_the_backbones_name(backbone: Backbone, folders: list[Path]) -> None:
+    with pytest.raises(UserError, match="'base' is the backbone's"):
+        PromptStore(backbone, reserved=("base",)).add("base", folders[0])
+
+
+def test_what_is_not_served(backbone: Backbone, folders: list[Path], tmp_path: Path) -> None:
+    """Nothing is registered, and a prompt of the same name stays."""
+    prompts = PromptStore(backbone)
+    prompts.add("a", folders[0])
+    kept = prompts.get("a")
+    other = make_backbone("gpt2", seed=1)
+    strange = store(tmp_path / "strange", other, prefix(), writes())
+    lora = store(tmp_path / "lora", backbone, LoRA(name="lora"), writes())
+    damaged = shutil.copytree(folders[1], tmp_path / "damaged")
+    file = damaged / "prompt.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    linked = shutil.copytree(folders[1], tmp_path / "linked")
+    (linked / "prompt.safetensors").unlink()
+    (linked / "prompt.safetensors").symlink_to(folders[1] / "prompt.safetensors")
+    for folder, reason in (
+        (strange, "whose weights have sha256"),
+        (lora, r"weights of the backbone that were trained too \(delta: lora\)"),
+        (damaged, "is damaged"),
+        (linked, "prompt.safetensors: cannot be read"),
+        (tmp_path / "nowhere", "there is no such folder"),
+    ):
+        with pytest.raises(ArtifactError, match=reason):
+            prompts.add("a", folder)
+    assert prompts.get("a") is kept
+    assert PromptStore(backbone, other_backbone=True).add("a", strange).loaded is not None
+
+
+def test_sizes_have_bounds(backbone: Backbone, folders: list[Path]) -> None:
+    with pytest.raises(ArtifactError, match="more than the 1,000 that a prompt may have"):
+        PromptStore(backbone, largest=1000).add("a", folders[0])
+    with pytest.raises(ArtifactError, match="bytes in memory, but all prompts together may take"):
+        PromptStore(backbone, memory=100).add("a", folders[0])
+
+
+def test_threads_load_a_prompt_once(
+    backbone: Backbone, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = PromptStore(backbone).add("x", folders[0]).bytes
+    prompts = PromptStore(backbone, memory=size)
+    prompts.add("a", folders[0])
+    prompts.add("b", folders[1])
+    found, begin = [], threading.Barrier(8)
+
+    def ask() -> None:
+        begin.wait()
+        found.append(prompts.get("a"))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(one) for one in found}) == 1
