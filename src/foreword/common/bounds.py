@@ -36,5 +36,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A seed of everything random."""
 Figure = Annotated[float, Field(ge=-1e15, le=1e15)]
 """What a metric says."""
+Plain = str | bool | Annotated[int, Field(ge=-(10**9), le=10**9)] | Figure
+"""A text, a truth or a number: what a template is told."""
 Numbers = Annotated[int, Field(ge=0, le=10**15)]
 """How many parameters, or bytes."""

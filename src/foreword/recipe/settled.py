@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from foreword import names
-from foreword.common.bounds import Column, Tokens
+from foreword.common.bounds import Column, Plain, Tokens
 from foreword.data.conversation import Measured
 from foreword.recipe.task import HeadSpec, InputSpec, TaskSpec, VerbalizerSpec, written_input
 from foreword.templates import fields_asked
@@ -46,7 +46,7 @@ class TaskId(Part):
     tools: str | None = None
     measured: Measured = "last"
     chat_template: ChatTemplateName | None = None
-    chat_options: dict[str, str | bool | int | float] = {}
+    chat_options: dict[str, Plain] = {}
     words: Column = 1
     tags: Column | None = None
     group: str | None = None

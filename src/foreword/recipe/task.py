@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from foreword import names
-from foreword.common.bounds import Tokens
+from foreword.common.bounds import Plain, Tokens
 from foreword.common.choices import Data
 from foreword.errors import TemplateError
 from foreword.methods.axes import LabelWords
@@ -104,7 +104,7 @@ class TaskSpec(Data):
         description="how messages become text, by name instead of by the tokenizer's own chat"
         " template; " + "; ".join(f"{name}: {one.what}" for name, one in CHAT_TEMPLATES.items()),
     )
-    chat_options: dict[str, str | bool | int | float] = Field(
+    chat_options: dict[str, Plain] = Field(
         {},
         description="what the chat template is told beside the messages, such as"
         " `enable_thinking: false`",
