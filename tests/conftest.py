@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from foreword.backbone import Backbone, Prompt, Tokens, bundled_backbones, load_backbone
 from foreword.backbone.layout import Layout, PositionRule
@@ -234,6 +236,19 @@ def tiny_backbone() -> Callable[..., Backbone]:
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RMSNorm of Llama and Qwen3 casts to float32 whatever the model's type; here it does not."""
+
+    def forward(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+        assert hidden_states.dtype == torch.float64
+        variance = hidden_states.pow(2).mean(-1, keepdim=True)
+        return self.weight * hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+
+    for norm in (LlamaRMSNorm, Qwen3RMSNorm):
+        monkeypatch.setattr(norm, "forward", forward)
 
 
 @pytest.fixture(scope="session")

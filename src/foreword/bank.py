@@ -116,7 +116,7 @@ class PromptBank:
                 f"{where}: is loaded on another backbone; load it with "
                 "foreword.load(folder, backbone=bank.backbone), or give its folder"
             )
-        taken = [field for field in loaded.task.task.fields if field in RESERVED]
+        taken = [field for field in loaded.task.fields if field in RESERVED]
         if taken:
             raise ArtifactError(
                 f"{where}: its template has the field '{taken[0]}', which names a row's "
@@ -254,7 +254,7 @@ class PromptBank:
             else:
                 how = _decoding(loaded, row, place, decoding)
                 own = _seed(row, place, None if seed is None else seed + number)
-            requests.append(Request(task, example_of(task.task, fields, place), how, own))
+            requests.append(Request(task, example_of(task, fields, place), how, own))
         return requests
 
     def _backbone_alone(self, where: str) -> BoundTask:

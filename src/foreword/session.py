@@ -23,7 +23,7 @@ from foreword.errors import ArtifactError, DataError, UserError, argument, refus
 from foreword.evaluation import Report, evaluate
 from foreword.recipe import DecodingSpec
 from foreword.recipe.problems import explain
-from foreword.tasks import BoundTask, Prediction, Task, task_of
+from foreword.tasks import BoundTask, Prediction, task_of
 from foreword.tuned import TunedModel
 
 Input = str | Mapping[str, Any] | Sequence[Any] | Example
@@ -167,7 +167,7 @@ class LoadedPrompt:
         Raises:
             DataError: it is neither text nor fields, or lacks what the artifact is asked with.
         """
-        return example_of(self.task.task, given, where)
+        return example_of(self.task, given, where)
 
     def decoding(self, **overrides: Any) -> Decoding:
         """The artifact's decoding with overrides.
@@ -178,7 +178,7 @@ class LoadedPrompt:
         return decoding_of(self.manifest.decoding, **overrides)
 
 
-def example_of(task: Task, given: Input, where: str = "") -> Example:
+def example_of(task: BoundTask, given: Input, where: str = "") -> Example:
     """An input of a task as an example; see `LoadedPrompt.example`."""
     if isinstance(given, Example):
         return given
@@ -186,7 +186,7 @@ def example_of(task: Task, given: Input, where: str = "") -> Example:
         raise DataError(f"{where}: expected a text, or named values, found {type(given).__name__}")
     _refuse_halves(where, given)
     if isinstance(given, list | tuple):
-        return task.of_messages(given, where)
+        return task.task.of_messages(given, where)
     assert isinstance(given, str | Mapping), "as was asked above"
     return task.example(given, where)
 

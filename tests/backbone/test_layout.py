@@ -92,7 +92,7 @@ def whole() -> Layout:
     before = Layout.of([[1], [2, 3]], side="left", segments=[[1], [1, 1]])
     source = Layout.of([[4, 5], [6, 7, 8]], **inner)
     found = Layout.of([[1, 2], [3, 4, 5]], [[6], []], virtual=2, labels=[[1], [2]], **inner)
-    return replace(found, source=source, before=before)
+    return replace(found, source=source, before=before, prompts=torch.tensor([2, 1]))
 
 
 def test_no_field_is_forgotten_where_rows_are_taken_or_repeated() -> None:

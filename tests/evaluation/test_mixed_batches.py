@@ -24,6 +24,7 @@ from foreword.methods import (
     HeadOnly,
     InfixTuning,
     LLaMAAdapter,
+    MultitaskPromptTuning,
     PrefixTuning,
     PromptTuning,
     PTuning,
@@ -126,6 +127,14 @@ def adaption(**options: Any) -> LLaMAAdapter:
     return LLaMAAdapter(name="llama-adapter", **options)
 
 
+def tasks(**options: Any) -> MultitaskPromptTuning:
+    """Three prompts, of which a row takes one."""
+    several = {"rank": 2, "task_column": "task", "tasks": ("a", "b", "c")}
+    return MultitaskPromptTuning(
+        name="multitask-prompt-tuning", reparameterization=TABLE, **several, **options
+    )
+
+
 @lru_cache
 def writers(family: str) -> tuple[TunedModel, ...]:
     """Models of one backbone that write: prompts of every kind, and none."""
@@ -138,6 +147,8 @@ def writers(family: str) -> tuple[TunedModel, ...]:
         made(backbone, prefix(length=2)),
         made(backbone, soft(length=4)),
         made(backbone, slots, inside=True),
+        made(backbone, tasks(length=4)),
+        made(backbone, tasks(length=2), inside=True),
     ]
     if family in DECODERS:
         infix = InfixTuning(name="infix-tuning", length=4, reparameterization=TABLE)
@@ -153,6 +164,7 @@ def writers(family: str) -> tuple[TunedModel, ...]:
         found.append(made(backbone, prefix(length=4, sites=("cross",))))
         found.append(made(backbone, soft(length=2, sites=("decoder",))))
         found.append(made(backbone, soft(length=3, sites=("encoder", "decoder"))))
+        found.append(made(backbone, tasks(length=3, sites=("encoder", "decoder"))))
         found.append(made(backbone, adaption(length=3, layers=2)))
     return tuple(found)
 
@@ -174,6 +186,7 @@ def tellers(family: str) -> tuple[TunedModel, ...]:
         made(backbone, v2, head(backbone, SequenceHead, 3)),
         made(backbone, longer, head(backbone, TokenHead, 5)),
         made(backbone, soft(length=3), head(backbone, SequenceHead, 2)),
+        made(backbone, tasks(length=3), head(backbone, SequenceHead, 2)),
         made(backbone, adaption(length=3, layers=2), head(backbone, SequenceHead, 3)),
         made(backbone, HeadOnly(name="head-only"), head(backbone, SpanHead, 2)),
     )
@@ -204,7 +217,8 @@ def check_writing(family: str, seed: int) -> None:
             do_sample=chance.random() < 0.2,
             repetition_penalty=chance.choice([1.0, 1.0, 1.5]),
         )
-        rows.append(Writing(model, source_of(model, chance), how, seed + number))
+        source, prompt = source_of(model, chance), chance.randrange(model.injection.many)
+        rows.append(Writing(model, source, how, seed + number, prompt))
     together = decode_rows(rows, batch_size=chance.randint(1, len(rows)))
     alone = [decode_rows([row], batch_size=1)[0] for row in rows]
     assert together == alone
@@ -221,7 +235,8 @@ def log_likelihoods(rows: Sequence[Writing], targets: Sequence[list[int]]) -> li
     found: dict[int, torch.Tensor] = {}
     calls: dict[Any, list[tuple[int, Call]]] = {}
     for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
-        call = row.model.call(row.model.lay_out([Pair(row.source, target)]))
+        pair = Pair(row.source, target, prompt=row.prompt)
+        call = row.model.call(row.model.lay_out([pair]))
         calls.setdefault(way(row.model.backbone.geometry, call), []).append((i, call))
     for members in calls.values():
         backbone = rows[0].model.backbone
@@ -242,7 +257,8 @@ def check_reading(family: str, seed: int) -> None:
         for _ in range(chance.randint(1, 3)):
             ids = source_of(model, chance)
             marks = sorted(chance.sample(range(len(ids)), chance.randint(1, len(ids))))
-            pairs.append(Pair(ids, marks=tuple(marks)))
+            prompt = chance.randrange(model.injection.many)
+            pairs.append(Pair(ids, marks=tuple(marks), prompt=prompt))
         assert isinstance(model.readout, Predictor)
         parts.append((model.readout, model.call(model.lay_out(pairs))))
     backbone = backbone_of(family)

@@ -12,8 +12,6 @@ import torch
 from peft import CPTConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 import foreword
 from compat.exchanging import base_model, peft_answers, save
@@ -37,19 +35,6 @@ TYPES = [0, 1, 2, 2, 1, 3, 4, 0, 5, 6, 6, 7, 8, 8, 0, 9, 10, 11, 12]
 TOKENS = [(7 * i + 3) % VOCABULARY for i in range(len(TYPES))]
 EPSILON, FORMAT_EPSILON, DECAY = 0.5, 0.25, 0.75
 """Exact in PEFT's float32."""
-
-
-@pytest.fixture
-def norms_in_float64(monkeypatch) -> None:
-    """RMSNorm of Llama and Qwen3 casts to float32 whatever the model's type; here it does not."""
-
-    def forward(self: Any, hidden_states: Tensor) -> Tensor:
-        assert hidden_states.dtype == torch.float64
-        variance = hidden_states.pow(2).mean(-1, keepdim=True)
-        return self.weight * hidden_states * torch.rsqrt(variance + self.variance_epsilon)
-
-    for norm in (LlamaRMSNorm, Qwen3RMSNorm):
-        monkeypatch.setattr(norm, "forward", forward)
 
 
 def peft_model(family: str) -> Any:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from foreword.artifacts.card import card, quantised_as
+from foreword.artifacts.card import card, quantised_as, usage_of
 from foreword.artifacts.manifest import (
     CARD,
     DELTA,
@@ -140,7 +140,9 @@ def save_artifact(
         )
         text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
         files.write_text(temporary / MANIFEST, text + "\n")
-        files.write_text(temporary / CARD, card(manifest, task_of(task).usage("THIS_FOLDER")))
+        asked = task_of(task)
+        usage = usage_of(asked.verb, (*asked.fields, *manifest.fields_beside))
+        files.write_text(temporary / CARD, card(manifest, usage))
     return manifest
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreword.artifacts.manifest import Manifest
@@ -63,6 +65,21 @@ def asked_and_answered(task: TaskId) -> str:
         )
     answer = f"; answer: `{task.target!r}`" if task.answer == "text" else ""
     return f"Input: `{written_input(task.input)!r}`{answer}"
+
+
+def usage_of(verb: str, fields: Sequence[str], folder: str = "THIS_FOLDER") -> str:
+    """A command that asks an artifact.
+
+    Args:
+        verb: the command that its task answers to.
+        fields: those of a row that are read.
+        folder: the artifact.
+    """
+    command = f"foreword {verb} {folder}"
+    if len(fields) == 1:
+        return f'{command} --text "..."'
+    row = json.dumps(dict.fromkeys(fields, "..."), ensure_ascii=False)
+    return f"echo {shlex.quote(row)} | {command} --input -"
 
 
 def _trained(manifest: Manifest) -> str:

@@ -98,6 +98,17 @@ class Manifest(Part):
     head_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     delta_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
 
+    @property
+    def fields_beside(self) -> tuple[str, ...]:
+        """Fields of a row that are read beside the task's: what chooses among several prompts."""
+        choice = self.method.choice
+        return () if choice is None else (choice.field,)
+
+    def inputs(self) -> tuple[str, ...] | None:
+        """All fields of a row that are read; None where words, or a context, are."""
+        inputs = self.task.inputs()
+        return None if inputs is None else tuple(dict.fromkeys((*inputs, *self.fields_beside)))
+
     @field_validator("axes")
     @classmethod
     def _names_since_1_1(cls, axes: dict[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ ENTERS = {
     "adaption": "states with gates at chosen layers",
     "embeddings": "embeddings of the input",
     "keys_values": "keys and values of every layer",
+    "multitask_embeddings": "embeddings of several tasks",
     "text": "no virtual tokens",
 }
 """What an injection puts into a backbone, by its name."""
@@ -230,7 +231,7 @@ def _prompt(
 def _check_parts(source: _Source, theirs: Injection, ours: Injection) -> None:
     """Raise ArtifactError unless two injections ask for the same tensors."""
     stored, needed = theirs.parts(1), ours.parts(1)
-    if stored == needed:
+    if ours.starts_from(theirs):
         return
     if theirs.sites != ours.sites:
         raise source.refuse(

@@ -113,8 +113,9 @@ class _Claim:
 
 def _claims(manifest: Manifest) -> Iterator[_Claim]:
     method, task = manifest.method, manifest.task
-    if method.length and method.enters.lengths is not None:
-        yield _Claim("method.length", method.length, TENSORS, *method.enters.lengths)
+    if method.length:
+        for field, stated, endings, axis in method.injection.sizes(method.length):
+            yield _Claim(field, stated, TENSORS, endings, axis)
     moves, inside = method.moves, "method" if method.name in ("lora", "adapter") else "method.delta"
     if isinstance(moves, LowRank):
         yield _Claim(f"{inside}.rank", moves.rank, DELTA, (".lora_A.weight",), 0)

@@ -167,6 +167,12 @@ def _options(method: str, options: dict[str, Any]) -> MethodOptions:
             "which a row of input_ids does not say; choose a method that stands before the row "
             "(placement: prefix)"
         )
+    if chosen.choice is not None:
+        raise UserError(
+            f"method: a row of input_ids does not name the prompt that it takes ('{method}' "
+            f"chooses by '{chosen.choice.field}'); train it by a recipe (foreword train), or train "
+            "one prompt"
+        )
     if chosen.enters.predicted:
         raise UserError(
             f"method: '{method}' learns from the labels among its virtual tokens, too, which the "

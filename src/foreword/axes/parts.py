@@ -159,12 +159,14 @@ class FreePart(Part):
         label: its name within the site.
         shape: its shape.
         start: the number that it is filled with before training.
+        std: standard deviation of the random numbers that are added to it.
     """
 
     site: Site
     label: str
     shape: tuple[int, ...]
     start: float = 0.0
+    std: float = 0.0
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from foreword.backbone.layout import Layout, Side
 from foreword.backbone.prompts import cache
 from foreword.backbone.prompts.carrying import ARGUMENT
 from foreword.backbone.prompts.key_values import KeyValues, Past
-from foreword.backbone.prompts.prompt import Prompt, joined
+from foreword.backbone.prompts.prompt import Prompt, chosen, joined
 
 Way = tuple[str, int]
 """How the prompts of a call enter; calls of one way can be one call."""
@@ -50,6 +50,22 @@ class Call:
     def front(self) -> KeyValues | None:
         """Keys and values of virtual tokens before a decoder's row."""
         return None if self.prompt is None else self.prompt.sites.get("decoder")
+
+    @staticmethod
+    def choosing(
+        layout: Layout, prompts: Sequence[Prompt], of: Sequence[int], vocabulary: int
+    ) -> Call:
+        """Rows of which each has one of several prompts that enter alike.
+
+        Args:
+            layout: the rows, as they would be with the first prompt.
+            prompts: as many virtual tokens in each.
+            of: the number of each row's prompt.
+            vocabulary: the id of the first virtual token that has a column.
+        """
+        prompt, each = chosen(prompts, of)
+        by = each * torch.tensor(of, device=layout.input_ids.device)[:, None]
+        return Call(layout.with_ids_moved(vocabulary, by) if each else layout, prompt)
 
     @staticmethod
     def joined(calls: Sequence[Call], vocabulary: int, side: Side = "right") -> Call:

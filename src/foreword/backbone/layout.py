@@ -36,6 +36,7 @@ class Pair:
         segments: which text each token of the source belongs to; empty where that is not told.
         between: stretches of the target that are read and not predicted, such as what others say
             between two turns of a conversation: the first token of each, and the one after it.
+        prompt: the number of the prompt that the row takes, where a model has several.
     """
 
     source: list[int]
@@ -44,6 +45,7 @@ class Pair:
     labels: tuple[int, ...] | tuple[float, ...] = ()
     segments: tuple[int, ...] = ()
     between: tuple[tuple[int, int], ...] = ()
+    prompt: int = 0
 
     @property
     def predicted(self) -> list[int]:
@@ -82,6 +84,8 @@ class Layout:
         segments: `[B, T]` int64; 1 at tokens of a second text, where the model tells texts apart.
         before: what stands in the same rows before the virtual tokens, where those stand between
             two parts of a row: it is read first, and sees none of them. Padded on the left.
+        prompts: `[B]` int64, the number of each row's prompt, until a call has the prompts
+            themselves; None where all rows take the first.
     """
 
     input_ids: Tensor
@@ -94,6 +98,7 @@ class Layout:
     labels: Tensor | None = None
     segments: Tensor | None = None
     before: Layout | None = None
+    prompts: Tensor | None = None
 
     @classmethod
     def of(
@@ -207,6 +212,11 @@ class Layout:
                 return Layout.joined(every, "left" if name == "before" else "right")
             if not isinstance(found, Tensor):
                 return max(parts)
+            if found.ndim == 1:
+                numbers = zip(parts, layouts, strict=True)
+                return torch.cat(
+                    [found.new_zeros(own.rows) if part is None else part for part, own in numbers]
+                )
             width = max(layout.input_ids.shape[1] for layout in layouts)
             return torch.cat(
                 [
@@ -220,10 +230,15 @@ class Layout:
         names = [part.name for part in fields(Layout) if part.name != "labels"]
         return Layout(**{name: of(name) for name in names})
 
-    def with_ids_moved(self, first: int, by: int) -> Layout:
+    def with_ids_moved(self, first: int, by: int | Tensor) -> Layout:
         """The same layout with ids from `first` on larger by so many: those of virtual tokens,
-        where their rows stand further down in a table."""
-        if not by:
+        where their rows stand further down in a table.
+
+        Args:
+            first: the first id of a virtual token.
+            by: how many further down; or that of each row, `[B, 1]`.
+        """
+        if isinstance(by, int) and not by:
             return self
         source = None if self.source is None else self.source.with_ids_moved(first, by)
         ids = self.input_ids
@@ -261,11 +276,11 @@ class Layout:
 
     def _widened(self, columns: int) -> Layout:
         """The same rows with so many idle columns more on the right; what lies in `source` and
-        `before` stays as wide as it is."""
-        wider = replace(self, source=None, before=None)._changed(
+        `before` stays as wide as it is, and a row's prompt has no columns."""
+        wider = replace(self, source=None, before=None, prompts=None)._changed(
             lambda part: nn.functional.pad(part, (0, columns)), self.labels
         )
-        return replace(wider, source=self.source, before=self.before)
+        return replace(wider, source=self.source, before=self.before, prompts=self.prompts)
 
     @property
     def rows(self) -> int:

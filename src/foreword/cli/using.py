@@ -159,7 +159,8 @@ def evaluate(
     from foreword.data import read_examples
 
     to = destination(out)
-    task = read_manifest(artifact_folder(artifact)).task
+    manifest = read_manifest(artifact_folder(artifact))
+    task = manifest.task
     picture = _picture(to, task.answer)
     for file in (to.file, picture):
         if file is not None:
@@ -171,7 +172,7 @@ def evaluate(
         data,
         format or _format_of(data, task.format),
         encoding=encoding,
-        inputs=task.inputs(),
+        inputs=manifest.inputs(),
         **columns,
     )[:limit]
     prompt = _load(artifact, on)

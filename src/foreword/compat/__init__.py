@@ -8,6 +8,7 @@ prompts and LoRA over and back.
 from foreword.compat.adapters.adaption import AdaptionPromptConfig
 from foreword.compat.adapters.cpt import CPTConfig
 from foreword.compat.adapters.low_rank import LoraConfig
+from foreword.compat.adapters.multitask import MultitaskPromptTuningConfig
 from foreword.compat.adapters.p_tuning import PromptEncoderConfig
 from foreword.compat.adapters.prefix import PrefixTuningConfig
 from foreword.compat.adapters.prompt import PromptTuningConfig
@@ -16,6 +17,7 @@ from foreword.compat.encoders import PrefixEncoder, PromptEmbedding, PromptEncod
 from foreword.compat.exporting import export_peft
 from foreword.compat.importing import import_peft
 from foreword.compat.peft_types import (
+    MultitaskPromptTuningInit,
     PeftType,
     PromptEncoderReparameterizationType,
     PromptTuningInit,
@@ -27,6 +29,8 @@ __all__ = [
     "AdaptionPromptConfig",
     "CPTConfig",
     "LoraConfig",
+    "MultitaskPromptTuningConfig",
+    "MultitaskPromptTuningInit",
     "PeftType",
     "PrefixEncoder",
     "PrefixTuningConfig",

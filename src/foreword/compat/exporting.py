@@ -82,6 +82,10 @@ def _card(manifest: Manifest, config: PeftConfig) -> str:
 Generate one row at a time: PEFT puts the prompt before a row's padding, and other rows change the
 answer.
 """
+    choice, tasks = manifest.method.choice, ""
+    if choice is not None:
+        numbered = ", ".join(f"{number} {name!r}" for number, name in enumerate(choice.names))
+        tasks = f"- `task_ids`, which every call takes: {numbered}\n"
     base = config.base_model_name_or_path
     front = f"base_model: {json.dumps(base)}\n" if base else ""
     return f"""---
@@ -103,4 +107,4 @@ What PEFT's format has no place for:
 - Beginning token: `{manifest.tokens.bos}` (auto: as the tokenizer does by itself).
 - Decoding: `{manifest.decoding.model_dump(exclude_defaults=True) or "greedy"}`
 - Backbone sha256 over its stored tensors: `{manifest.backbone.sha256}`
-{alone if length else ""}"""
+{tasks}{alone if length else ""}"""

@@ -24,6 +24,16 @@ class PromptTuningInit(StrEnum):
     RANDOM = "RANDOM"
 
 
+class MultitaskPromptTuningInit(StrEnum):
+    """Where a prompt of `MultitaskPromptTuningConfig` starts."""
+
+    TEXT = "TEXT"
+    RANDOM = "RANDOM"
+    AVERAGE_SOURCE_TASKS = "AVERAGE_SOURCE_TASKS"
+    EXACT_SOURCE_TASK = "EXACT_SOURCE_TASK"
+    ONLY_SOURCE_SHARED = "ONLY_SOURCE_SHARED"
+
+
 class PromptEncoderReparameterizationType(StrEnum):
     """Which network of `PromptEncoderConfig` makes the prompt."""
 
@@ -32,16 +42,18 @@ class PromptEncoderReparameterizationType(StrEnum):
 
 
 class PeftType(StrEnum):
-    """PEFT's methods; foreword has the first four, ADAPTION_PROMPT and LORA."""
+    """PEFT's methods; foreword has the first seven."""
 
     PROMPT_TUNING = "PROMPT_TUNING"
     P_TUNING = "P_TUNING"
     PREFIX_TUNING = "PREFIX_TUNING"
     CPT = "CPT"
+    MULTITASK_PROMPT_TUNING = "MULTITASK_PROMPT_TUNING"
+    ADAPTION_PROMPT = "ADAPTION_PROMPT"
+    LORA = "LORA"
 
     ADALORA = "ADALORA"
     ADAMSS = "ADAMSS"
-    ADAPTION_PROMPT = "ADAPTION_PROMPT"
     BEFT = "BEFT"
     BOFT = "BOFT"
     C3A = "C3A"
@@ -59,9 +71,7 @@ class PeftType(StrEnum):
     LN_TUNING = "LN_TUNING"
     LOHA = "LOHA"
     LOKR = "LOKR"
-    LORA = "LORA"
     MISS = "MISS"
-    MULTITASK_PROMPT_TUNING = "MULTITASK_PROMPT_TUNING"
     OFT = "OFT"
     OSF = "OSF"
     PEANUT = "PEANUT"

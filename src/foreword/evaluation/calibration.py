@@ -13,7 +13,7 @@ import torch
 
 from foreword.axes.readout import Verbalizer
 from foreword.data import Example
-from foreword.errors import DataError
+from foreword.errors import DataError, UserError
 from foreword.tasks import BoundTask
 
 CONTENT_FREE = ("N/A", "")
@@ -37,6 +37,11 @@ def calibrate(
     readout, labels = task.model.readout, task.task.labels
     assert isinstance(readout, Verbalizer)
     assert readout.prior is not None
+    if examples is None and task.model.choice is not None:
+        raise UserError(
+            "task.verbalizer.calibration: an input without content names none of the prompts that "
+            f"a row chooses by '{task.model.choice.field}'; give `calibration: examples`"
+        )
     if examples is None:
         empty = [Example(dict.fromkeys(task.task.fields, text)) for text in CONTENT_FREE]
         examples = [example for example in empty if _is_read(task, example)]

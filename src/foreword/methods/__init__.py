@@ -23,6 +23,9 @@ from foreword.methods.head_only import HeadOnly as HeadOnly
 from foreword.methods.infix_tuning import InfixTuning as InfixTuning
 from foreword.methods.llama_adapter import LLaMAAdapter as LLaMAAdapter
 from foreword.methods.lora import LoRA as LoRA
+from foreword.methods.multitask_prompt_tuning import (
+    MultitaskPromptTuning as MultitaskPromptTuning,
+)
 from foreword.methods.p_tuning import PTuning as PTuning
 from foreword.methods.p_tuning_v2 import PTuningV2 as PTuningV2
 from foreword.methods.pet import PET as PET

@@ -21,6 +21,7 @@ from foreword.methods.axes import (
     Table,
     Text,
 )
+from foreword.methods.choosing import PromptChoice
 from foreword.methods.examples import InText, TrainingExamples
 
 
@@ -29,7 +30,7 @@ class MethodOptions(Data):
 
     The options are the method's point on the axes: each axis is asked for its choice by one of the
     properties below, or by the field of that name. A method that takes more from a run than its
-    options says so by `in_text`, `templates`, `filled` and `going_on`.
+    options says so by `in_text`, `templates`, `choice`, `filled` and `going_on`.
 
     Attributes:
         enters: the injection; its options are the method's fields of the same names.
@@ -76,6 +77,11 @@ class MethodOptions(Data):
     def templates(self) -> tuple[str, ...]:
         """Templates beside the task's, whose fields are read of every example, too."""
         return ()
+
+    @property
+    def choice(self) -> PromptChoice | None:
+        """By what a row chooses its prompt, where there are several."""
+        return None
 
     def filled(self, examples: TrainingExamples) -> Self:  # noqa: ARG002
         """The same options with what the method takes from the training examples.

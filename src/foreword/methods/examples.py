@@ -42,6 +42,13 @@ class InText:
 class TrainingExamples(Protocol):
     """The training examples of a run, as a method is shown them (`MethodOptions.filled`)."""
 
+    def values(self, field: str) -> tuple[str, ...]:
+        """What stands in a field of the examples that are trained on: each text once, sorted.
+
+        Raises:
+            UserError: an example has no such field, or no text there.
+        """
+
     def demonstrations(self, count: int, field: str) -> Sequence[Demonstration]:
         """Some examples with their answers, as tokens of the backbone. The seed decides which;
         where there are labels, each has its turn.

@@ -266,7 +266,9 @@ def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
         return None
     own = (slot for text in recipe.method.templates for slot in Template.parse(text).slots)
     named = fields_asked(written_input(task.input), task.second, task.target)
-    return tuple(dict.fromkeys((*named, *own)))
+    choice = recipe.method.choice
+    chosen_by = () if choice is None else (choice.field,)
+    return tuple(dict.fromkeys((*named, *own, *chosen_by)))
 
 
 def _too_few(known: Sequence[str], used: Sequence[str], limits: Limits) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foreword.backbone import Backbone
-from foreword.data import Example
-from foreword.errors import RecipeError
+from foreword.data import Example, linearise
+from foreword.errors import DataError, RecipeError
 from foreword.methods.examples import Demonstration
 from foreword.recipe import InputSpec, MessageSpec, Recipe
 from foreword.tasks import Task
@@ -26,12 +26,26 @@ class Shown:
         backbone: whose tokens they are.
         examples: the training examples.
         seed: decides which of them are shown.
+        limit: how many of them are trained on, from the first; None: all.
     """
 
     task: Task
     backbone: Backbone
     examples: Sequence[Example]
     seed: int
+    limit: int | None = None
+
+    def values(self, field: str) -> tuple[str, ...]:
+        """What stands in a field of the examples that are trained on; see the protocol."""
+        names = set()
+        for example in self.examples[: self.limit]:
+            if field not in example.fields:
+                raise DataError(
+                    f"{example.where}: has no field '{field}', which names the prompt that a row "
+                    "takes"
+                )
+            names.add(linearise(example.fields[field]))
+        return tuple(sorted(names))
 
     def demonstrations(self, count: int, field: str) -> list[Demonstration]:
         """Some examples with their answers, as tokens; see the protocol."""

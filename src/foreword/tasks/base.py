@@ -7,12 +7,10 @@ file of this package, and nobody outside asks which kind a task is.
 from __future__ import annotations
 
 import copy
-import json
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 from foreword import names
 from foreword.axes.readout import Readout
@@ -23,7 +21,7 @@ from foreword.data.readers import fields_of
 from foreword.errors import DataError, RecipeError, UserError
 from foreword.methods.examples import Demonstration
 from foreword.recipe import TaskId
-from foreword.tasks.rows import Prediction, Row
+from foreword.tasks.rows import Prediction, Row, by_name
 from foreword.tasks.text import Templates
 from foreword.templates import Chat
 from foreword.tuned import TunedModel
@@ -34,12 +32,8 @@ LabelWords = dict[str, dict[str, list[str]]]
 """Label -> its words, each with its tokens."""
 
 
-class AnswerRequests(Protocol):
-    """Answers requests of one kind together, each with a model of its own."""
-
-    def __call__(
-        self, requests: Sequence[Request], *, batch_size: int, advance: Callable[[int], None]
-    ) -> list[Prediction]: ...
+AnswerRequests = Callable[..., list[Prediction]]
+"""`Task.answer_requests` of one kind."""
 
 
 class Task(ABC):
@@ -165,12 +159,8 @@ class Task(ABC):
         """
 
     def check_verb(self, verb: Verb, who: str) -> None:
-        """Raise UserError where answers of this task do not come from this command or method.
-
-        Args:
-            verb: the command or method.
-            who: the artifact, or a row and its prompt.
-        """
+        """Raise UserError where answers of `who`, an artifact or a row with its prompt, do not come
+        from this command or method."""
         if verb != self.verb:
             raise UserError(f"{who} {self._instead}; use `{self.verb}`")
 
@@ -227,10 +217,7 @@ class Task(ABC):
                     raise DataError(f"{where}, field '{name}': is null; expected a text")
             return Example(fields_of(where, given), where=where)
         if len(self.fields) != 1:
-            raise DataError(
-                f"{where}: this prompt's input has the fields {', '.join(self.fields) or '(none)'};"
-                " give them by name, as JSON"
-            )
+            raise by_name(where, self.fields)
         return Example({self.fields[0]: given}, where=where)
 
     def of_messages(self, messages: Sequence[Any], where: str = "") -> Example:  # noqa: ARG002
@@ -258,14 +245,6 @@ class Task(ABC):
         """The tokens at which a row is read, and what is right there where the row is labelled;
         nothing where a text is written."""
         return [], []
-
-    def usage(self, folder: str) -> str:
-        """A command that asks an artifact of this task."""
-        command = f"foreword {self.verb} {folder}"
-        if len(self.fields) == 1:
-            return f'{command} --text "..."'
-        row = json.dumps(dict.fromkeys(self.fields, "..."), ensure_ascii=False)
-        return f"echo {shlex.quote(row)} | {command} --input -"
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,8 +276,34 @@ class BoundTask:
         return min((limit for limit in limits if limit is not None), default=None)
 
     def rows(self, example: Example, *, labelled: bool = True, reserve: int = 0) -> list[Row]:
-        """An example as rows of tokens; see `Task.rows`."""
-        return self.task.rows(self.model, example, labelled=labelled, reserve=reserve)
+        """An example as rows of tokens, with the prompt that it names; see `Task.rows`."""
+        rows = self.task.rows(self.model, example, labelled=labelled, reserve=reserve)
+        number = self._prompt_of(example)
+        return [replace(row, pair=replace(row.pair, prompt=number)) for row in rows]
+
+    def _prompt_of(self, example: Example) -> int:
+        """The number of the prompt that an example takes; DataError where it names none of
+        several."""
+        choice = self.model.choice
+        return 0 if choice is None else choice.number(example.fields, example.where)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of an example that are read."""
+        choice = self.model.choice
+        return self.task.fields if choice is None else (*self.task.fields, choice.field)
+
+    def example(self, given: str | Mapping[str, Any], where: str = "") -> Example:
+        """An input as an example; see `Task.example`.
+
+        Raises:
+            DataError: it lacks what the task asks for, or names no prompt where there are several.
+        """
+        if self.model.choice is not None and isinstance(given, str):
+            raise by_name(where, self.fields)
+        example = self.task.example(given, where)
+        self._prompt_of(example)
+        return example
 
     def pairs(
         self, examples: Sequence[Example], limit: int | None = None
@@ -317,6 +322,8 @@ class BoundTask:
     def check(self, examples: Sequence[Example], how: Decoding) -> None:
         """Make sure that examples can be answered; see `Task.check`."""
         self.task.check(self.model, examples, how)
+        for example in examples:
+            self._prompt_of(example)
 
     def answers(
         self,

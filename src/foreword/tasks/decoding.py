@@ -21,12 +21,14 @@ class Writing:
         source: the input as tokens.
         how: decoding.
         seed: of its draws; from torch's random state if not given.
+        prompt: the number of the prompt that it takes, where the model has several.
     """
 
     model: TunedModel
     source: list[int]
     how: Decoding
     seed: int | None = None
+    prompt: int = 0
 
     @property
     def readout(self) -> Generation:
@@ -81,7 +83,8 @@ def write_rows(
         calls = []
         for own in by_model.values():
             model = rows[own[0]].model
-            layout = model.arrange([rows[i].source for i in own], side="left")
+            sources, numbers = [rows[i].source for i in own], [rows[i].prompt for i in own]
+            layout = model.arrange(sources, side="left", prompts=numbers)
             calls.append((model.call(layout), own))
         return calls
 

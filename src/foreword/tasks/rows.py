@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from foreword.backbone.layout import Pair
+from foreword.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,11 @@ class Prediction:
     candidates: tuple[Candidate, ...] = ()
     truncated: bool = False
     input: str = field(default="", repr=False)
+
+
+def by_name(where: str, fields: Sequence[str]) -> DataError:
+    """The error of a plain text where there is not one field that it could be."""
+    listed = ", ".join(fields) or "(none)"
+    return DataError(
+        f"{where}: this prompt's input has the fields {listed}; give them by name, as JSON"
+    )

@@ -53,7 +53,9 @@ class WrittenTask(Task):
             )
         texts = decode_rows(
             [
-                Writing(request.task.model, row.pair.source, request.how, request.seed)
+                Writing(
+                    request.task.model, row.pair.source, request.how, request.seed, row.pair.prompt
+                )
                 for request, row in zip(requests, rows, strict=True)
             ],
             batch_size=batch_size,

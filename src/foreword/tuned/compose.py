@@ -68,6 +68,7 @@ def compose(
         placement=place.build(backbone, options.length, positions, columns),
         readout=readout,
         delta=delta,
+        choice=options.choice,
     )
 
 

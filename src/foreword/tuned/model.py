@@ -19,21 +19,22 @@ from foreword.axes.reparam import ByPart, Reparameterization
 from foreword.backbone import Backbone, Call, Decoding, Prompt
 from foreword.backbone.layout import Layout, Pair, Side
 from foreword.errors import DataError
+from foreword.methods.choosing import PromptChoice
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A prompt that was made of tensors that nothing trains.
+    """Prompts that were made of tensors that nothing trains.
 
     Attributes:
         state: where they lay, and how often they had been written to.
         named: they themselves, so that no other tensors can lie there.
-        prompt: what was made of them.
+        prompts: what was made of them, by the numbers of the prompts.
     """
 
     state: tuple[tuple[Any, ...], ...]
     named: Named
-    prompt: Prompt | None
+    prompts: dict[int, Prompt | None]
 
 
 class TrainingReuse(Protocol):
@@ -50,6 +51,7 @@ class TunedModel(nn.Module):
     optimizer and distributed training see a few kilobytes.
 
     Attributes:
+        choice: by what a row chooses its prompt, where there are several.
         reuses: work of earlier calls that is not done again while it is trained.
     """
 
@@ -65,6 +67,7 @@ class TunedModel(nn.Module):
         placement: Prefix,
         readout: Readout,
         delta: Delta,
+        choice: PromptChoice | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -73,6 +76,7 @@ class TunedModel(nn.Module):
         self.placement = placement
         self.readout = readout
         self.delta = delta
+        self.choice = choice
         self.to(backbone.device)
 
     def forward(self, layout: Layout) -> Tensor:
@@ -88,25 +92,41 @@ class TunedModel(nn.Module):
         return loss if own is None else torch.cat([loss, own.repeat(call.rows)])
 
     def call(self, layout: Layout) -> Call:
-        """Rows that were laid out, with this model's prompt."""
-        return Call(layout, self.prompt())
+        """Rows that were laid out, with this model's prompt, or each with one of its prompts."""
+        numbers = [0] if layout.prompts is None else layout.prompts.tolist()
+        used = sorted(set(numbers))
+        prompts = self.prompts(used)
+        laid = replace(layout, prompts=None)
+        if len(used) == 1:
+            return Call(laid, prompts[0])
+        of = [used.index(number) for number in numbers]
+        several = [prompt for prompt in prompts if prompt is not None]
+        return Call.choosing(laid, several, of, self.backbone.geometry.vocabulary)
 
     def prompt(self) -> Prompt | None:
-        """What the backbone takes, for one call; the reparameterization runs once for the whole
-        batch, and once for all calls while nothing of it is trained."""
-        named = self.reparam()
+        """What the backbone takes for one call whose rows all take the first prompt."""
+        return self.prompts([0])[0]
+
+    def prompts(self, numbers: Sequence[int]) -> list[Prompt | None]:
+        """What the backbone takes for one call, of the prompts of these numbers; the
+        reparameterization runs once for the whole batch, and once for all calls while nothing of
+        it is trained."""
+        named, make = self.reparam(), self.injection.prompt
         if any(tensor.requires_grad for tensor in named.values()):
-            return self.injection.prompt(named)
+            return [make(self.injection.one_of(named, number)) for number in numbers]
         state = tuple(
             (name, one.data_ptr(), one._version, one.device, one.dtype)
             for name, one in named.items()
         )
         made = self._made
         if made is None or made.state != state:
-            with torch.no_grad():
-                made = self._made = _Made(state, named, self.injection.prompt(named))
-        prompt = made.prompt
-        return None if prompt is None else Prompt(prompt.sites, prompt.embeddings)
+            made = self._made = _Made(state, named, {})
+        for number in numbers:
+            if number not in made.prompts:
+                with torch.no_grad():
+                    made.prompts[number] = make(self.injection.one_of(named, number))
+        kept = [made.prompts[number] for number in numbers]
+        return [None if one is None else Prompt(one.sites, one.embeddings) for one in kept]
 
     def arrange(
         self,
@@ -114,11 +134,25 @@ class TunedModel(nn.Module):
         targets: Sequence[Sequence[int]] | None = None,
         *,
         side: Side = "right",
+        prompts: Sequence[int] = (),
     ) -> Layout:
-        """Lay out token lists on the backbone's device: a decoder's left-padded to decode."""
+        """Lay out token lists on the backbone's device: a decoder's left-padded to decode.
+
+        Args:
+            sources: one list for each row.
+            targets: one list for each row, or none.
+            side: where padding goes.
+            prompts: the number of each row's prompt; all take the first if not given.
+        """
         pad_id = self.backbone.tokens.pad_id
         layout = self.placement.layout(sources, targets, side=side, pad_id=pad_id)
-        return layout.to(self.backbone.device)
+        return self._taking(layout, prompts)
+
+    def _taking(self, layout: Layout, prompts: Sequence[int]) -> Layout:
+        """The layout on the backbone's device, its rows with their prompts' numbers."""
+        numbered = self.injection.many > 1 and len(prompts) > 0
+        numbers = torch.tensor(list(prompts)) if numbered else None
+        return replace(layout, prompts=numbers).to(self.backbone.device)
 
     def lay_out(self, pairs: Sequence[Pair]) -> Layout:
         """Lay out examples with their answers, on the backbone's device."""
@@ -131,7 +165,7 @@ class TunedModel(nn.Module):
             segments=[pair.segments for pair in pairs],
             between=[pair.between for pair in pairs] if any(p.between for p in pairs) else [],
         )
-        return laid.to(self.backbone.device)
+        return self._taking(laid, [pair.prompt for pair in pairs])
 
     def room(self, answer: int) -> int | None:
         """How many tokens of source fit beside an answer of so many tokens; None: any number.
@@ -178,6 +212,7 @@ class TunedModel(nn.Module):
             placement=self.placement,
             readout=copy.deepcopy(self.readout).requires_grad_(False),
             delta=self.delta,
+            choice=self.choice,
         )
 
     def with_rows(self, rows: Tensor) -> TunedModel:

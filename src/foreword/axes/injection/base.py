@@ -25,6 +25,8 @@ class Injection(ABC):
     """
 
     kind: ClassVar[str]
+    many: int = 1
+    """How many prompts the tensors hold, of which each row takes one."""
 
     @abstractmethod
     def parts(self, length: int) -> tuple[Part, ...]:
@@ -37,6 +39,14 @@ class Injection(ABC):
     @abstractmethod
     def real(self, backbone: Backbone, ids: list[int]) -> dict[str, Tensor]:
         """The named tensors of the virtual tokens if they were this text."""
+
+    def starts_from(self, other: Injection) -> bool:
+        """Whether the tensors of another injection of this kind can be a start of these."""
+        return self.parts(1) == other.parts(1)
+
+    def one_of(self, named: Named, number: int) -> Named:  # noqa: ARG002
+        """The named tensors of one of the prompts."""
+        return named
 
     @property
     def sites(self) -> tuple[Site, ...]:

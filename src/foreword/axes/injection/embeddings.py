@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from foreword.axes.injection.base import Injection
-from foreword.axes.parts import EmbeddingsPart, Named
+from foreword.axes.parts import EmbeddingsPart, Named, Part
 from foreword.backbone import Backbone, Geometry, Prompt
 from foreword.backbone.layout import PositionRule
 from foreword.common.sites import Site
@@ -51,7 +51,7 @@ class Embeddings(Injection):
         main: Site = "decoder" if backbone.geometry.kind == "decoder" else "encoder"
         self.chosen: tuple[Site, ...] = tuple(sites or (main,))
 
-    def parts(self, length: int) -> tuple[EmbeddingsPart, ...]:
+    def parts(self, length: int) -> tuple[Part, ...]:
         """`<site>.embeddings` of each site."""
         width = self.backbone.geometry.width
         return tuple(EmbeddingsPart(site, length, width) for site in self.chosen)

@@ -76,6 +76,15 @@ class InjectionSpec(Data):
     predicted: ClassVar[bool] = False
     lengths: ClassVar[tuple[tuple[str, ...], int] | None] = None
 
+    def sizes(self, length: int) -> list[tuple[str, int, tuple[str, ...], int]]:
+        """What the options say of the sizes of an artifact's tensors: the field that says it, the
+        size, the ends of the tensors' names, and which of their sizes it is.
+
+        Args:
+            length: P.
+        """
+        return [] if self.lengths is None else [("method.length", length, *self.lengths)]
+
     def build(
         self, backbone: Backbone, *, stands: Literal["before", "between", "inside"] = "before"
     ) -> Injection:
@@ -163,18 +172,7 @@ class Embeddings(InjectionSpec):
         """In the input of the chosen sites."""
         from foreword.axes.injection.embeddings import Embeddings as Module
 
-        if "cross" in (self.sites or ()):
-            raise UserError(
-                "method.sites: 'cross' has no input of its own, so no embeddings can stand in it; "
-                "choose among encoder and decoder"
-            )
-        sites = known_sites(backbone, self.sites)
-        usual = (None, ("encoder",), ("decoder",)[: backbone.begin is None])
-        if stands != "before" and sites not in usual:
-            raise UserError(
-                f"method.sites: {', '.join(sites or ())}, but the virtual tokens stand in the "
-                "slots of task.input; leave `sites` out"
-            )
+        sites = known_input(backbone, self.sites, stands)
         return Module(backbone, sites, inside=stands != "before", between=stands == "between")
 
 
@@ -195,6 +193,31 @@ class Text(InjectionSpec):
         from foreword.axes.injection.text import Text as Module
 
         return Module()
+
+
+def known_input(
+    backbone: Backbone,
+    chosen: tuple[Site, ...] | None,
+    stands: Literal["before", "between", "inside"],
+) -> tuple[Site, ...] | None:
+    """The chosen sites, in whose input embeddings can stand.
+
+    Raises:
+        UserError: one has no input, the backbone has it not, or the text has slots elsewhere.
+    """
+    if "cross" in (chosen or ()):
+        raise UserError(
+            "method.sites: 'cross' has no input of its own, so no embeddings can stand in it; "
+            "choose among encoder and decoder"
+        )
+    sites = known_sites(backbone, chosen)
+    usual = (None, ("encoder",), ("decoder",)[: backbone.begin is None])
+    if stands != "before" and sites not in usual:
+        raise UserError(
+            f"method.sites: {', '.join(sites or ())}, but the virtual tokens stand in the "
+            "slots of task.input; leave `sites` out"
+        )
+    return sites
 
 
 def known_sites(backbone: Backbone, chosen: tuple[Site, ...] | None) -> tuple[Site, ...] | None:

@@ -29,7 +29,8 @@ class ByPart(Reparameterization):
             if isinstance(part, VirtualTokens):
                 self.makers[_key(part)] = rows(part)
             elif isinstance(part, FreePart):
-                self.free[_key(part)] = nn.Parameter(torch.full(part.shape, part.start))
+                drawn = torch.randn(part.shape) * part.std if part.std else 0.0
+                self.free[_key(part)] = nn.Parameter(torch.full(part.shape, part.start) + drawn)
             else:
                 raise TypeError(f"{part!r} is neither virtual tokens nor one tensor")
 

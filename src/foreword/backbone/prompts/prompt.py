@@ -181,6 +181,24 @@ def joined(parts: Sequence[tuple[Prompt | None, int]]) -> Prompt | None:
     return Prompt(sites, torch.cat(tables) if tables else None)
 
 
+def chosen(prompts: Sequence[Prompt], of: Sequence[int]) -> tuple[Prompt, int]:
+    """One prompt for rows that take each one of several, and how many rows of the table of
+    embeddings each of those has.
+
+    Args:
+        prompts: they enter at the same sites.
+        of: the number of each row's prompt.
+    """
+    sites = {
+        site: join_rows([(prompts[number].sites[site], 1) for number in of])
+        for site in prompts[0].sites
+    }
+    tables = [prompt.embeddings for prompt in prompts if prompt.embeddings is not None]
+    if not tables:
+        return Prompt(sites), 0
+    return Prompt(sites, torch.cat(tables)), len(tables[0])
+
+
 class Recorder(Prompt):
     """No prompt: it keeps each attention's own keys and values, with their gradients.
 
@@ -289,6 +307,7 @@ __all__ = [
     "Prompt",
     "PromptKeyValues",
     "Recorder",
+    "chosen",
     "joined",
     "stack",
     "widen",

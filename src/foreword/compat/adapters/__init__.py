@@ -6,6 +6,7 @@ A further one is a file here, and its line below, which registers it in `adapter
 from foreword.compat.adapters.adaption import AdaptionAdapter as AdaptionAdapter
 from foreword.compat.adapters.cpt import CPTAdapter as CPTAdapter
 from foreword.compat.adapters.low_rank import LowRankAdapter as LowRankAdapter
+from foreword.compat.adapters.multitask import MultitaskAdapter as MultitaskAdapter
 from foreword.compat.adapters.p_tuning import PTuningAdapter as PTuningAdapter
 from foreword.compat.adapters.prefix import PrefixAdapter as PrefixAdapter
 from foreword.compat.adapters.prompt import PromptAdapter as PromptAdapter

@@ -136,7 +136,7 @@ class AdaptionAdapter(AdapterConfig):
     ) -> tuple[MethodChoice, TunedModel]:
         """LLaMA-Adapter with a gate of each layer, without tanh."""
         method = self._method(backbone)
-        return method, with_named(adapter, backbone, method, readout)
+        return method, with_named(adapter, adapter.tensors, backbone, method, readout)
 
     def _method(self, backbone: Backbone) -> LLaMAAdapter:
         """The method, where PEFT computes it on this backbone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from foreword.axes.parts import Named
 from foreword.axes.readout import Head
 from foreword.backbone import Backbone
 from foreword.compat.adapter import WEIGHTS, Adapter
@@ -12,9 +13,20 @@ from foreword.tuned.compose import compose
 
 
 def with_named(
-    adapter: Adapter, backbone: Backbone, method: MethodChoice, readout: Head | None
+    adapter: Adapter,
+    stored: Named,
+    backbone: Backbone,
+    method: MethodChoice,
+    readout: Head | None,
 ) -> TunedModel:
-    """A model of a method around an adapter's tensors, which have the names of its injection's.
+    """A model of a method around an adapter's tensors.
+
+    Args:
+        adapter: where they are from.
+        stored: they, by the names of the method's injection.
+        backbone: what the adapter was trained on.
+        method: the method here that trains such tensors.
+        readout: the adapter's head; None where a text is written.
 
     Raises:
         ArtifactError: the backbone needs tensors of other shapes, or other whole numbers.
@@ -23,7 +35,6 @@ def with_named(
     model = compose(backbone, method, readout)
     parts, facts = model.injection.parts(method.length), model.injection.facts()
     shapes = {name: shape for part in parts for name, shape in part.shapes.items()}
-    stored = adapter.tensors
     differ = [
         f"{name} {want}, found {got}"
         for name, want, got in (

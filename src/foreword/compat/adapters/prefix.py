@@ -14,7 +14,7 @@ from foreword.artifacts.manifest import TENSORS, Manifest
 from foreword.axes.injection import KeysValues
 from foreword.backbone import Backbone, Geometry, SiteGeometry
 from foreword.compat.adapter import Adapter, adapter
-from foreword.compat.adapters.virtual_tokens import VirtualTokens, sizes_of
+from foreword.compat.adapters.virtual_tokens import TENSOR, VirtualTokens, sizes_of
 from foreword.compat.configs import PromptLearningConfig
 from foreword.compat.peft_types import PeftType
 from foreword.errors import ArtifactError, UserError
@@ -150,12 +150,12 @@ class PrefixAdapter(VirtualTokens):
     @classmethod
     def of(
         cls, source: Path, manifest: Manifest, tensors: Mapping[str, Tensor]
-    ) -> tuple[Tensor, PrefixTuningConfig]:
+    ) -> tuple[dict[str, Tensor], PrefixTuningConfig]:
         """Keys and values, folded."""
         geometry = _geometry(source, tensors)
         prefix = KeysValues(geometry)
         rows = prefix.matrix(prefix.stored(tensors, manifest.method.length))
-        return rows, PrefixTuningConfig(
+        return {TENSOR: rows}, PrefixTuningConfig(
             **sizes_of(manifest),
             token_dim=geometry.width,
             num_layers=geometry.main.layers,

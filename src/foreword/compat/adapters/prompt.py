@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,6 +30,7 @@ class PromptTuningConfig(PromptLearningConfig):
     """
 
     kind: ClassVar[PeftType] = PeftType.PROMPT_TUNING
+    starts: ClassVar[type[Enum]] = PromptTuningInit
 
     prompt_tuning_init: PromptTuningInit | str = PromptTuningInit.RANDOM
     prompt_tuning_init_text: str | None = None
@@ -37,20 +39,20 @@ class PromptTuningConfig(PromptLearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._one_of("prompt_tuning_init", PromptTuningInit, needed=True)
+        self._one_of("prompt_tuning_init", self.starts, needed=True)
         from_text = self.prompt_tuning_init == PromptTuningInit.TEXT
         if from_text and not self.tokenizer_name_or_path:
             raise ValueError(
-                "PromptTuningConfig: prompt_tuning_init='TEXT' needs tokenizer_name_or_path, "
+                f"{type(self).__name__}: prompt_tuning_init='TEXT' needs tokenizer_name_or_path, "
                 f"found {self.tokenizer_name_or_path!r}"
             )
         if from_text and self.prompt_tuning_init_text is None:
             raise ValueError(
-                "PromptTuningConfig: prompt_tuning_init='TEXT' needs prompt_tuning_init_text"
+                f"{type(self).__name__}: prompt_tuning_init='TEXT' needs prompt_tuning_init_text"
             )
         if self.tokenizer_kwargs and not from_text:
             raise ValueError(
-                "PromptTuningConfig: tokenizer_kwargs has a use with prompt_tuning_init='TEXT' "
+                f"{type(self).__name__}: tokenizer_kwargs has a use with prompt_tuning_init='TEXT' "
                 "alone"
             )
 

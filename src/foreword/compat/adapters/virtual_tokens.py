@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -38,7 +38,13 @@ TENSOR, PREFIX = "prompt_embeddings", "base_model."
 
 
 class VirtualTokens(AdapterConfig):
-    """What the configurations of all prompts say."""
+    """What the configurations of all prompts say.
+
+    Attributes:
+        stored: the tensors of a file, without a head's.
+    """
+
+    stored: ClassVar[tuple[str, ...]] = (TENSOR,)
 
     num_virtual_tokens: int = Field(ge=1, le=4096, strict=True)
     token_dim: int | None = Field(None, ge=1, strict=True)
@@ -76,26 +82,36 @@ class VirtualTokens(AdapterConfig):
         self, file: Path, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The rows that PEFT reads, `[P, width]`, and the head's tensors."""
-        rows = tensors.pop(TENSOR, None)
-        heads = modules_of(self.task_type)
-        odd = sorted(name for name in tensors if not belongs(name, PREFIX, heads))
-        if rows is None or odd:
-            expected = f"the one tensor {TENSOR}"
-            if heads:
-                expected += f" and those of {PREFIX}{' or '.join(heads)}"
-            raise ArtifactError(
-                f"{file}: expected {expected}; found "
-                f"{str(sorted([*tensors, *([] if rows is None else [TENSOR])]))[:200]}"
-            )
-        check_numbers(file, {TENSOR: rows, **tensors})
+        own, head = self.sorted_out(file, tensors)
+        rows = own[TENSOR]
         if rows.ndim != 2 or rows.shape[0] != self.stored_rows:
             raise ArtifactError(
                 f"{file}: {TENSOR} has shape {list(rows.shape)}, but {CONFIG} says "
                 f"num_virtual_tokens {self.num_virtual_tokens}: expected [{self.stored_rows}, "
                 "width]"
             )
-        head = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
         return {TENSOR: rows[: self.num_virtual_tokens].contiguous()}, head
+
+    def sorted_out(
+        self, file: Path, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The prompt's tensors as they are stored, and the head's.
+
+        Raises:
+            ArtifactError: one is missing, superfluous, or holds no numbers.
+        """
+        heads = modules_of(self.task_type)
+        missing = [name for name in self.stored if name not in tensors]
+        others = [name for name in tensors if name not in self.stored]
+        if missing or not all(belongs(name, PREFIX, heads) for name in others):
+            one = len(self.stored) == 1
+            expected = f"the {'one tensor' if one else 'tensors'} {', '.join(self.stored)}"
+            if heads:
+                expected += f" and those of {PREFIX}{' or '.join(heads)}"
+            raise ArtifactError(f"{file}: expected {expected}; found {str(sorted(tensors))[:200]}")
+        check_numbers(file, tensors)
+        head = {name.removeprefix(PREFIX): tensors[name] for name in others}
+        return {name: tensors[name] for name in self.stored}, head
 
     def check_backbone(self, adapter: Adapter, backbone: Backbone) -> None:
         """Refuse backbones where PEFT's prompt slides out of the window."""
@@ -110,14 +126,7 @@ class VirtualTokens(AdapterConfig):
     ) -> tuple[MethodChoice, TunedModel]:
         """The backbone with the rows."""
         method = self.method(backbone)
-        for name, want in self.sizes(backbone).items():
-            stated = getattr(self, name)
-            if stated not in (None, want):
-                raise ArtifactError(
-                    f"{adapter.folder / CONFIG}: {name} is {stated}, but backbone "
-                    f"'{backbone.name}' has {want}; name the right one with "
-                    f"{argument('--backbone')}"
-                )
+        self.check_sizes(adapter, backbone)
         # The stored tokens are folded: what made them in training is not built again.
         folded = method.model_copy(update={"reparameterization": axes.Table()})
         model = compose(backbone, folded, readout)
@@ -130,6 +139,17 @@ class VirtualTokens(AdapterConfig):
                 f"{argument('--backbone')}"
             )
         return method, model.with_rows(self.as_read(rows, backbone).to(backbone.device))
+
+    def check_sizes(self, adapter: Adapter, backbone: Backbone) -> None:
+        """Raise ArtifactError where the configuration states other sizes than the backbone has."""
+        for name, want in self.sizes(backbone).items():
+            stated = getattr(self, name)
+            if stated not in (None, want):
+                raise ArtifactError(
+                    f"{adapter.folder / CONFIG}: {name} is {stated}, but backbone "
+                    f"'{backbone.name}' has {want}; name the right one with "
+                    f"{argument('--backbone')}"
+                )
 
     def sizes(self, backbone: Backbone) -> dict[str, int]:
         """Fields of the configuration that the backbone decides; PEFT takes the layers of an
@@ -147,15 +167,15 @@ class VirtualTokens(AdapterConfig):
     ) -> tuple[dict[str, Tensor], PromptLearningConfig]:
         """The virtual tokens, folded."""
         cls.refuse_artifact(source, manifest)
-        rows, config = cls.of(source, manifest, read_parts(source, manifest)[TENSORS])
-        return {TENSOR: rows.contiguous()}, config
+        tensors, config = cls.of(source, manifest, read_parts(source, manifest)[TENSORS])
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}, config
 
     @classmethod
     @abstractmethod
     def of(
         cls, source: Path, manifest: Manifest, tensors: Mapping[str, Tensor]
-    ) -> tuple[Tensor, PromptLearningConfig]:
-        """The rows `[P, width]` of an artifact's tensors, and the configuration for them."""
+    ) -> tuple[dict[str, Tensor], PromptLearningConfig]:
+        """An artifact's tensors as PEFT names them, and the configuration for them."""
 
     @classmethod
     def refuse_artifact(cls, source: Path, manifest: Manifest) -> None:
@@ -230,19 +250,32 @@ class InputTokens(VirtualTokens):
     @classmethod
     def of(
         cls, source: Path, manifest: Manifest, tensors: Mapping[str, Tensor]
-    ) -> tuple[Tensor, PromptLearningConfig]:
+    ) -> tuple[dict[str, Tensor], PromptLearningConfig]:
         """The embeddings `[P, d]`; any d, since no backbone is here to say it."""
         site = "encoder" if manifest.backbone.kind == "encoder-decoder" else "decoder"
-        name, length = f"{site}.embeddings", manifest.method.length
-        stored = tensors.get(name)
-        d = stored.shape[1] if stored is not None and stored.ndim == 2 and stored.numel() else 1
-        expect_shapes(tensors, {name: (length, d)})
-        rows = tensors[name]
-        if not rows.is_floating_point() or not rows.isfinite().all():
-            raise ArtifactError(
-                f"{source / TENSORS}: {name} must hold finite floating-point numbers"
-            )
-        return rows, cls.config_of(source, manifest.method, {**sizes_of(manifest), "token_dim": d})
+        first, method = tensors.get(f"{site}.embeddings"), manifest.method
+        d = first.shape[1] if first is not None and first.ndim == 2 and first.numel() else 1
+        named = {f"{site}.{name}": name for name in cls.named(method, d)}
+        expect_shapes(tensors, {f"{site}.{n}": s for n, s in cls.named(method, d).items()})
+        for name in named:
+            tensor = tensors[name]
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise ArtifactError(
+                    f"{source / TENSORS}: {name} must hold finite floating-point numbers"
+                )
+        taken = {own: tensors[name] for own, name in zip(cls.stored, named, strict=True)}
+        return taken, cls.config_of(source, method, {**sizes_of(manifest), "token_dim": d})
+
+    @classmethod
+    def named(cls, method: MethodChoice, d: int) -> dict[str, tuple[int, ...]]:
+        """What an artifact calls the stored tensors within their site, in the same order, and
+        their shapes.
+
+        Args:
+            method: of the artifact.
+            d: width of the backbone's embeddings.
+        """
+        return {"embeddings": (method.length, d)}
 
     @classmethod
     @abstractmethod
