@@ -160,9 +160,9 @@ BLIND: dict[str, Any] = {"data": {"format": "jsonl", "train": "foreword/fieldgui
         ),
         (
             {"training": {"best_by": "accuracy"}},
-            "training.best_by: `accuracy` measures a label, but this task asks for a text; choose "
-            "among loss, bleu, chrf, ter, slot_coverage, nist, meteor, rouge_l, cider, rouge1, "
-            "rouge2, rougeL",
+            "training.best_by: `accuracy` measures a label or one of a row's own choices, but this "
+            "task asks for a text; choose among loss, bleu, chrf, ter, slot_coverage, nist, "
+            "meteor, rouge_l, cider, rouge1, rouge2, rougeL",
         ),
         (
             {

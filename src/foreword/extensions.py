@@ -38,7 +38,7 @@ def metric(
     *,
     title: str,
     better: Literal["high", "low"] = "high",
-    of: names.Answer = "text",
+    of: names.Answer | tuple[names.Answer, ...] = "text",
     decimals: int = 1,
 ) -> Callable[[AnyFunction], AnyFunction]:
     """Register a function as a metric: from answers and their examples to a number, or None.
@@ -47,7 +47,8 @@ def metric(
         name: what a recipe calls it.
         title: what a table calls it.
         better: whether a high or a low figure is good.
-        of: what an answer is; a metric of labels takes `labels=` too, all labels in their order.
+        of: what an answer is, or several such; a metric of labels takes `labels=` too, all labels
+            in their order.
         decimals: how many a table shows.
     """
 

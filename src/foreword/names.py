@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 from foreword.common.choices import NameIn
 from foreword.common.registry import Registry
 
-Answer = Literal["text", "turns", "label", "tags", "span", "word"]
-"""What is measured: a text, the assistant's turns of a conversation, a label, one tag a word, a
-span of the context given as text, or the word that is missing in a pattern."""
+Answer = Literal["text", "turns", "label", "labels", "number", "choice", "tags", "span", "word"]
+"""What is measured: a text, the assistant's turns of a conversation, a label, any number of labels,
+a number, one or some of a row's own choices, one tag a word, a span of the context given as text,
+or the word that is missing in a pattern."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,12 @@ class AnswerKind:
         column: the key of `task.data` that names its column in tables; None where a format, or a
             {mask} in the input, asks for it.
         head: whether a trained layer answers, unless label words do.
+        whole: whether that layer answers for an input as a whole, which may then have a second
+            text.
         labelled: whether the answers are among names that the training data show.
         templates: whether the input is written by templates.
         measured_as: the kind of answer whose metrics measure it; None: its own.
+        loss: what a loss is measured in.
     """
 
     title: str
@@ -41,9 +45,11 @@ class AnswerKind:
     metrics: tuple[str, ...]
     column: str | None = None
     head: bool = False
+    whole: bool = False
     labelled: bool = False
     templates: bool = True
     measured_as: Answer | None = None
+    loss: str = "nats"
 
 
 ANSWERS: dict[Answer, AnswerKind] = {
@@ -57,7 +63,34 @@ ANSWERS: dict[Answer, AnswerKind] = {
         measured_as="text",
     ),
     "label": AnswerKind(
-        "a label", "label", ("accuracy", "macro_f1"), column="label", head=True, labelled=True
+        "a label",
+        "label",
+        ("accuracy", "macro_f1"),
+        column="label",
+        head=True,
+        whole=True,
+        labelled=True,
+    ),
+    "labels": AnswerKind(
+        "several labels",
+        "label that is told or not",
+        ("micro_f1", "macro_f1", "samples_f1"),
+        column="label_list",
+        head=True,
+        whole=True,
+        labelled=True,
+    ),
+    "number": AnswerKind(
+        "a number",
+        "number",
+        ("mse", "pearson", "spearman"),
+        column="number",
+        head=True,
+        whole=True,
+        loss="squared error",
+    ),
+    "choice": AnswerKind(
+        "one of a row's own choices", "choice", ("accuracy",), column="choices", whole=True
     ),
     "tags": AnswerKind(
         "tags of words",
@@ -85,6 +118,11 @@ COLUMNS = (
     "messages",
     "tools",
     "measured",
+    "label_list",
+    "separator",
+    "number",
+    "choices",
+    "right",
     "group",
     "words",
     "tags",
@@ -98,7 +136,7 @@ class FormatName:
 
     Attributes:
         what: what it is, in a few words.
-        asks: what its examples ask for, where no column is named as their label.
+        asks: what its examples ask for, where no column is named as their answer.
         table: whether its rows are named columns of any kind, one of which may be a label.
         read: what reads it, a `foreword.data.rows.Reader`; None: `foreword.data.readers` has it.
         defined_by: what defines it.
@@ -123,6 +161,8 @@ for _name, _format in {
     "webnlg": FormatName("WebNLG 2017 XML, a file or a folder of files"),
     "dart": FormatName("DART, its JSON or its XML"),
     "xsum": FormatName("XSUM's document and summary, as JSONL or Parquet"),
+    "multirc": FormatName("SuperGLUE's MultiRC, JSON lines of passages", asks="choice"),
+    "record": FormatName("SuperGLUE's ReCoRD, JSON lines of passages", asks="choice"),
     "conll": FormatName(
         "CoNLL columns: one word a line, empty lines between sentences", asks="tags"
     ),
@@ -143,7 +183,7 @@ class MetricName:
     Attributes:
         title: what a table calls it.
         better: "high" or "low".
-        of: what it measures.
+        of: what it measures; one that several kinds of answers have names them all.
         decimals: how many a table shows.
         score: from answers and their examples to a number (`foreword.evaluation.metrics.Score`);
             None: `foreword.evaluation.metrics` has it.
@@ -152,10 +192,15 @@ class MetricName:
 
     title: str
     better: Literal["high", "low"] = "high"
-    of: Answer = "text"
+    of: Answer | tuple[Answer, ...] = "text"
     decimals: int = 1
     score: Callable[..., float | None] | None = None
     defined_by: Any = None
+
+    @property
+    def kinds(self) -> tuple[Answer, ...]:
+        """All that it measures."""
+        return self.of if isinstance(self.of, tuple) else (self.of,)
 
 
 METRICS: Registry[MetricName] = Registry("metric", "foreword.metrics")
@@ -173,10 +218,21 @@ for _metric, _title in {
     "rouge1": MetricName("ROUGE-1"),
     "rouge2": MetricName("ROUGE-2"),
     "rougeL": MetricName("ROUGE-L"),
-    "accuracy": MetricName("accuracy %", of="label"),
+    "accuracy": MetricName("accuracy %", of=("label", "choice")),
     "f1": MetricName("F1 %", of="label"),
-    "macro_f1": MetricName("macro F1 %", of="label"),
+    "macro_f1": MetricName("macro F1 %", of=("label", "labels")),
     "matthews": MetricName("Matthews × 100", of="label"),
+    "micro_f1": MetricName("micro F1 %", of="labels"),
+    "samples_f1": MetricName("samples F1 %", of="labels"),
+    "subset_accuracy": MetricName("subset accuracy %", of="labels"),
+    "mse": MetricName("MSE", "low", of="number", decimals=3),
+    "mae": MetricName("MAE", "low", of="number", decimals=3),
+    "pearson": MetricName("Pearson × 100", of="number"),
+    "spearman": MetricName("Spearman × 100", of="number"),
+    "acc": MetricName("acc %", of="choice"),
+    "acc_norm": MetricName("acc_norm %", of="choice"),
+    "choices_f1": MetricName("F1 of choices %", of="choice"),
+    "chosen_f1": MetricName("F1 of words %", of="choice"),
     "entity_f1": MetricName("entity F1 %", of="tags"),
     "entity_precision": MetricName("entity precision %", of="tags"),
     "entity_recall": MetricName("entity recall %", of="tags"),
@@ -196,12 +252,13 @@ def mismatch(metric: str, answer: Answer, beside: tuple[str, ...] = ()) -> str |
         answer: what the task asks for.
         beside: what may be named instead of a metric of that kind.
     """
-    measured, kind = METRICS[metric].of, ANSWERS[answer].measured_as or answer
-    if measured == kind:
+    measured, kind = METRICS[metric].kinds, ANSWERS[answer].measured_as or answer
+    if kind in measured:
         return None
-    fitting = [*beside, *(name for name, known in METRICS.items() if known.of == kind)]
+    fitting = [*beside, *(name for name, known in METRICS.items() if kind in known.kinds)]
+    titles = " or ".join(ANSWERS[other].title for other in measured)
     return (
-        f"`{metric}` measures {ANSWERS[measured].title}, but this task asks for "
+        f"`{metric}` measures {titles}, but this task asks for "
         f"{ANSWERS[answer].title}; choose among {', '.join(fitting)}"
     )
 

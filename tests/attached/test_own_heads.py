@@ -87,6 +87,51 @@ def test_an_artifact_tells_the_same_labels(family: str, method: str, tmp_path: P
         assert list(shares.values()) == pytest.approx(row.tolist(), abs=1e-6)
 
 
+PROBLEMS: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "several labels": (
+        {"problem_type": "multi_label_classification"},
+        [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]],
+    ),
+    "several labels, told by the batch": ({}, [[1.0, 0.0, 1.0], [0.0] * 3, [0.0, 1.0, 1.0]]),
+    "a number": ({"num_labels": 1, "problem_type": "regression"}, [0.5, -2.0, 3.25]),
+    "a number, told by the outputs": ({"num_labels": 1}, [0.5, -2.0, 3.25]),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_an_artifact_tells_the_same_labels_and_numbers(
+    family: str, problem: str, tmp_path: Path
+) -> None:
+    settings, right = PROBLEMS[problem]
+    base = classifier(family, **settings)
+    before = base.config.problem_type
+    model = attach(base)
+    tokens = model.prompt.backbone.tokens
+    ids, mask = padded([tokens.source(text) for text in TEXTS], "right")
+    output = model(ids, mask, torch.tensor(right, dtype=torch.float64))
+    several = output.logits.shape[1] > 1
+    functions = torch.nn.functional
+    loss = functions.binary_cross_entropy_with_logits if several else functions.mse_loss
+    shape = output.logits.shape
+    expected = loss(output.logits, torch.tensor(right, dtype=torch.float64).view(shape))
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    manifest = model.save_pretrained(tmp_path / "it")
+    assert manifest is not None
+    assert manifest.task.answer == ("labels" if several else "number")
+    body = copy.deepcopy(base.base_model)
+    foreword.detach(model)
+    assert base.config.problem_type == before
+    loaded = foreword.load(tmp_path / "it", backbone=Backbone.wrap(body, mini_tokens()))
+    for row, told in zip(output.logits, loaded.predict(TEXTS), strict=True):
+        if several:
+            assert list(told.probabilities) == list(LABELS.values())
+            assert list(told.probabilities.values()) == pytest.approx(row.sigmoid().tolist())
+            assert told.answer == tuple(LABELS[i] for i in range(3) if row[i] >= 0)
+        else:
+            assert told.answer == pytest.approx(row.item())
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("method", ["prefix-tuning", "prompt-tuning"])
 def test_tags_are_those_of_our_own_layout(method: str, side: str) -> None:
@@ -155,10 +200,14 @@ def test_a_checkpoints_own_head_may_have_been_trained_on(tmp_path: Path) -> None
         (lambda: classifier("electra"), "has a layer with GELU before its linear layer"),
         (lambda: classifier("gpt2", pad_token_id=0), "a decoder's head stands on the last token"),
         (
-            lambda: classifier("bert", problem_type="multi_label_classification"),
-            "problem_type 'multi_label_classification'",
+            lambda: classifier("bert", problem_type="regression"),
+            "its problem type is regression, but its head has 3 outputs",
         ),
-        (lambda: classifier("bert", id2label={0: "size"}), "has 1 outputs"),
+        (
+            lambda: classifier("bert", problem_type="multi_label_classification", num_labels=1),
+            "its problem type is multi_label_classification, but its head has 1 output",
+        ),
+        (lambda: classifier("bert", TAGS, id2label={0: "O"}), "has 1 outputs"),
         (
             lambda: BertForMaskedLM(CONFIG_MAPPING["bert"](**SIZES)),
             "BertForMaskedLM neither writes text nor tells labels",

@@ -264,7 +264,7 @@ def test_an_encoders_prompt_goes_back_to_peft(kind, base, tmp_path) -> None:
 
 def test_what_is_not_exported(base, tmp_path) -> None:
     for name, task, kind, said in (
-        ("bert", "SEQ_CLS", "prefix", "its readout is sequence_head"),
+        ("bert", "QUESTION_ANS", "prefix", "its readout is span_head"),
         ("t5", "SEQ_2_SEQ_LM", "prefix", "is a prefix on an encoder-decoder"),
     ):
         place = tmp_path / name
@@ -317,10 +317,62 @@ def test_what_cannot_be_held(what, base, tmp_path) -> None:
     assert not (tmp_path / "it").exists()
 
 
-def test_one_output_is_a_number(base, tmp_path) -> None:
-    adapter = save(adapted(base("gpt2"), "SEQ_CLS", "prefix", labels=1), tmp_path / "adapter")
-    with pytest.raises(ArtifactError, match="regression"):
-        foreword.import_peft(adapter, tmp_path / "it", labels=("a",))
+@pytest.mark.parametrize("kind", ["prefix", "prompt"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "llama"])
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+def test_numbers_and_several_labels_are_those_of_peft(problem, name, kind, base, tmp_path) -> None:
+    number = problem == "regression"
+    theirs = adapted(base(name), "SEQ_CLS", kind, labels=1 if number else 3)
+    adapter = save(theirs, tmp_path / "adapter")
+    given = {} if number else {"labels": LABELS, "problem_type": problem}
+    manifest = foreword.import_peft(adapter, tmp_path / "it", **given)
+    assert manifest.task.answer == ("number" if number else "labels")
+    assert (manifest.task.number, manifest.task.label_list) == (
+        ("number", None) if number else (None, "label_list")
+    )
+    prompt = foreword.load(tmp_path / "it", device="cpu")
+    pair, found = told(prompt, "SEQ_CLS")
+    ids = torch.tensor([pair.source])
+    with torch.no_grad():
+        logits = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+    assert_close(found, logits if number else logits.sigmoid())
+    (answered,) = prompt.predict([asked("SEQ_CLS")])
+    if number:
+        assert answered.answer == pytest.approx(logits.item(), rel=1e-5)
+    else:
+        assert answered.answer == tuple(LABELS[i] for i in range(3) if logits[i] >= 0)
+
+
+def test_a_problem_is_that_of_the_config_or_of_the_call(base, tmp_path) -> None:
+    where = save_base("bert", tmp_path / "bert", problem_type="multi_label_classification")
+    adapter = save(adapted(where, "SEQ_CLS", "prefix"), tmp_path / "adapter")
+    assert foreword.import_peft(adapter, tmp_path / "a", labels=LABELS).task.answer == "labels"
+    usual = "single_label_classification"
+    manifest = foreword.import_peft(adapter, tmp_path / "b", labels=LABELS, problem_type=usual)
+    assert manifest.task.answer == "label"
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "given", "said"),
+    [
+        ("SEQ_CLS", 3, {"problem_type": "regression"}, "regression, but its head has 3 outputs"),
+        ("SEQ_CLS", 1, {"problem_type": "single_label_classification"}, "its head has 1 output;"),
+        (
+            "SEQ_CLS",
+            3,
+            {"problem_type": "multi_label_clasification"},
+            "did you mean .multi_label_class",
+        ),
+        ("SEQ_CLS", 1, {"labels": ("a",)}, "tells a number and has no labels"),
+        ("TOKEN_CLS", 3, {"problem_type": "regression"}, "TOKEN_CLS is no sequence classifier"),
+        ("TOKEN_CLS", 1, {"labels": ("a",)}, "one output, which tells no tags apart"),
+    ],
+)
+def test_problems_that_no_head_has(task, outputs, given, said, base, tmp_path) -> None:
+    adapter = save(adapted(base("bert"), task, "prefix", labels=outputs), tmp_path / "adapter")
+    with pytest.raises(ArtifactError, match=said):
+        foreword.import_peft(adapter, tmp_path / "it", **given)
+    assert not (tmp_path / "it").exists()
 
 
 OTHER_HEADS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {

@@ -117,9 +117,32 @@ def test_one_list_of_metrics() -> None:
     for name, metric in METRICS.items():
         known = names.METRICS[name]
         assert (metric.title, metric.better, metric.of) == (known.title, known.better, known.of)
-    assert [name for name, metric in METRICS.items() if metric.better == "low"] == ["ter"]
+    assert [name for name, metric in METRICS.items() if metric.better == "low"] == [
+        "ter",
+        "mse",
+        "mae",
+    ]
     for answer, kind in names.ANSWERS.items():
-        assert {METRICS[name].of for name in kind.metrics} == {answer}
+        measured = kind.measured_as or answer
+        assert all(measured in names.METRICS[name].kinds for name in kind.metrics)
+
+
+def test_several_labels() -> None:
+    """Those of the task count where they stand nowhere, and those that it does not know, too."""
+    given = [Example({}, labels=("a", "b")), Example({}, labels=()), Example({}, labels=("a",))]
+    answers = [("a",), (), ("a", "c")]
+    scores = {n: METRICS[n].score(answers, given) for n in ("micro_f1", "macro_f1", "samples_f1")}
+    assert scores == pytest.approx(
+        {"micro_f1": 400 / 6, "macro_f1": 100 / 3, "samples_f1": 400 / 9}
+    )
+    assert METRICS["macro_f1"].score(answers, given, labels=tuple("abcd")) == pytest.approx(25)
+    assert METRICS["micro_f1"].score(answers, given, labels=("a",)) == pytest.approx(400 / 6)
+    assert METRICS["subset_accuracy"].score(answers, given, labels=()) == pytest.approx(100 / 3)
+    assert METRICS["micro_f1"].score(answers[:1], [Example({})], labels=("a",)) is None
+    assert METRICS["macro_f1"].score(["a"], [Example({}, label="a")], labels=("a", "b")) == 100
+    wrong = names.mismatch("macro_f1", "text")
+    assert wrong is not None
+    assert "measures a label or several labels, but this task asks for a text" in wrong
 
 
 def test_the_e2e_tools_metrics_are_on_its_own_scale() -> None:

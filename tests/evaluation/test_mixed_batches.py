@@ -15,7 +15,16 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from conftest import VOCABULARY, make_backbone, mini_tokens
 from families import by_hand
-from foreword.axes.readout import Generation, Head, SequenceHead, SpanHead, TokenHead, read_together
+from foreword.axes.readout import (
+    Generation,
+    Head,
+    LabelsHead,
+    NumberHead,
+    SequenceHead,
+    SpanHead,
+    TokenHead,
+    read_together,
+)
 from foreword.axes.readout.base import Predictor
 from foreword.backbone import Backbone, Call, Decoding, way
 from foreword.backbone.layout import Pair
@@ -185,6 +194,8 @@ def tellers(family: str) -> tuple[TunedModel, ...]:
     return (
         made(backbone, v2, head(backbone, SequenceHead, 3)),
         made(backbone, longer, head(backbone, TokenHead, 5)),
+        made(backbone, soft(length=2), head(backbone, LabelsHead, 4)),
+        made(backbone, v2, head(backbone, NumberHead, 1)),
         made(backbone, soft(length=3), head(backbone, SequenceHead, 2)),
         made(backbone, tasks(length=3), head(backbone, SequenceHead, 2)),
         made(backbone, adaption(length=3, layers=2), head(backbone, SequenceHead, 3)),

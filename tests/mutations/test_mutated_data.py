@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 import re
 from pathlib import Path
@@ -86,6 +87,52 @@ XSUM = "".join(
     json.dumps({"id": f"{i}", "document": f"A goal {i}.", "summary": f"Goal {i}"}) + "\n"
     for i in range(5)
 )
+MULTIRC = [
+    {
+        "passage": {
+            "text": f"Zoë saw Ana in Łódź {i}.",
+            "questions": [
+                {
+                    "question": "Who?",
+                    "answers": [{"text": "Ana", "label": 1}, {"text": "Bo", "label": 0}],
+                }
+            ],
+        }
+    }
+    for i in range(4)
+]
+RECORD = [
+    {
+        "passage": {
+            "text": "Zoë saw Ana in Łódź.",
+            "entities": [{"start": 0, "end": 2}, {"start": 8, "end": 10}],
+        },
+        "qas": [{"query": f"@placeholder saw {i}", "answers": [{"text": "Zoë"}]}],
+    }
+    for i in range(4)
+]
+OWN = [
+    {
+        "text": f"a bird {i}",
+        "tells": ["x", "y"][: i % 3],
+        "size": i / 2,
+        "ends": ["a", "b"],
+        "label": 1,
+    }
+    for i in range(5)
+]
+COLUMNS: dict[str, dict[str, Any]] = {
+    "labels": {"label_list": "tells"},
+    "numbers": {"number": "size"},
+    "choices": {"choices": "ends"},
+}
+"""How the rows of `OWN` are read."""
+
+
+def as_lines(rows: list[Any]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 TEXTS = {
     "jsonl": JSONL,
     "csv": CSV,
@@ -96,6 +143,8 @@ TEXTS = {
     "dart": json.dumps(DART, ensure_ascii=False, indent=1),
     "webnlg": WEBNLG,
     "xsum": XSUM,
+    "multirc": as_lines(MULTIRC),
+    "record": as_lines(RECORD),
 }
 GROUPS = {"jsonl": "seen", "csv": "seen", "tsv": "seen", "parquet": "seen", "webnlg": "category"}
 NAMES = {"xsum": "data.jsonl"}
@@ -133,7 +182,12 @@ def verdict(file: Path, format: str, **options: Any) -> bool:
         return True
     assert examples
     for example in examples:
-        assert example.references or example.label or example.words or example.spans is not None
+        asked = (example.labels, example.number, example.choices, example.words, example.spans)
+        assert example.references or example.label or any(part is not None for part in asked)
+        assert all(label.strip() for label in example.labels or ())
+        assert all(choice.strip() for choice in example.choices or ())
+        assert all(0 <= number < len(example.choices or ()) for number in example.right or ())
+        assert example.number is None or abs(example.number) < math.inf
         assert all(reference.strip() for reference in example.references)
         fields = [f for f in example.fields.values() if not isinstance(f, Unusable)]
         text = "".join(linearise(field) for field in fields)
@@ -157,6 +211,23 @@ def test_bytes_of_labelled_rows(seed: int, tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_bytes(damaged_bytes(seed, CSV.encode()))
     verdict(file, "csv", label="references")
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("seed", range(20))
+def test_values_of_rows_with_answers(column: str, seed: int, tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text(as_lines(damaged_tree(seed, OWN)), encoding="utf-8")
+    verdict(file, "jsonl", **COLUMNS[column])
+
+
+@pytest.mark.parametrize("format", ["multirc", "record"])
+@pytest.mark.parametrize("seed", range(30))
+def test_values_of_nested_lines(format: str, seed: int, tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    tree = damaged_tree(seed, {"multirc": MULTIRC, "record": RECORD}[format])
+    file.write_text(as_lines(tree if isinstance(tree, list) else [tree]), encoding="utf-8")
+    verdict(file, format)
 
 
 @pytest.mark.parametrize("format", ["squad", "dart"])

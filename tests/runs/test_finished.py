@@ -93,7 +93,10 @@ def test_odd_figures(metrics: Any, said: str, recipe: Recipe, tmp_path: Path) ->
         ([], "the whole: expected a mapping, found a list"),
         ("x", "the whole: expected a mapping, found 'x'"),
         ({"output": "x", "label": "y"}, "input: is missing"),
-        ({"input": "x", "output": "y"}, "has neither `label` nor `tags` nor `references`"),
+        (
+            {"input": "x", "output": "y"},
+            "has none of label, labels, number, references, right, tags",
+        ),
         ({"input": "x", "output": None, "label": "y"}, "output"),
         ({"input": "x", "output": {"a": 1}, "label": "y"}, "output"),
         ({"input": "x", "output": "y", "label": None}, "label: expected a text, found nothing"),

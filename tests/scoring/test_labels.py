@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
-from foreword.scoring.labels import accuracy, f1, macro_f1, matthews
+from foreword.scoring.labels import (
+    accuracy,
+    f1,
+    macro_f1,
+    matthews,
+    several_f1,
+    subset_accuracy,
+)
 
 pairs = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=1, max_size=40
@@ -50,6 +57,38 @@ def test_all_are_scikit_learns(rows: list[tuple[str, str]]) -> None:
             assert f1(gold, found, positive).value() == pytest.approx(
                 sklearn.f1_score(*binary, zero_division=0)
             )
+
+
+SETS = st.lists(st.tuples(*[st.frozensets(st.sampled_from("abcd"))] * 2), min_size=1, max_size=25)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SETS)
+def test_measures_of_several_labels_are_scikit_learns(
+    rows: list[tuple[frozenset[str], frozenset[str]]],
+) -> None:
+    labels = "abcd"
+    gold, found = [sorted(a) for a, _ in rows], [sorted(b) for _, b in rows]
+    arrays = [np.array([[x in own for x in labels] for own in told]) for told in (gold, found)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for average in ("micro", "macro", "samples"):
+            assert several_f1(gold, found, labels, average).value() == pytest.approx(
+                sklearn.f1_score(*arrays, average=average, zero_division=0)
+            )
+        assert subset_accuracy(gold, found).value() == pytest.approx(
+            sklearn.accuracy_score(*arrays)
+        )
+
+
+def test_several_labels_by_hand() -> None:
+    gold, found = [["a", "b"], [], ["a"]], [["a"], [], ["a", "c"]]
+    assert several_f1(gold, found, "abc", "micro").value() == pytest.approx(4 / 6)
+    assert several_f1(gold, found, "abc", "macro").value() == pytest.approx(1 / 3)
+    assert several_f1(gold, found, "abc", "samples").value() == pytest.approx(4 / 9)
+    assert subset_accuracy(gold, found).value() == pytest.approx(1 / 3)
+    spread = several_f1(gold * 20, found * 20, "abc", "samples").interval(200, seed=0)
+    assert spread[0] < 4 / 9 < spread[1], "they are resampled like every measure"
 
 
 def test_by_hand() -> None:

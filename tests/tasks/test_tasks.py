@@ -42,6 +42,8 @@ STATED: dict[str, dict[str, Any]] = {
         "labels": ("yes", "no"),
         "verbalizer": {"words": WORDS},
     },
+    "labels": {"input": "{text}", "answer": "labels", "labels": ("yes", "no", "so")},
+    "number": {"input": "{text}", "answer": "number", "mean": 3.0, "deviation": 2.0},
     "tags": {"input": "", "answer": "tags", "labels": ("O", "B-X")},
     "span": {"input": "", "answer": "span", "stride": 4},
     "word": {"input": "{text} {mask}", "answer": "word"},
@@ -83,7 +85,11 @@ def example(number: int) -> Example:
 
 
 def assert_alike(one: Prediction, other: Prediction) -> None:
-    assert (one.answer, one.start, one.input) == (other.answer, other.start, other.input)
+    if isinstance(one.answer, float):
+        assert one.answer == pytest.approx(other.answer, abs=1e-9)
+    else:
+        assert one.answer == other.answer
+    assert (one.start, one.input) == (other.start, other.input)
     assert one.probabilities == pytest.approx(other.probabilities, abs=1e-9)
 
 
@@ -178,7 +184,7 @@ def test_a_recipe_and_its_artifact_state_one_task() -> None:
 
 
 @pytest.mark.parametrize("labels", [("a",), ("a", "a"), ()])
-@pytest.mark.parametrize("name", ["label", "label words", "tags"])
+@pytest.mark.parametrize("name", ["label", "label words", "labels", "tags"])
 def test_fewer_than_two_labels_are_refused(name: str, labels: tuple[str, ...]) -> None:
     with pytest.raises(ArtifactError, match=r"^task\.labels: .*at least two"):
         task_of(stated(name).model_copy(update={"labels": labels}))

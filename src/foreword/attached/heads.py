@@ -18,7 +18,7 @@ from transformers.models.auto import modeling_auto as auto
 
 from foreword.axes.readout import Readout
 from foreword.backbone import Backbone, Call, stored_pooler
-from foreword.compat.head_kinds import SEQUENCES, TOKENS, HeadKind
+from foreword.compat.head_kinds import SEQUENCES, TOKENS, HeadKind, of_problem
 from foreword.compat.heads import OTHERWISE, AdapterHead, Layer
 from foreword.errors import UserError
 from foreword.recipe import HeadSpec, TaskId
@@ -44,7 +44,7 @@ class OwnHead:
     Attributes:
         kind: what it tells, and how it reads.
         modules: what stands beside the model's body, by name.
-        labels: in the order of its outputs.
+        labels: in the order of its outputs; none where it tells a number.
     """
 
     kind: HeadKind
@@ -59,7 +59,10 @@ class OwnHead:
             in_its_input: whether virtual tokens have columns, the first of which transformers'
                 heads then take for the first token of a text.
         """
-        classifier, family = self.modules["classifier"], backbone.model.config.model_type
+        config, classifier = backbone.model.config, self.modules["classifier"]
+        family, kind = config.model_type, self.kind
+        if kind.of_one_state:  # transformers notes in the config what the first batch shows
+            kind = of_problem(config.problem_type, config.num_labels)
         layers: tuple[Layer, ...]
         if self.kind.is_dense(family):
             layers = (_layer(classifier.dense), _layer(classifier.out_proj))
@@ -73,7 +76,7 @@ class OwnHead:
         spec = HeadSpec(hidden=hidden)
         if self.kind.of_one_state:
             spec = HeadSpec(hidden=hidden, pooling="prompt" if in_its_input else "first")
-        return AdapterHead(self.kind, spec, layers, self.labels, self.kind.reads_pooler(family))
+        return AdapterHead(kind, spec, layers, self.labels, self.kind.reads_pooler(family))
 
     def go_on(self, backbone: Backbone, stored: Mapping[str, Tensor], task: TaskId) -> str:
         """Take the head of an artifact, where it is the same one; returns why it is not.
@@ -142,16 +145,22 @@ def own_head(model: PreTrainedModel) -> OwnHead | None:
             f"{', '.join(kind.encoders)} have, and a recipe trains a head of foreword's own on "
             "others (task.data.label)"
         )
-    if config.problem_type not in (None, "single_label_classification") or config.num_labels < 2:
+    if kind.of_one_state:
+        try:
+            kind = of_problem(config.problem_type, config.num_labels)
+        except ValueError as error:
+            raise UserError(f"model: {name}: {error}") from error
+    if kind.answer != "number" and config.num_labels < 2:
         raise UserError(
-            f"model: {name} has {config.num_labels} outputs and problem_type "
-            f"{config.problem_type!r}; a head here tells one of at least two labels"
+            f"model: {name} has {config.num_labels} outputs; a head here tells at least two "
+            "labels or tags apart"
         )
     beside = {key: child for key, child in model.named_children() if child is not model.base_model}
     for key, child in beside.items():
         beside[key] = copy.deepcopy(child)
         setattr(model, key, beside[key])
-    labels = tuple(str(config.id2label[number]) for number in range(config.num_labels))
+    outputs = 0 if kind.answer == "number" else config.num_labels
+    labels = tuple(str(config.id2label[number]) for number in range(outputs))
     return OwnHead(kind, beside, labels)
 
 

@@ -52,7 +52,8 @@ class AttachedModel(Surface):
             input_ids: `[B, T]`, padded on either side.
             attention_mask: `[B, T]`, 1 at real tokens; all are if not given.
             labels: `[B, T]` (a decoder's are the input's, shifted by the model), -100 where nothing
-                is predicted; for an encoder-decoder `[B, U]`, for a head of labels `[B]`.
+                is predicted; for an encoder-decoder `[B, U]`; for a head `[B]` of a label or a
+                number a row, `[B, L]` of L labels that a row has (1.0) or not.
             position_ids: `[B, T]`, those of a row without a prompt; counted by the mask if not
                 given.
             token_type_ids: `[B, T]`, the text that a token belongs to.
@@ -79,7 +80,8 @@ class AttachedModel(Surface):
             decoder_attention_mask,
         )
         if labels is not None:
-            given["labels"] = labels if labels.ndim == 1 else rows.labels(labels)
+            whole = self.told is not None and self.told.kind.of_one_state
+            given["labels"] = labels if whole else rows.labels(labels)
         output = self._run(rows, given)
         return output.to_tuple() if return_dict is False else output
 

@@ -18,7 +18,12 @@ from foreword.backbone.geometry import Geometry, SiteGeometry
 from foreword.backbone.loading import bundled_backbones, default_device, load_backbone
 from foreword.backbone.model import Backbone
 from foreword.backbone.modules.sublayers import LINEAR, Ending
-from foreword.backbone.own_heads import reads_spans_off_it, stored_pooler
+from foreword.backbone.own_heads import (
+    head_of_decoders,
+    name_of_body,
+    reads_spans_off_it,
+    stored_pooler,
+)
 from foreword.backbone.prompts.key_values import KeyValues, PromptKeyValues, RowKeyValues
 from foreword.backbone.prompts.prompt import Prompt
 from foreword.backbone.seeding import seed_all
@@ -50,7 +55,9 @@ __all__ = [
     "columns_of",
     "default_device",
     "generate",
+    "head_of_decoders",
     "load_backbone",
+    "name_of_body",
     "reads_spans_off_it",
     "seed_all",
     "stored_pooler",

@@ -37,6 +37,10 @@ class Pair:
         between: stretches of the target that are read and not predicted, such as what others say
             between two turns of a conversation: the first token of each, and the one after it.
         prompt: the number of the prompt that the row takes, where a model has several.
+        beside: further rows that are weighed against this one: a question's other answers. They
+            are laid out after it.
+        asks: how many things are predicted, where that is neither each token of the target nor each
+            label.
     """
 
     source: list[int]
@@ -46,6 +50,8 @@ class Pair:
     segments: tuple[int, ...] = ()
     between: tuple[tuple[int, int], ...] = ()
     prompt: int = 0
+    beside: tuple[Pair, ...] = ()
+    asks: int | None = None
 
     @property
     def predicted(self) -> list[int]:
@@ -54,13 +60,20 @@ class Pair:
         return [token for at, token in enumerate(self.target) if at not in heard]
 
     @property
+    def rows(self) -> tuple[Pair, ...]:
+        """Itself and what stands beside it."""
+        return (self, *self.beside)
+
+    @property
     def length(self) -> int:
         """Tokens in all."""
-        return len(self.source) + len(self.target)
+        return sum(len(row.source) + len(row.target) for row in self.rows)
 
     @property
     def answers(self) -> int:
         """How many things are predicted: tokens of the target, or labels."""
+        if self.asks is not None:
+            return self.asks
         soft = any(isinstance(label, float) for label in self.labels)
         heard = sum(end - begin for begin, end in self.between)
         return len(self.target) - heard + (1 if soft else len(self.labels))

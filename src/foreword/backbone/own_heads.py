@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.models.auto import modeling_auto as auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from foreword.backbone.loading import bundled_backbones, stored_folder
 from foreword.backbone.model import Backbone
+from foreword.backbone.silence import quiet
 from foreword.backbone.weights.quantization import whole
 
 NAMES = ("pooler.dense", "pooler")
@@ -46,6 +50,44 @@ def reads_spans_off_it(backbone: Backbone) -> bool:
         return False
     prefix: str = known[type(model.config)].base_model_prefix
     return prefix == str(model.base_model_prefix)
+
+
+@lru_cache(maxsize=32)
+def head_of_decoders(family: str, *, of_tokens: bool) -> tuple[str, bool] | None:
+    """What transformers' class of a family of decoders calls its head, and whether that has a bias;
+    None where there is no such class, or its head is no single linear layer.
+
+    Args:
+        family: `model_type`.
+        of_tokens: whether the class for tokens is meant, and not that for sequences.
+    """
+    known = (
+        auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
+        if of_tokens
+        else auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    )
+    if family not in CONFIG_MAPPING or CONFIG_MAPPING[family] not in known:
+        return None
+    config = CONFIG_MAPPING[family]()
+    with torch.device("meta"), quiet():
+        model = known[type(config)](config)
+    beside = [
+        (name, child)
+        for name, child in model.named_children()
+        if child is not model.base_model and any(True for _ in child.parameters())
+    ]
+    if len(beside) != 1 or not isinstance(beside[0][1], nn.Linear):
+        return None
+    name, layer = beside[0]
+    return name, layer.bias is not None
+
+
+def name_of_body(family: str) -> str:
+    """What transformers' classes with a head call the model below it; "" where there is none."""
+    known = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if family not in CONFIG_MAPPING or CONFIG_MAPPING[family] not in known:
+        return ""
+    return str(known[CONFIG_MAPPING[family]].base_model_prefix)
 
 
 def _submodule(body: nn.Module, name: str) -> nn.Module | None:

@@ -13,6 +13,7 @@ from foreword.cli.output import emit_json, say
 
 if TYPE_CHECKING:
     from foreword.artifacts.manifest import Manifest
+    from foreword.recipe import TaskId
 
 
 def ls(
@@ -197,6 +198,8 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
         texts["soft"] = f"{manifest.method.length} virtual tokens stand in the slots of the input"
     if task.answer == "word":
         return {**texts, "answers": "the word that is missing at {mask}"}
+    if task.answer == "choice":
+        return {**texts, "answers": f"{_chosen(task)}"}
     if task.verbalizer is not None:
         prior = {}
         if manifest.head_sha256 is not None:
@@ -210,7 +213,28 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
         return {**texts, "answers": f"a label: {', '.join(task.labels)}"}
     if task.answer == "label":
         return {**texts, "answers": f"a label: {', '.join(task.labels)}"}
+    if task.answer == "labels":
+        told = (f"{label} (from {task.thresholds.get(label, 0.5):.3g})" for label in task.labels)
+        return {**texts, "answers": f"any of the labels {', '.join(told)}"}
+    if task.answer == "number":
+        scale = f"a head tells it as {task.deviation:.4g} times its output and {task.mean:.4g}"
+        plain = (task.mean, task.deviation) == (0.0, 1.0)
+        return {**texts, "answers": f"a number{'' if plain else f' ({scale})'}"}
     return {**texts, "target": repr(task.target), "decoding": decoding}
+
+
+def _chosen(task: TaskId) -> str:
+    """How one of a row's choices is chosen."""
+    columns = task.choices if isinstance(task.choices, tuple) else (task.choices or "choices",)
+    which = "one" if task.choice.select == "one" else "any number"
+    by = "the head's number" if task.has_head else "likelihood after the input"
+    if task.verbalizer is not None:
+        by = " or ".join(f"'{word}'" for words in task.verbalizer.words.values() for word in words)
+    elif task.choice.normalise != "none" and not task.has_head:
+        by += f", divided by its {task.choice.normalise}"
+    least = task.thresholds.get("right")
+    told = "" if least is None else f", from a probability of {least:.3g}"
+    return f"{which} of a row's own choices ({', '.join(columns)}), by {by}{told}"
 
 
 def recipe_schema(plugin: o.PluginOption = None) -> None:  # noqa: ARG001

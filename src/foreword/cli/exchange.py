@@ -46,6 +46,15 @@ def import_peft(
             " model's config says.",
         ),
     ] = None,
+    problem_type: Annotated[
+        str | None,
+        typer.Option(
+            "--problem-type",
+            metavar="single_label_classification|multi_label_classification|regression",
+            help="What a sequence classifier tells. Default: as the base model's config says, or a"
+            " number where there is one output.",
+        ),
+    ] = None,
     may_be_none: Annotated[
         bool, typer.Option("--may-be-none", help="A question may have no answer.")
     ] = False,
@@ -71,6 +80,7 @@ def import_peft(
         second=second,
         labels=None if labels is None else [label.strip() for label in labels.split(",")],
         may_be_none=may_be_none,
+        problem_type=problem_type,
         device=device,
         dtype=dtype,
         quantization=how,

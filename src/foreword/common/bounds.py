@@ -32,11 +32,15 @@ Scale = Annotated[float, Field(gt=0, le=1e6)]
 """What numbers are multiplied or divided by."""
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 """What logits are divided by; those of half precision stay finite."""
+Deviation = Annotated[float, Field(gt=0, le=1e15)]
+"""How far numbers lie apart."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A probability, or a share of something."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A seed of everything random."""
 Figure = Annotated[float, Field(ge=-1e15, le=1e15)]
 """What a metric says."""
-Plain = str | bool | Annotated[int, Field(ge=-(10**9), le=10**9)] | Figure
-"""A text, a truth or a number: what a template is told."""
+Setting = str | bool | Annotated[int, Field(ge=-(10**15), le=10**15)] | Figure
+"""A text, a number or a truth that is handed on as it is."""
 Numbers = Annotated[int, Field(ge=0, le=10**15)]
 """How many parameters, or bytes."""

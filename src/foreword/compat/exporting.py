@@ -14,6 +14,7 @@ from foreword.artifacts.manifest import CARD, Manifest, artifact_folder, read_ma
 from foreword.common import files
 from foreword.common.run_files import refuse_unwritable
 from foreword.compat.adapter import ADAPTERS, CONFIG, WEIGHTS, AdapterConfig, PeftConfig
+from foreword.compat.head_export import base_of
 from foreword.errors import RunError, UserError
 from foreword.methods import MethodOptions
 
@@ -76,11 +77,18 @@ def _adapter_of(source: Path, method: MethodOptions) -> type[AdapterConfig]:
 
 
 def _card(manifest: Manifest, config: PeftConfig) -> str:
-    task, length = manifest.task, manifest.method.length
+    task, length, below = manifest.task, manifest.method.length, base_of(manifest)
     what = f"A prompt of {length} virtual tokens" if length else "Low-rank updates"
-    alone = """
-Generate one row at a time: PEFT puts the prompt before a row's padding, and other rows change the
-answer.
+    answers = [f"- {asked_and_answered(task)}"]
+    if below is None:
+        answers[0] += "; the answer ends in the end token."
+        decoding = manifest.decoding.model_dump(exclude_defaults=True) or "greedy"
+        answers.append(f"- Decoding: `{decoding}`")
+    if task.thresholds:
+        answers.append(f"- From which probability each label is told: `{task.thresholds}`")
+    alone = f"""
+{"Generate" if below is None else "Classify"} one row at a time: PEFT puts the prompt before a row's
+padding, and other rows change the answer.
 """
     choice, tasks = manifest.method.choice, ""
     if choice is not None:
@@ -88,6 +96,7 @@ answer.
         tasks = f"- `task_ids`, which every call takes: {numbered}\n"
     base = config.base_model_name_or_path
     front = f"base_model: {json.dumps(base)}\n" if base else ""
+    lines = "\n".join(answers)
     return f"""---
 {front}library_name: peft
 ---
@@ -98,13 +107,13 @@ answer.
 {manifest.method.name} by foreword and exported to PEFT's format:
 
 ```python
+{"" if below is None else f"base_model = {below}" + chr(10)}\
 model = peft.PeftModel.from_pretrained(base_model, "{manifest.name}")
 ```
 
 What PEFT's format has no place for:
 
-- {asked_and_answered(task)}; the answer ends in the end token.
+{lines}
 - Beginning token: `{manifest.tokens.bos}` (auto: as the tokenizer does by itself).
-- Decoding: `{manifest.decoding.model_dump(exclude_defaults=True) or "greedy"}`
 - Backbone sha256 over its stored tensors: `{manifest.backbone.sha256}`
 {tasks}{alone if length else ""}"""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Answer = Literal["label", "tags", "span"]
+Answer = Literal["label", "labels", "number", "tags", "span"]
 
 POOLED = ("bert", "albert")
 """Their sequence heads read the base model's pooler."""
@@ -45,10 +45,35 @@ class HeadKind:
 
 
 SEQUENCES = HeadKind("label", encoders=(*POOLED, *DENSE), of_one_state=True)
+PROBLEMS = {
+    "single_label_classification": SEQUENCES,
+    "multi_label_classification": replace(SEQUENCES, answer="labels"),
+    "regression": replace(SEQUENCES, answer="number"),
+}
+"""What transformers calls the problem of a sequence classifier (`problem_type`) -> its head."""
 TOKENS = HeadKind("tags")
 SPANS = HeadKind("span", ("qa_outputs",), of_places=True)
 HEADS = {"SEQ_CLS": SEQUENCES, "TOKEN_CLS": TOKENS, "QUESTION_ANS": SPANS}
 """Task type -> the head that PEFT trains beside all else."""
+
+
+def of_problem(problem: str | None, outputs: int) -> HeadKind:
+    """A sequence classifier's head, as transformers decides it: one output is a number, of several
+    one label is right, unless the config says otherwise.
+
+    Args:
+        problem: `problem_type` of the model's config.
+        outputs: of the head.
+
+    Raises:
+        ValueError: no head does that.
+    """
+    usual = "single_label_classification" if outputs > 1 else "regression"
+    kind = PROBLEMS[problem or usual]
+    if (kind.answer == "number") != (outputs == 1):
+        count = f"{outputs} outputs" if outputs > 1 else "1 output"
+        raise ValueError(f"its problem type is {problem}, but its head has {count}")
+    return kind
 
 
 def modules_of(task_type: str) -> tuple[str, ...]:

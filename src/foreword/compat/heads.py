@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from foreword.axes.readout import Head
 from foreword.backbone import Backbone, reads_spans_off_it, stored_pooler
 from foreword.compat.adapter import WEIGHTS, Adapter
-from foreword.compat.head_kinds import HEADS, HeadKind
-from foreword.errors import ArtifactError, argument
+from foreword.compat.head_kinds import HEADS, PROBLEMS, HeadKind, of_problem
+from foreword.errors import ArtifactError, argument, did_you_mean
 from foreword.names import ANSWERS
 from foreword.recipe import HeadSpec
 
@@ -43,7 +43,7 @@ class AdapterHead:
         kind: what it tells, and how it reads.
         spec: how a head of ours that does the same is made.
         layers: its weights, the last layer's at the end.
-        labels: in the order of its outputs; none for a span.
+        labels: in the order of its outputs; none for a span or a number.
         pooled: whether its first layer is the base model's pooler.
     """
 
@@ -67,7 +67,7 @@ class AdapterHead:
             "head": self.spec,
             "may_be_none": may_be_none,
             "tells_apart": not self.kind.of_places,
-            "label": known.column,
+            **({} if known.column is None else {known.column: known.column}),
             "stride": 128 if context is None else min(128, context // 4),
             "metrics": known.metrics,
         }
@@ -92,7 +92,10 @@ class AdapterHead:
 
 
 def read_head(
-    adapter: Adapter, backbone: Backbone, labels: Sequence[str] | None = None
+    adapter: Adapter,
+    backbone: Backbone,
+    labels: Sequence[str] | None = None,
+    problem: str | None = None,
 ) -> AdapterHead | None:
     """The head that goes with an adapter; None where its answer is a text.
 
@@ -100,11 +103,18 @@ def read_head(
         adapter: what PEFT saved.
         backbone: what it was trained on.
         labels: what its outputs are called; the base model's config says it otherwise.
+        problem: what transformers calls the problem of a sequence classifier; the base model's
+            config, or the number of outputs, says it otherwise.
 
     Raises:
         ArtifactError: it is not there, does not fit the backbone, or cannot be held exactly.
     """
     kind = HEADS.get(adapter.config.task_type)
+    if problem is not None and (kind is None or not kind.of_one_state):
+        raise ArtifactError(
+            f"{adapter.folder}: {adapter.config.task_type} is no sequence classifier; leave "
+            f"{argument('--problem-type')} out"
+        )
     if kind is None:
         if labels:
             raise ArtifactError(
@@ -119,6 +129,8 @@ def read_head(
             "it to write the label as text"
         )
     layers = _layers(adapter, backbone, kind)
+    if kind.of_one_state:
+        kind = _of_problem(adapter, backbone, problem, len(layers[-1][0]))
     _check_shapes(adapter, backbone, layers, kind)
     hidden = layers[0][0].shape[0] if len(layers) > 1 else None
     pooling = _pooling(adapter, backbone) if kind.of_one_state else "auto"
@@ -129,6 +141,22 @@ def read_head(
         _labels(adapter, backbone, layers[-1][0].shape[0], labels, kind),
         _reads_pooler(backbone, kind),
     )
+
+
+def _of_problem(adapter: Adapter, backbone: Backbone, given: str | None, outputs: int) -> HeadKind:
+    """A sequence classifier's head."""
+    stated = given or getattr(backbone.model.config, "problem_type", None)
+    if stated is not None and stated not in PROBLEMS:
+        raise ArtifactError(
+            f"{adapter.folder}: the problem type {str(stated)[:60]!r} is not known"
+            f"{did_you_mean(str(stated), PROBLEMS)}"
+        )
+    try:
+        return of_problem(stated, outputs)
+    except ValueError as error:
+        raise ArtifactError(
+            f"{adapter.folder}: {error}; give the right one with {argument('--problem-type')}"
+        ) from error
 
 
 def _pooling(adapter: Adapter, backbone: Backbone) -> Literal["first", "last", "prompt"]:
@@ -242,21 +270,20 @@ def _check_shapes(
         raise ArtifactError(
             f"{adapter.folder / WEIGHTS}: a span's head has 2 outputs, begin and end, found {width}"
         )
-    if width < 2:
+    if width < 2 and kind.answer != "number":
         raise ArtifactError(
-            f"{adapter.folder / WEIGHTS}: its head has one output: a number (regression), which no "
-            "head here tells"
+            f"{adapter.folder / WEIGHTS}: its head has one output, which tells no tags apart"
         )
 
 
 def _labels(
     adapter: Adapter, backbone: Backbone, count: int, given: Sequence[str] | None, kind: HeadKind
 ) -> tuple[str, ...]:
-    if kind.of_places:
+    if not ANSWERS[kind.answer].labelled:
         if given:
             raise ArtifactError(
-                f"{adapter.folder}: {adapter.config.task_type} tells a span and has no labels; "
-                f"leave {argument('--labels')} out"
+                f"{adapter.folder}: {adapter.config.task_type} tells "
+                f"{ANSWERS[kind.answer].title} and has no labels; leave {argument('--labels')} out"
             )
         return ()
     stated = getattr(backbone.model.config, "id2label", None) or {}

@@ -46,6 +46,7 @@ def import_peft(
     second: str | None = None,
     labels: Sequence[str] | None = None,
     may_be_none: bool = False,
+    problem_type: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     quantization: Quantization | None = None,
@@ -66,6 +67,9 @@ def import_peft(
         labels: what the outputs of a classifier are called; the base model's config says it
             otherwise.
         may_be_none: whether a question may have no answer.
+        problem_type: of a sequence classifier, as transformers' configs say it:
+            "single_label_classification", "multi_label_classification" or "regression". The base
+            model's config says it otherwise, or the number of outputs: one is a number.
         device: where the backbone is loaded to.
         dtype: what its weights are cast to.
         quantization: how they are quantised (see `load_backbone`); PEFT's folder does not say what
@@ -87,7 +91,7 @@ def import_peft(
     adapter = read_adapter(folder)
     if not isinstance(backbone, Backbone):
         backbone = _load(adapter, backbone, device, dtype, quantization, download)
-    head = read_head(adapter, backbone, labels)
+    head = read_head(adapter, backbone, labels, problem_type)
     _check_kind(adapter, backbone)
     stated: dict[str, Any] = {"input": input, "target": target, "second": second}
     if head is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from foreword.data.example import Example, input_of
@@ -22,8 +22,9 @@ class Census:
         examples: how many there are.
         inputs: how many different inputs they have.
         references: how many texts to write there are; 0 where none is asked for.
-        labels: label -> how many examples, the most frequent first; for tagged words: type of
-            entity -> how many entities, or tag -> how many words; for questions: answerable or not.
+        labels: label -> how many examples have it, the most frequent first; for tagged words: type
+            of entity -> how many entities, or tag -> how many words; for questions: answerable or
+            not.
         words: how many words are tagged.
         turns: how many turns of the assistant are learned, in conversations.
         blank: examples whose input is empty.
@@ -36,6 +37,9 @@ class Census:
         empty: rows that were left out because they hold nothing to read.
         first_empty: where the first of them stands.
         notes: what else the reader left out or changed.
+        unlabelled: examples with none of the labels, where each may have any number of them; None
+            where each has one.
+        numbers: smallest, mean and largest, where numbers are asked for.
     """
 
     examples: int
@@ -54,6 +58,8 @@ class Census:
     first_empty: str | None = None
     notes: tuple[str, ...] = field(default=())
     turns: int = 0
+    unlabelled: int | None = None
+    numbers: tuple[float, float, float] | None = None
 
     def lines(self, name: str) -> list[str]:
         """What there is to say, in a few lines; the first begins with the name of the data."""
@@ -71,6 +77,9 @@ class Census:
             f"{head}; inputs of {shortest:,} to {longest:,} {self.unit}, median {middle:,.0f}",
             *self._of_labels(),
         ]
+        if self.numbers is not None:
+            low, mean, high = self.numbers
+            found.append(f"numbers of {low:g} to {high:g}, mean {mean:.4g}")
         if self.empty:
             found.append(f"{_many(self.empty, 'empty row')} left out, the first {self.first_empty}")
         if self.blank:
@@ -87,15 +96,17 @@ class Census:
         return [found[0], *(f"  {line}" for line in (*found[1:], *self.notes))]
 
     def _of_labels(self) -> list[str]:
-        total = sum(self.labels.values())
-        if not total:
+        total = sum(self.labels.values()) if self.unlabelled is None else self.examples
+        if not self.labels:
             return []
         shown = [
             f"{label} {count:,} ({100 * count / total:.1f} %)"
             for label, count in list(self.labels.items())[:_LABELS_SHOWN]
         ]
         left = len(self.labels) - len(shown)
-        return [", ".join([*shown, *([f"and {left} more"] if left else [])])]
+        shown += [f"and {left} more"] if left else []
+        shown += [f"none of them {self.unlabelled:,}"] if self.unlabelled else []
+        return [", ".join(shown)]
 
 
 def take_census(
@@ -146,6 +157,8 @@ def take_census(
         first_empty=empty[0] if empty else None,
         notes=tuple(notes),
         turns=sum(len(e.conversation.answered) for e in examples if e.conversation is not None),
+        unlabelled=_unlabelled(examples),
+        numbers=_numbers(examples),
     )
 
 
@@ -154,6 +167,8 @@ def _labels(examples: Sequence[Example]) -> Counter[str]:
     for example in examples:
         if example.label is not None:
             counted[example.label] += 1
+        counted.update(example.labels or ())
+        counted.update(f"choice {number} is right" for number in example.right or ())
         if example.tags is not None:
             found = entities(example.tags)
             counted.update(kind for kind, _, _ in found)
@@ -164,8 +179,19 @@ def _labels(examples: Sequence[Example]) -> Counter[str]:
     return counted
 
 
+def _unlabelled(examples: Sequence[Example]) -> int | None:
+    given = [example.labels for example in examples if example.labels is not None]
+    return sum(not labels for labels in given) if given else None
+
+
+def _numbers(examples: Sequence[Example]) -> tuple[float, float, float] | None:
+    given = [example.number for example in examples if example.number is not None]
+    return (min(given), fmean(given), max(given)) if given else None
+
+
 def _answer(example: Example) -> tuple[Any, ...]:
-    return example.label, example.tags, example.spans
+    several = frozenset(example.labels or ())
+    return example.label, several, example.number, example.right, example.tags, example.spans
 
 
 def _length(example: Example, names: Sequence[str] | None) -> int:

@@ -43,9 +43,10 @@ class Span:
 class Example:
     """One row of a data file, or several rows that ask the same.
 
-    What is not asked is None: a text to write has `references`, a text to classify a `label`,
-    words to tag have `words` and `tags`, a question on a context has `spans`; a turn of
-    a `conversation` is a text to write, too.
+    What is not asked is None: a text to write has `references`, a text to classify a `label` or
+    `labels`, a text to rate a `number`, a question with its own answers `choices`, words to tag
+    have `words` and `tags`, a question on a context has `spans`; a turn of a `conversation` is a
+    text to write, too.
 
     Attributes:
         fields: what templates may name. Words are there as `text`, joined by blanks; a question
@@ -55,6 +56,10 @@ class Example:
         group: the group it is reported under, if any.
         where: file and line it was read from, for messages.
         label: the class it belongs to.
+        labels: the labels that it has, where it may have any number of them.
+        number: what is to be told where that is a number.
+        choices: the answers to choose among, where a row brings its own.
+        right: which of them are right, by their numbers from 0; None where that is not known.
         words: what is tagged.
         tags: one a word, in IOB2 where they say entities.
         spans: where the acceptable answers stand in `context`; () where the question has none.
@@ -66,6 +71,10 @@ class Example:
     group: str | None = None
     where: str = ""
     label: str | None = None
+    labels: tuple[str, ...] | None = None
+    number: float | None = None
+    choices: tuple[str, ...] | None = None
+    right: tuple[int, ...] | None = None
     words: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
     spans: tuple[Span, ...] | None = None
@@ -79,7 +88,8 @@ class Example:
     @property
     def asks_text(self) -> bool:
         """Whether a text is to be written, rather than a label, tags or a span to be told."""
-        return self.label is None and self.words is None and self.spans is None
+        told = (self.label, self.labels, self.number, self.choices, self.words, self.spans)
+        return all(part is None for part in told)
 
 
 def linearise(field: Field) -> str:
@@ -100,8 +110,9 @@ def input_of(example: Example, names: Sequence[str] | None = None) -> str:
 
     Args:
         example: of any kind.
-        names: the fields that make its input; without them its words, or its question and context,
-            or what a conversation says before its last answer, or all of its fields.
+        names: the fields that make its input, beside its choices; without them its words, or its
+            question and context, or what a conversation says before its last answer, or all of its
+            fields.
     """
     if names is None and example.conversation is not None:
         return example.conversation.asked.line
@@ -110,8 +121,9 @@ def input_of(example: Example, names: Sequence[str] | None = None) -> str:
     if names is None:
         names = ("question", "context") if example.spans is not None else tuple(example.fields)
     given = (example.fields.get(name) for name in names)
-    return "\0".join(
+    fields = (
         field.content if isinstance(field, Unusable) else linearise(field)
         for field in given
         if field is not None
     )
+    return "\0".join((*fields, *(example.choices or ())))

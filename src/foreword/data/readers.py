@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foreword.data import conll, dart, squad, webnlg, xsum
+from foreword.data import conll, dart, multirc, record, squad, webnlg, xsum
+from foreword.data.answers import CHOICES, RIGHT, Columns
 from foreword.data.conversation import Measured
 from foreword.data.e2e import parse_meaning
 from foreword.data.example import Example, Field, Unusable
 from foreword.data.fields import fields_of, missing
-from foreword.data.lines import UTF8, check_encoding, json_row, show, text_lines
-from foreword.data.messages import conversation_of
+from foreword.data.lines import UTF8, check_encoding, json_row, text_lines
 from foreword.data.rows import Reader, Request, Row
 from foreword.data.sources import HUB, data_file, hub_rows, is_bundled
 from foreword.data.tables import Named, jsonl, parquet, table
@@ -51,15 +51,6 @@ class Reading:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Talk:
-    """The columns of conversations, and which turns of them are measured."""
-
-    messages: str
-    tools: str | None
-    measured: Measured
-
-
 def read_examples(path: str | Path, format: str, **options: Any) -> list[Example]:
     """Read a data file; the arguments are those of `read_data`, and so are the mistakes."""
     return read_data(path, format, **options).examples
@@ -71,6 +62,11 @@ def read_data(
     *,
     references: str = _REFERENCES,
     label: str | None = None,
+    label_list: str | None = None,
+    separator: str | None = None,
+    number: str | None = None,
+    choices: str | tuple[str, ...] | None = None,
+    right: str = RIGHT,
     group: str | None = None,
     inputs: Iterable[str] | None = None,
     words: int = 1,
@@ -90,10 +86,15 @@ def read_data(
         path: the file, or a folder of WebNLG's; `foreword/<task>/<split>` is a bundled one,
             `hub:OWNER/NAME:SPLIT` one of the Hugging Face hub (tables and xsum).
         format: a name in `foreword.names.FORMATS`.
-        references: column that holds the answer, or a list of answers; with `label` a column like
-            others.
+        references: column that holds the answer, or a list of answers; beside another column of
+            answers a column like others.
         label: column that holds the class; rows are then classified, and one that is empty but for
             its label is left out and counted.
+        label_list: the same of any number of labels, as a list or as a text.
+        separator: what stands between the labels of such a text.
+        number: the same of a number.
+        choices: the same of a list of answers to choose among, or columns with an answer in each.
+        right: column that says which of them is right: a number from 0, a text, or a list of such.
         group: column to report results apart by.
         inputs: the fields that templates name, where that is known: a column among them that no
             template can say is then refused here, and a row is empty where all of them are.
@@ -117,15 +118,19 @@ def read_data(
     """
     if references == _REFERENCES:
         references = _OWN_REFERENCES.get(format, references)
+    if choices is None and format in FORMATS and FORMATS[format].asks == "choice":
+        choices, right = CHOICES, RIGHT
     file = None if ids is None else Path(ids)
     own = UTF8 if is_bundled(path) else check_encoding(encoding)
     asked = Request(str(path), need_references, words, tags, sections, file, own)
-    talk = None if messages is None else _Talk(messages, tools, measured)
     names = None if inputs is None else tuple(dict.fromkeys(inputs))
+    columns = Columns(
+        references, label, label_list, separator, number, choices, right, messages, tools, measured
+    )
     examples = []
     for row in reader(format)(asked):
-        example = _example(row, references, label, group, names, need_references, talk)
-        if label is not None and _holds_nothing(example, row, names, group):
+        example = _example(row, columns, group, names, need_references)
+        if columns.own is not None and _holds_nothing(example, row, names, group):
             asked.empty.append(row.where)
         else:
             _refuse_null(row, names)
@@ -134,7 +139,7 @@ def read_data(
         left = f" but {len(asked.empty)} empty rows" if asked.empty else ""
         raise DataError(f"{path}: no examples in it{left}")
     return Reading(
-        merged(examples) if merge and label is None else examples,
+        merged(examples) if merge and columns.own is None else examples,
         tuple(asked.empty),
         tuple(asked.notes),
     )
@@ -189,43 +194,19 @@ def _content(example: Example) -> tuple[Any, ...]:
 
 
 def _example(
-    row: Row,
-    references: str,
-    label: str | None,
-    group: str | None,
-    inputs: tuple[str, ...] | None,
-    need: bool,
-    talk: _Talk | None,
+    row: Row, columns: Columns, group: str | None, inputs: tuple[str, ...] | None, need: bool
 ) -> Example:
-    where, columns = row.where, row.columns
-    conversation = None
-    if talk is not None:
-        conversation = conversation_of(
-            where,
-            talk.messages,
-            columns,
-            tools=talk.tools,
-            measured=talk.measured,
-            answered=need,
-        )
-    asks_text = label is None and row.words is None and row.spans is None and talk is None
-    kind = None if label is None else _label(where, label, columns, need)
-    answers: tuple[str, ...] = () if kind is None else (kind,)
-    if conversation is not None:
-        answers = conversation.references
-    elif label is None and columns.get(references) is not None:
-        answers = _answers(where, references, columns[references])
-    if need and asks_text and not answers:
+    where, cells = row.where, row.columns
+    right = columns.read(where, cells, need=need)
+    asks_text = columns.writes and row.words is None and row.spans is None
+    if need and asks_text and not right["references"]:
         raise DataError(
-            missing(where, references, columns, "the reference text, or a list of them")
+            missing(where, columns.references, cells, "the reference text, or a list of them")
         )
-    if group is not None and group not in columns:
-        raise DataError(missing(where, group, columns, "the group this row is reported under"))
-    apart: tuple[str, ...] = (references if label is None else label,)
-    if talk is not None:
-        apart = (talk.messages, *([] if talk.tools is None else [talk.tools]))
+    if group is not None and group not in cells:
+        raise DataError(missing(where, group, cells, "the group this row is reported under"))
     fields: dict[str, Field] = row.fields or fields_of(
-        where, {name: v for name, v in columns.items() if name not in apart}
+        where, {name: value for name, value in cells.items() if name not in columns.hidden}
     )
     for name in inputs or ():
         value = fields.get(name)
@@ -233,14 +214,12 @@ def _example(
             raise DataError(value.problem)
     return Example(
         fields,
-        answers,
-        None if group is None else _group(where, group, columns[group]),
-        where,
-        label=kind,
+        group=None if group is None else _group(where, group, cells[group]),
+        where=where,
         words=row.words,
         tags=row.tags,
         spans=row.spans,
-        conversation=conversation,
+        **right,
     )
 
 
@@ -260,30 +239,6 @@ def _holds_nothing(
     return bool(values) and all(isinstance(value, str) and not value.strip() for value in values)
 
 
-def _label(where: str, name: str, columns: dict[str, Any], need: bool) -> str | None:
-    value = columns.get(name)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int):
-        text = str(value).strip()
-        if text or need:
-            return _filled(where, name, text)
-        return None
-    if value is None:
-        if need:
-            raise DataError(missing(where, name, columns, "the label of this row"))
-        return None
-    raise DataError(
-        f"{where}, field '{name}': expected a label, a text or a whole number, found {show(value)}"
-    )
-
-
-def _filled(where: str, name: str, text: str) -> str:
-    if not text:
-        raise DataError(f"{where}, field '{name}': expected a label, found ''")
-    return text
-
-
 def _group(where: str, name: str, value: Any) -> str | None:
     if value is None or value == "":
         return None
@@ -295,17 +250,6 @@ def _group(where: str, name: str, value: Any) -> str | None:
     if isinstance(value, bool):
         return name if value else f"not {name}"
     return str(value)
-
-
-def _answers(where: str, name: str, value: Any) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    for item in values:
-        if not isinstance(item, str) or not item.strip():
-            raise DataError(
-                f"{where}, field '{name}': expected a text that is not empty, or a list of such "
-                f"texts, found {show(item)}"
-            )
-    return tuple(values)
 
 
 def _tabular(rows: Callable[[Path, str], Iterator[Named]]) -> Reader:
@@ -336,6 +280,8 @@ READERS: dict[str, Reader] = {
     "webnlg": webnlg.read,
     "dart": dart.read,
     "xsum": xsum.read,
+    "multirc": multirc.read,
+    "record": record.read,
     "conll": conll.read,
     "squad": squad.read,
 }

@@ -1,8 +1,8 @@
 """What is measured on answers.
 
 A new metric of foreword is a function, its entry in `_SCORES` and its name in `foreword.names`.
-What an answer is depends on `Metric.of`: a text, a label, the tags of an example's words, or the
-text of a span ("" for no answer).
+What an answer is depends on `Metric.of`: a text, a label or labels, a number, the `Prediction` of a
+choice, the tags of an example's words, or the text of a span ("" for no answer).
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from foreword import names
 from foreword.data import Example
 from foreword.data.tags import OUTSIDE, is_entity_tag
 from foreword.scoring import MEASURES, Corpus, Statistics, Unavailable, squad
+from foreword.scoring import choices as of_choices
 from foreword.scoring import labels as of_labels
+from foreword.scoring import numbers as of_numbers
 from foreword.scoring.summaries import rouge
 from foreword.scoring.tagging import Sentences, entity_score, tag_accuracy
+from foreword.tasks import Prediction
 
 Score = Callable[..., float | None]
 """From answers and their examples to a number, or None where it does not apply."""
@@ -35,13 +38,13 @@ class Metric:
         better: "high" or "low".
         score: from answers and their examples to a number, or None where it does not apply. That
             of labels takes `labels=` too: all labels of the task, in their order.
-        of: what an answer is.
+        of: what an answer is, or several such.
     """
 
     title: str
     better: str
     score: Score
-    of: names.Answer
+    of: names.Answer | tuple[names.Answer, ...]
 
 
 def bleu(answers: Sequence[str], examples: Sequence[Example]) -> float | None:
@@ -111,6 +114,106 @@ def _gold_labels(examples: Sequence[Example]) -> list[str]:
     """The right labels; none where an example has none."""
     gold = [example.label for example in examples if example.label is not None]
     return gold if len(gold) == len(examples) else []
+
+
+def _several(average: of_labels.Average) -> Score:
+    """F1 of any number of labels a row, in per cent: of those of the task, which may be in no row,
+    and of any others that stand or are told."""
+
+    def score(
+        answers: Sequence[Sequence[str]],
+        examples: Sequence[Example],
+        labels: Sequence[str] = (),
+    ) -> float | None:
+        gold = _gold_sets(examples)
+        seen = sorted({label for told in (*gold, *answers) for label in told})
+        known = tuple(dict.fromkeys((*labels, *seen)))
+        if not gold or not known:
+            return None
+        return 100 * of_labels.several_f1(gold, answers, known, average).value()
+
+    return score
+
+
+def subset_accuracy(
+    answers: Sequence[Sequence[str]], examples: Sequence[Example], **_: Sequence[str]
+) -> float | None:
+    """How often all labels of a row are right, and no other is told, in per cent."""
+    gold = _gold_sets(examples)
+    return 100 * of_labels.subset_accuracy(gold, answers).value() if gold else None
+
+
+def _gold_sets(examples: Sequence[Example]) -> list[tuple[str, ...]]:
+    """The right labels of each example; none where an example has none to compare with."""
+    gold = [example.labels for example in examples if example.labels is not None]
+    return gold if len(gold) == len(examples) else []
+
+
+def _either(of_one: Score, of_others: Score) -> Score:
+    """A measure of one label a row, and of something else."""
+
+    def score(answers: Sequence[Any], examples: Sequence[Example], **options: Any) -> float | None:
+        others = any(e.labels is not None or e.choices is not None for e in examples)
+        return (of_others if others else of_one)(answers, examples, **options)
+
+    return score
+
+
+def _right(examples: Sequence[Example]) -> list[tuple[int, ...]]:
+    """The numbers of each example's right choices; none where an example does not say it."""
+    right = [example.right for example in examples if example.right is not None]
+    return right if len(right) == len(examples) else []
+
+
+def _choice_accuracy(
+    answers: Sequence[Prediction], examples: Sequence[Example], several: bool = False
+) -> float | None:
+    right, chosen = _right(examples), [answer.chosen for answer in answers]
+    return 100 * of_choices.accuracy(right, chosen, several=several).value() if right else None
+
+
+def _likeliest(
+    answers: Sequence[Prediction],
+    examples: Sequence[Example],
+    *,
+    by_length: bool = False,
+    **_: bool,
+) -> float | None:
+    right, logs = _right(examples), [answer.log_likelihoods for answer in answers]
+    if not right or not all(logs):
+        return None
+    lengths = [[len(choice) for choice in example.choices or ()] for example in examples]
+    return 100 * of_choices.likeliest(right, logs, lengths if by_length else None).value()
+
+
+def _choices_f1(
+    answers: Sequence[Prediction], examples: Sequence[Example], **_: bool
+) -> float | None:
+    right, chosen = _right(examples), [answer.chosen for answer in answers]
+    return 100 * of_choices.f1(right, chosen).value() if right else None
+
+
+def _chosen_f1(
+    answers: Sequence[Prediction], examples: Sequence[Example], several: bool = False
+) -> float | None:
+    if several or not _right(examples):
+        return None
+    texts = [str(answer.answer) for answer in answers]
+    return 100 * of_choices.words_f1(texts, [e.references for e in examples]).value()
+
+
+def _of_numbers(
+    measure: Callable[[Sequence[float], Sequence[float]], Statistics], scale: float = 1
+) -> Score:
+    """A measure of numbers."""
+
+    def score(answers: Sequence[float], examples: Sequence[Example]) -> float | None:
+        gold = [example.number for example in examples if example.number is not None]
+        if not gold or len(gold) < len(examples):
+            return None
+        return scale * measure(gold, answers).value()
+
+    return score
 
 
 def _tagged(measure: Callable[[Sentences, Sentences], Statistics], *, entities: bool) -> Score:
@@ -198,10 +301,21 @@ _SCORES: dict[str, Score] = {
         name: _measured(name, partial(rouge, name), scale=100)
         for name in ("rouge1", "rouge2", "rougeL")
     },
-    "accuracy": _labelled(of_labels.accuracy),
+    "accuracy": _either(_labelled(of_labels.accuracy), _choice_accuracy),
     "f1": f1,
-    "macro_f1": _labelled(of_labels.macro_f1),
+    "macro_f1": _either(_labelled(of_labels.macro_f1), _several("macro")),
     "matthews": _labelled(of_labels.matthews),
+    "micro_f1": _several("micro"),
+    "samples_f1": _several("samples"),
+    "subset_accuracy": subset_accuracy,
+    "mse": _of_numbers(of_numbers.squared_error),
+    "mae": _of_numbers(of_numbers.absolute_error),
+    "pearson": _of_numbers(of_numbers.pearson, scale=100),
+    "spearman": _of_numbers(of_numbers.spearman, scale=100),
+    "acc": _likeliest,
+    "acc_norm": partial(_likeliest, by_length=True),
+    "choices_f1": _choices_f1,
+    "chosen_f1": _chosen_f1,
     "entity_f1": _tagged(partial(entity_score, what="f1"), entities=True),
     "entity_precision": _tagged(partial(entity_score, what="precision"), entities=True),
     "entity_recall": _tagged(partial(entity_score, what="recall"), entities=True),

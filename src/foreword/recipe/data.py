@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    Discriminator,
     Field,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -15,6 +17,7 @@ from foreword import names
 from foreword.common.bounds import Column, Seed, Some
 from foreword.common.choices import Data
 from foreword.common.paths import checked_path
+from foreword.data.answers import RIGHT
 from foreword.data.lines import check_encoding
 from foreword.errors import DataError, TemplateError
 from foreword.templates.template import Template
@@ -23,6 +26,14 @@ ANSWER_COLUMNS: dict[str, names.Answer] = {
     kind.column: answer for answer, kind in names.ANSWERS.items() if kind.column is not None
 }
 """Key of `task.data` that names a column of answers -> what such a column asks for."""
+
+
+ChoiceColumns = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[tuple[str, ...], Field(min_length=2), Tag("<columns>")],
+    Discriminator(lambda value: "<columns>" if isinstance(value, list | tuple) else "<text>"),
+]
+"""A column, or several."""
 
 
 class Subset(Data):
@@ -85,6 +96,22 @@ class DataSpec(Data):
     measured: Literal["last", "each"] = Field(
         "last", description="messages: which turns of the assistant are measured"
     )
+    label_list: str | None = Field(
+        None, description="column with any number of labels: a list, or a text with a `separator`"
+    )
+    separator: str | None = Field(
+        None, min_length=1, description="what stands between the labels of a text"
+    )
+    number: str | None = Field(None, description="column with a number that is to be told")
+    choices: ChoiceColumns | None = Field(
+        None,
+        description="column with a list of answers to choose among, or columns with one each",
+    )
+    right: str = Field(
+        RIGHT,
+        description="column that says which of the choices is right: a number from 0, a text, or a"
+        " list of such",
+    )
     group: str | None = Field(None, description="column by which results are also reported apart")
     encoding: str = Field(
         "utf-8",
@@ -128,9 +155,13 @@ class DataSpec(Data):
             raise ValueError("`tools` and `measured` are for conversations: give `messages`")
         if self.tools is not None and self.tools == self.messages:
             raise ValueError(f"`tools` and `messages` both name the column '{self.tools}'")
+        if self.right != RIGHT and self.choices is None:
+            raise ValueError("`right` is for choices: give `choices`")
         given = [column for column in ANSWER_COLUMNS if getattr(self, column) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of {', '.join(f'`{column}`' for column in given)}")
+        if self.separator is not None and self.label_list is None:
+            raise ValueError("`separator` is for several labels a row: give `label_list`")
         if given and not names.FORMATS[self.format].table:
             raise ValueError(f"`{given[0]}` is for the formats {', '.join(names.tables())}")
         return self

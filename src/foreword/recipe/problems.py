@@ -129,7 +129,7 @@ def _walk(schema: dict[str, Any], location: tuple[str | int, ...]) -> tuple[list
     path: list[str] = []
     node = parent = _resolve(schema, schema)
     for part in map(str, location):
-        if part in ("<text>", "<messages>"):  # tags of `InputSpec`
+        if part.startswith("<"):  # a tag of a choice between types, such as `InputSpec`
             continue
         mapping = node.get("discriminator", {}).get("mapping", {})
         if part in mapping:

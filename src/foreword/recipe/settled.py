@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from foreword import names
-from foreword.common.bounds import Column, Plain, Tokens
+from foreword.common.bounds import Column, Deviation, Figure, Setting, Share, Tokens
+from foreword.data.answers import RIGHT
 from foreword.data.conversation import Measured
-from foreword.recipe.task import HeadSpec, InputSpec, TaskSpec, VerbalizerSpec, written_input
+from foreword.recipe.data import ChoiceColumns
+from foreword.recipe.task import (
+    CHOICE,
+    ChoiceSpec,
+    HeadSpec,
+    InputSpec,
+    TaskSpec,
+    VerbalizerSpec,
+    answers_by_head,
+    written_input,
+)
 from foreword.templates import fields_asked
 from foreword.templates.named import ChatTemplateName
 
@@ -24,7 +35,12 @@ class Part(BaseModel):
 
 
 class TaskId(Part):
-    """How an example becomes input, and how data of this task is read and measured."""
+    """How an example becomes input, and how data of this task is read and measured.
+
+    `thresholds` has for each label the probability from which it is told, where it may be told
+    beside others; for choices of which several may be right, that of `right`. A number that a head
+    tells counts as so many times `deviation` from `mean`.
+    """
 
     input: InputSpec
     target: str
@@ -32,7 +48,11 @@ class TaskId(Part):
     second: str | None = None
     answer: names.Answer = "text"
     labels: tuple[str, ...] = ()
+    thresholds: dict[str, Share] = Field(default_factory=dict)
+    mean: Figure = 0.0
+    deviation: Deviation = 1.0
     head: HeadSpec = HeadSpec()
+    choice: ChoiceSpec = ChoiceSpec()
     verbalizer: VerbalizerSpec | None = None
     max_tokens: Tokens | None = None
     stride: Tokens = 128
@@ -46,7 +66,12 @@ class TaskId(Part):
     tools: str | None = None
     measured: Measured = "last"
     chat_template: ChatTemplateName | None = None
-    chat_options: dict[str, Plain] = {}
+    chat_options: dict[str, Setting] = {}
+    label_list: str | None = None
+    separator: str | None = None
+    number: str | None = None
+    choices: ChoiceColumns | None = None
+    right: str = RIGHT
     words: Column = 1
     tags: Column | None = None
     group: str | None = None
@@ -58,8 +83,9 @@ class TaskId(Part):
 
         Args:
             spec: the recipe's section.
-            settled: fields that the recipe leaves to its data, by name: the labels, whether a
-                question may have no answer, an input with demonstrations.
+            settled: fields that the recipe leaves to its data, by name: the labels, from which
+                probability each is told, whether a question may have no answer, an input with
+                demonstrations.
         """
         stated = {
             name: getattr(section, name)
@@ -72,7 +98,7 @@ class TaskId(Part):
     @property
     def has_head(self) -> bool:
         """Whether a trained layer answers."""
-        return self.verbalizer is None and names.ANSWERS[self.answer].head
+        return answers_by_head(self.answer, self.verbalizer, self.choice)
 
     def columns(self) -> dict[str, Any]:
         """What `foreword.data.read_data` is told of a file, beside its path and format."""
@@ -82,4 +108,5 @@ class TaskId(Part):
         """The fields that the templates name; None where words, or a context, are what is read."""
         if not names.ANSWERS[self.answer].templates:
             return None
-        return fields_asked(written_input(self.input), self.second, self.target)
+        found = fields_asked(written_input(self.input), self.second, self.target)
+        return tuple(name for name in found if self.answer != "choice" or name != CHOICE)

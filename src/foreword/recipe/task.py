@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from foreword import names
-from foreword.common.bounds import Plain, Tokens
+from foreword.common.bounds import Setting, Share, Tokens
 from foreword.common.choices import Data
 from foreword.errors import TemplateError
 from foreword.methods.axes import LabelWords
@@ -35,6 +35,20 @@ InputSpec = Annotated[
 ]
 
 
+Threshold = Annotated[
+    Annotated[Literal["per_label", "shared"], Tag("<name>")] | Annotated[Share, Tag("<number>")],
+    Discriminator(lambda value: "<name>" if isinstance(value, str) else "<number>"),
+]
+
+
+def answers_by_head(
+    answer: names.Answer, verbalizer: VerbalizerSpec | None, choice: ChoiceSpec
+) -> bool:
+    """Whether a trained layer answers."""
+    chosen = answer == "choice" and choice.by == "head"
+    return verbalizer is None and (names.ANSWERS[answer].head or chosen)
+
+
 def written_input(spec: InputSpec) -> str | list[dict[str, str]]:
     """An input as it stands in YAML: a text, or messages as plain mappings."""
     return spec if isinstance(spec, str) else [message.model_dump() for message in spec]
@@ -46,6 +60,11 @@ class HeadSpec(Data):
     dropout: float = Field(0.1, ge=0, lt=1, description="on the states it reads, in training")
     hidden: int | None = Field(
         None, ge=1, le=65536, description="width of a layer with tanh before it; null: none"
+    )
+    bias: bool = Field(
+        True,
+        description="whether its last layer has a bias; transformers' heads on decoders, and so"
+        " PEFT's, have none",
     )
     pooler: Literal["none", "frozen", "trained"] = Field(
         "none",
@@ -69,6 +88,33 @@ class HeadSpec(Data):
                 "`pooling` out"
             )
         return self
+
+
+CHOICE = "choice"
+"""The field of an input that stands for one of a row's choices."""
+RIGHT_WRONG = ("right", "wrong")
+"""What label words tell of a choice."""
+
+
+class ChoiceSpec(Data):
+    """How one of a row's own choices is chosen."""
+
+    by: Literal["likelihood", "head"] = Field(
+        "likelihood",
+        description="what scores a choice: how likely the backbone finds it after the input, or a"
+        " head that reads the input with it; `task.verbalizer` takes their place where it is given",
+    )
+    normalise: Literal["none", "tokens", "characters"] = Field(
+        "none", description="what a log-likelihood is divided by"
+    )
+    objective: Literal["discriminative", "generative"] = Field(
+        "discriminative",
+        description="what is trained by likelihood: the right choice's share among all of a row, or"
+        " its own tokens alone",
+    )
+    select: Literal["one", "several"] = Field(
+        "one", description="whether one choice of a row is right, or any number of them"
+    )
 
 
 class VerbalizerSpec(Data):
@@ -104,7 +150,7 @@ class TaskSpec(Data):
         description="how messages become text, by name instead of by the tokenizer's own chat"
         " template; " + "; ".join(f"{name}: {one.what}" for name, one in CHAT_TEMPLATES.items()),
     )
-    chat_options: dict[str, Plain] = Field(
+    chat_options: dict[str, Setting] = Field(
         {},
         description="what the chat template is told beside the messages, such as"
         " `enable_thinking: false`",
@@ -131,6 +177,18 @@ class TaskSpec(Data):
         description="all labels in their order; null: those of the training data",
     )
     head: HeadSpec = HeadSpec()
+    choice: ChoiceSpec = ChoiceSpec()
+    threshold: Threshold = Field(
+        "per_label",
+        description="from which probability a label, or a choice, is told, where a row may have"
+        " several: what is best for the F1 of the dev examples, of each label or shared by all; or"
+        " a number between 0 and 1",
+    )
+    standardise: bool = Field(
+        True,
+        description="whether a head learns numbers less their mean, divided by their standard"
+        " deviation, both of the training examples; answers are numbers as they stand in the data",
+    )
     verbalizer: VerbalizerSpec | None = Field(
         None, description="label words, read where the input leaves room, instead of a head"
     )
@@ -160,7 +218,15 @@ class TaskSpec(Data):
     @property
     def has_head(self) -> bool:
         """Whether a trained layer answers."""
-        return self.verbalizer is None and names.ANSWERS[self.answer].head
+        return answers_by_head(self.answer, self.verbalizer, self.choice)
+
+    @property
+    def loss_unit(self) -> str:
+        """What a loss is a mean over, and what it is measured in."""
+        kind = names.ANSWERS[self.answer]
+        generative = self.choice.objective == "generative" and not self.has_head
+        written = self.answer == "choice" and generative and self.verbalizer is None
+        return f"{kind.loss} per {names.ANSWERS['text'].unit if written else kind.unit}"
 
     @property
     def templates(self) -> tuple[Template, ...]:
@@ -182,15 +248,30 @@ class TaskSpec(Data):
         for metric in self.metrics or ():
             if (wrong := names.mismatch(metric, answer)) is not None:
                 raise ValueError(f"metric {wrong}")
-        if not names.ANSWERS[answer].labelled and self.labels is not None:
+        kind = names.ANSWERS[answer]
+        if not kind.labelled and self.labels is not None:
             raise ValueError("`labels` are for tasks with labels or tags")
-        if answer not in ("label", "word") and self.second is not None:
+        if not kind.whole and answer != "word" and self.second is not None:
             raise ValueError("`second` is for tasks with labels: give `data.label`")
         if self.limits.per_label is not None and answer != "label":
             raise ValueError("`limits.per_label` is for tasks with labels: give `data.label`")
-        if self.head.pooler != "none" and answer != "label":
+        if self.head.pooler != "none" and not kind.whole:
             raise ValueError("`head.pooler` is for tasks with labels: give `data.label`")
+        several = answer == "labels" or self.choice.select == "several"
+        if self.threshold != "per_label" and not several:
+            raise ValueError("`threshold` is for several labels a row: give `data.label_list`")
+        if not self.standardise and answer != "number":
+            raise ValueError("`standardise` is for numbers: give `data.number`")
+        if isinstance(self.threshold, float) and not 0 < self.threshold < 1:
+            raise ValueError(
+                f"`threshold` is {self.threshold:g}; give a number between 0 and 1, `per_label` or "
+                "`shared`"
+            )
         self._check_verbalizer()
+        if answer == "choice":
+            self._check_choice()
+        elif self.choice != ChoiceSpec():
+            raise ValueError("`choice` is for rows with choices: give `data.choices`")
         self._check_messages()
         for name in ("messages", "tools", "documents", "add_generation_prompt"):
             if name in self.chat_options:
@@ -219,6 +300,34 @@ class TaskSpec(Data):
                 f" `data.messages`: give {self.data.messages!r}, or leave it out"
             )
 
+    def _check_choice(self) -> None:
+        by_words, by_head = self.verbalizer is not None, self.has_head
+        if self.head != HeadSpec() and not by_head:
+            raise ValueError("`head` is not read where choices are scored by another: leave it out")
+        if by_words or by_head:
+            slots = {slot for template in self.templates for slot in template.slots}
+            if isinstance(self.input, str) and self.templates and CHOICE not in slots:
+                raise ValueError(
+                    "`input` does not name {choice}, so all choices of a row would read the same; "
+                    "put it into `input` or `second`"
+                )
+            if self.choice.normalise != "none" or self.choice.objective != "discriminative":
+                raise ValueError(
+                    "`choice.normalise` and `choice.objective` are for choices that are scored by "
+                    "likelihood; leave them out"
+                )
+            return
+        if self.choice.select == "several":
+            raise ValueError(
+                "`choice.select: several` needs choices to be judged one by one: give "
+                "`choice.by: head`, or `verbalizer.words` for right and wrong"
+            )
+        if self.second is not None:
+            raise ValueError(
+                "`second` has no place where choices are scored by likelihood; put both texts into "
+                "`input`"
+            )
+
     def _check_verbalizer(self) -> None:
         masked = any(template.mask for template in self.templates)
         if not names.ANSWERS[self.data.answer].templates and (masked or self.soft):
@@ -227,14 +336,22 @@ class TaskSpec(Data):
                 "{soft} or {mask}; leave it out"
             )
         if self.verbalizer is None:
-            if masked and self.answer == "label":
+            if masked and names.ANSWERS[self.answer].whole:
                 raise ValueError(
                     "`input` has a {mask}, but nothing says which words stand for the labels; give "
                     "`verbalizer.words`, or leave {mask} out and a head answers"
                 )
             return
-        if self.answer != "label":
-            raise ValueError("`verbalizer` is for tasks with labels: give `data.label`")
+        if self.answer == "choice":
+            if set(self.verbalizer.words) != set(RIGHT_WRONG) or self.choice.by == "head":
+                raise ValueError(
+                    "`verbalizer.words` of choices are of `right` and `wrong`, and take the place "
+                    "of `choice.by`"
+                )
+            if self.verbalizer.calibration != "none":
+                raise ValueError("`verbalizer.calibration` is for labels; leave it out")
+        elif self.answer != "label":
+            raise ValueError("`verbalizer` is for tasks with one label a row: give `data.label`")
         if "head" in self.model_fields_set and self.head != HeadSpec():
             raise ValueError("give either `verbalizer` or `head`")
         if self.labels is not None and set(self.labels) != set(self.verbalizer.words):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foreword.common.pictures import Lettering, new_figure, write_figure
-from foreword.names import ANSWERS, METRICS
+from foreword.names import METRICS
 from foreword.recipe import Recipe
 from foreword.training import History
 
@@ -18,8 +18,9 @@ TRAINED = {
 
 
 def draw_curve(file: Path, recipe: Recipe, history: History, window: int = 20) -> None:
-    """Draw the losses of training and development set against steps, both in nats per token (or per
-    label), and the metric that chooses the best prompt, if it is not the loss.
+    """Draw the losses of training and development set against steps, both in nats per token or
+    label, or as squared errors of numbers, and the metric that chooses the best prompt, if it is
+    not the loss.
 
     Args:
         file: where the PNG is written; nothing is where nothing was trained.
@@ -47,9 +48,9 @@ def draw_curve(file: Path, recipe: Recipe, history: History, window: int = 20) -
         axes.plot(at, height, color="#c0562f", marker="o", markersize=4, label="development set")
     axes.axvline(history.best_step, color="#888888", linestyle=":", linewidth=1, label="kept")
     axes.set_xlabel("step")
-    axes.set_ylabel(f"loss (nats per {ANSWERS[recipe.task.answer].unit})")
+    axes.set_ylabel(f"loss ({recipe.task.loss_unit})")
     axes.set_title(title(recipe.name), fontfamily=list(title.families))
-    axes.set_ylim(top=max(*smooth[min(len(smooth) - 1, 5) :], *height) * 1.1)
+    axes.set_ylim(top=max([*smooth[min(len(smooth) - 1, 5) :], *height]) * 1.1)
     axes.grid(alpha=0.25)
     drawn = axes.get_legend_handles_labels()[0]
     metric = recipe.training.best_by

@@ -182,9 +182,10 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
     """
     task = recipe.task
     labels = task.labels
+    labelled = names.ANSWERS[task.answer].labelled
     if task.verbalizer is not None:
-        labels = labels or tuple(task.verbalizer.words)
-    elif names.ANSWERS[task.answer].labelled:
+        labels = labels or tuple(task.verbalizer.words) if labelled else None
+    elif labelled:
         known = _labels(task.answer, examples.train)
         used = _labels(task.answer, examples.train[: task.limits.train])
         if len(used) < 2:
@@ -194,7 +195,7 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
         task,
         input=shown_first(recipe, examples.demonstrated),
         labels=labels or (),
-        **KINDS[task.answer].settled_by(examples.train),
+        **KINDS[task.answer].settled_by(examples.train, task),
     )
 
 

@@ -58,15 +58,24 @@ class _Metrics(_Read):
 
 class _Answer(_Read):
     input: str
-    output: str | list[str | None]
+    output: str | float | list[str | None]
     label: str = ""
+    labels: list[str] = []
+    number: Figure = 0.0
+    choices: list[str] = []
+    right: list[Many] = []
     tags: list[str] = []
     references: list[str] = []
 
     @model_validator(mode="after")
     def _has_what_is_right(self) -> _Answer:
-        if not self.model_fields_set & {"label", "tags", "references"}:
-            raise ValueError("has neither `label` nor `tags` nor `references`")
+        kinds = {"label", "labels", "number", "right", "tags", "references"}
+        if any(number >= len(self.choices) for number in self.right):
+            raise ValueError(
+                f"`right` is {self.right}, but there are {len(self.choices)} `choices`"
+            )
+        if not self.model_fields_set & kinds:
+            raise ValueError(f"has none of {', '.join(sorted(kinds))}")
         return self
 
 

@@ -250,8 +250,15 @@ def _free(name: str, passed_over: Collection[Path] = ()) -> Path:
 
 
 def _said(answer: Any, recipe: Recipe) -> str:
-    """An answer as text: a list of tags, some perhaps none; no span is an answer too."""
-    if not answer and recipe.task.data.answer == "span":
+    """An answer as text: one of labels or tags, some perhaps none; no span is an answer too."""
+    kind = recipe.task.answer
+    if kind == "labels":
+        return ", ".join(answer) or "(none)"
+    if kind == "choice" and not isinstance(answer, str):
+        return " | ".join(answer) or "(none)"
+    if kind == "number":
+        return f"{answer:.4g}"
+    if not answer and kind == "span":
         return "(none)"
     return answer if isinstance(answer, str) else " ".join(tag or "(none)" for tag in answer)
 
@@ -260,6 +267,12 @@ def _first(row: dict[str, Any]) -> str:
     """One right answer of a row, as text."""
     if "label" in row:
         return str(row["label"])
+    if "labels" in row:
+        return ", ".join(row["labels"]) or "(none)"
+    if "number" in row:
+        return f"{row['number']:.4g}"
+    if "right" in row:
+        return " | ".join(row["choices"][number] for number in row["right"]) or "(none)"
     if "tags" in row:
         return " ".join(row["tags"])
     return str((row["references"] or ["(none)"])[0])

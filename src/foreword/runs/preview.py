@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,7 @@ def _shown(task: BoundTask, example: Example, labelled: bool, reserve: int = 0) 
     return Shown(
         example.where,
         task.task.rendered(task.model.backbone, example),
-        [_as_tokens(task, row) for row in rows],
+        [_as_tokens(task, replace(row, pair=pair)) for row in rows for pair in row.pair.rows],
         cut,
         task.task.cut_fields if cut else (),
     )

@@ -190,6 +190,7 @@ def _run(
             hardware.close()
             return Run(folder, folder / ARTIFACT, recipe, {}, [])
         with stop.patiently():
+            stages, stated = stages.settled(folded, stated)
             reports = stages.measure(folded)
         spent = about["initialise_seconds"], history.seconds, time.monotonic() - trained
         timing = {"initialise": spent[0], "train": spent[1], "all": sum(spent)}

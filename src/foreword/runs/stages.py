@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foreword.backbone import Decoding
 from foreword.common.progress import Progress
 from foreword.errors import RecipeError
 from foreword.evaluation import Report, evaluate
 from foreword.evaluation.calibration import calibrate
-from foreword.recipe import Recipe
+from foreword.recipe import Recipe, TaskId
 from foreword.runs.baseline import key_of, measured_once
 from foreword.runs.data import RunData
-from foreword.tasks import BoundTask
+from foreword.tasks import BoundTask, Prediction, task_of
 from foreword.training import History
 from foreword.training import train as train_model
 from foreword.training.checkpoints import Checkpoints
@@ -84,6 +84,32 @@ class Stages:
             checkpoints=checkpoints,
             stop=self.stop,
         )
+
+    def settled(self, model: TunedModel, stated: TaskId) -> tuple[Stages, TaskId]:
+        """The stages that measure, and the task as an artifact states it, once the development
+        examples have settled what a trained model answers from."""
+        dev, tuned = self.data.dev, False
+
+        def answers() -> list[Prediction]:
+            nonlocal tuned
+            tuned = True
+            return self.task.on(model).answers(
+                dev,
+                self.how,
+                batch_size=self.recipe.evaluation.batch_size,
+                advance=lambda _: self.stop.check(),
+            )
+
+        found = self.task.task.settled_on(self.recipe.task, dev, answers)
+        if not found:
+            return self, stated
+        if tuned and self.data.test_split == "dev":
+            self.progress.say(
+                f"note: {' and '.join(found)} are tuned on the dev examples, and measured on them, "
+                "too; task.data.test names others"
+            )
+        stated = stated.model_copy(update=found)
+        return replace(self, task=task_of(stated).on(model)), stated
 
     def calibrate(self, task: BoundTask) -> dict[str, float]:
         """Set the prior of a model's label words, where the recipe asks for it; by label."""

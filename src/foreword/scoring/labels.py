@@ -6,6 +6,7 @@ All come from three counts of each label, so that they can be resampled like eve
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -34,6 +35,44 @@ def matthews(gold: Sequence[str], found: Sequence[str]) -> Statistics:
     has one label only."""
     counts = _counts(gold, found, sorted({*gold, *found}))
     return Statistics(np.column_stack([counts, np.ones(len(counts))]), _matthews)
+
+
+Sets = Sequence[Sequence[str]]
+"""The labels of each example, where it may have any number of them."""
+Average = Literal["micro", "macro", "samples"]
+
+
+def several_f1(gold: Sets, found: Sets, labels: Sequence[str], average: Average) -> Statistics:
+    """F1 where an example may have any number of labels.
+
+    micro: of all labels of all examples together; macro: the mean of each label's; samples: the
+    mean of each example's. 0 where there is nothing to divide by.
+
+    Args:
+        gold: what is right.
+        found: what is told.
+        labels: all of them, which macro F1 is a mean over.
+        average: which of the three.
+    """
+    right, own, said = np.moveaxis(_sets(gold, found, labels), 1, 0)
+    if average == "samples":
+        return Statistics.mean(ratio(2 * (right * own).sum(1), own.sum(1) + said.sum(1)))
+    counts = np.concatenate([right, own, said], axis=-1)
+    if average == "macro":
+        return Statistics(counts, lambda sums: _f1(_by_label(sums)).mean(axis=-1))
+    return Statistics(counts, lambda sums: _f1(_by_label(sums).sum(axis=-1, keepdims=True))[..., 0])
+
+
+def subset_accuracy(gold: Sets, found: Sets) -> Statistics:
+    """Share of examples whose labels are all right, and no other."""
+    return Statistics.mean([set(a) == set(b) for a, b in zip(gold, found, strict=True)])
+
+
+def _sets(gold: Sets, found: Sets, labels: Sequence[str]) -> Floats:
+    """`[examples, 3, labels]`: whether each label is right, is a gold one, is said."""
+    own = np.array([[label in one for label in labels] for one in gold], dtype=np.float64)
+    said = np.array([[label in one for label in labels] for one in found], dtype=np.float64)
+    return np.stack([own * said, own, said], axis=1)
 
 
 def _matthews(sums: Floats) -> Floats:

@@ -20,7 +20,7 @@ from foreword.data import Example, linearise
 from foreword.data.readers import fields_of
 from foreword.errors import DataError, RecipeError, UserError
 from foreword.methods.examples import Demonstration
-from foreword.recipe import TaskId
+from foreword.recipe import TaskId, TaskSpec
 from foreword.tasks.rows import Prediction, Row, by_name
 from foreword.tasks.text import Templates
 from foreword.templates import Chat
@@ -67,8 +67,32 @@ class Task(ABC):
         return ()
 
     @classmethod
-    def settled_by(cls, examples: Sequence[Example]) -> dict[str, Any]:  # noqa: ARG003
-        """Fields of `foreword.recipe.TaskId` that a recipe leaves to its training examples."""
+    def settled_by(
+        cls,
+        examples: Sequence[Example],  # noqa: ARG003
+        spec: TaskSpec,  # noqa: ARG003
+    ) -> dict[str, Any]:
+        """Fields of `foreword.recipe.TaskId` that a recipe's section leaves to its training
+        examples.
+
+        Raises:
+            DataError: they do not settle them.
+        """
+        return {}
+
+    def settled_on(
+        self,
+        spec: TaskSpec,  # noqa: ARG002
+        dev: Sequence[Example],  # noqa: ARG002
+        answers: Callable[[], list[Prediction]],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Fields of `foreword.recipe.TaskId` that are settled by what a trained model answers.
+
+        Args:
+            spec: the recipe's section, which says how.
+            dev: the development examples; there may be none.
+            answers: gives the model's answers to them.
+        """
         return {}
 
     @abstractmethod
@@ -102,6 +126,10 @@ class Task(ABC):
         requests: Sequence[Request], *, batch_size: int, advance: Callable[[int], None]
     ) -> list[Prediction]:
         """Answer requests of this kind together, in their order; their models may differ."""
+
+    def measured(self, prediction: Prediction) -> Any:
+        """What metrics are given of an answer."""
+        return prediction.answer
 
     def on(self, model: TunedModel) -> BoundTask:
         """This task, answered by a model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -24,10 +25,24 @@ def new_head(spec: HeadSpec, kind: type[AnyHead], backbone: Backbone, outputs: i
     backbone.check_takes_head()
     width = backbone.hidden_width
     if spec.pooler == "none":
-        return kind(width, outputs, dropout=spec.dropout, hidden=spec.hidden)
-    head = kind(width, outputs, dropout=spec.dropout, hidden=width, drops_hidden=True)
+        return kind(width, outputs, dropout=spec.dropout, hidden=spec.hidden, bias=spec.bias)
+    head = kind(
+        width, outputs, dropout=spec.dropout, hidden=width, drops_hidden=True, bias=spec.bias
+    )
     head.layers[0].requires_grad_(spec.pooler == "trained")
     return head
+
+
+def marks_of(spec: HeadSpec, backbone: Backbone, ids: Sequence[int]) -> tuple[int, ...]:
+    """Which tokens of a row a head for the whole of it reads, as `Pair.marks`."""
+    if spec.pooling == "mean":
+        return tuple(range(len(ids)))
+    if spec.pooling == "prompt":  # in a slot of the text, or in front of it
+        virtual = backbone.tokens.virtual
+        return (next((at for at, token in enumerate(ids) if token >= virtual), -1),)
+    encodes = backbone.geometry.kind == "encoder"
+    first = spec.pooling == "first" or (spec.pooling == "auto" and encodes)
+    return (0,) if first else (len(ids) - 1,)
 
 
 def start_head(spec: HeadSpec, head: Head, backbone: Backbone) -> None:

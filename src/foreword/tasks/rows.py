@@ -49,20 +49,24 @@ class Prediction:
     """The answer to one example, and what else is known of it.
 
     Attributes:
-        answer: the text; the label; one tag a word, None for a word that was not read since it has
-            no token; or the text of a span, "" for no answer.
-        probability: of the answer; of each tag, None where there is none; of a span's begin and
-            end in its window; None for a text.
-        probabilities: of every label, where the answer is one.
+        answer: the text; the label; the labels, where there may be several; the number; the text of
+            a choice, or several such; one tag a word, None for a word that was not read since it
+            has no token; or the text of a span, "" for no answer.
+        probability: of the answer; of each label or tag, None where there is none; of a span's
+            begin and end in its window; None for a text or a number.
+        probabilities: of every label, where the answer is one or several.
         start: where a span begins, in characters of its context; None for no answer.
         score: of a span: the logarithm of its probability less that of no answer.
         candidates: of a span: the likeliest ones, the first first, none of which overlap; "" for
             no answer is none of them.
         truncated: whether the input was cut to fit.
         input: what was asked, as text.
+        chosen: the numbers of the choices that were chosen, where a row brings its own.
+        shares: the probability of each of them.
+        log_likelihoods: of each of them, where that is what chooses.
     """
 
-    answer: str | tuple[str | None, ...]
+    answer: str | float | tuple[str | None, ...]
     probability: float | tuple[float | None, ...] | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
     start: int | None = None
@@ -70,6 +74,9 @@ class Prediction:
     candidates: tuple[Candidate, ...] = ()
     truncated: bool = False
     input: str = field(default="", repr=False)
+    chosen: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
+    log_likelihoods: tuple[float, ...] = ()
 
 
 def by_name(where: str, fields: Sequence[str]) -> DataError:

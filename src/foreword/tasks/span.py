@@ -14,7 +14,7 @@ from foreword.backbone import Backbone
 from foreword.backbone.layout import Pair
 from foreword.data import Example, linearise
 from foreword.errors import DataError
-from foreword.recipe import HeadSpec, TaskId
+from foreword.recipe import HeadSpec, TaskId, TaskSpec
 from foreword.tasks.head import new_head
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Candidate, Prediction, Row
@@ -56,7 +56,11 @@ class Question(ReadTask):
     fields = ("question", "context")
 
     @classmethod
-    def settled_by(cls, examples: Sequence[Example]) -> dict[str, Any]:
+    def settled_by(
+        cls,
+        examples: Sequence[Example],
+        spec: TaskSpec,  # noqa: ARG003
+    ) -> dict[str, Any]:
         """Whether a question may have no answer."""
         return {"may_be_none": any(example.spans == () for example in examples)}
 

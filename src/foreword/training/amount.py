@@ -60,7 +60,7 @@ class Amount:
             len(pairs),
             sum(pair.length for pair in pairs),
             sum(pair.answers for pair in pairs),
-            max(pair.length for pair in pairs),
+            max(len(row.source) + len(row.target) for pair in pairs for row in pair.rows),
         )
 
     @property

@@ -307,7 +307,8 @@ def _one_step(
     """One optimizer step over one or more batches: its losses, as `History.steps` has them, and the
     gradient's norm."""
     rows = [i for batch in step for i in batch]
-    answers = sum(pairs[i].answers for i in rows) + len(rows) * model.reparam.own_answers
+    own = sum(len(pairs[i].rows) for i in rows) * model.reparam.own_answers
+    answers = sum(pairs[i].answers for i in rows) + own
     whole = answers if spec.loss == "token_mean" else len(rows)
     parts: list[Tensor] = []
     for last, share in _shares(step, hardware):

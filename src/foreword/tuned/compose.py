@@ -36,7 +36,7 @@ def compose(
     delta = options.moves.build(backbone, head=isinstance(readout, Head))
     backbone = delta.backbone or backbone
     g = backbone.geometry
-    writes = isinstance(readout, Generation)
+    writes = readout.continues
     if g.kind == "encoder" and writes:
         raise UserError(
             f"backbone: '{backbone.name}' ({backbone.model.config.model_type}) is an encoder, "

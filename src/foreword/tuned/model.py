@@ -155,7 +155,9 @@ class TunedModel(nn.Module):
         return replace(layout, prompts=numbers).to(self.backbone.device)
 
     def lay_out(self, pairs: Sequence[Pair]) -> Layout:
-        """Lay out examples with their answers, on the backbone's device."""
+        """Lay out examples with their answers, on the backbone's device; what stands beside a pair
+        has rows of its own after it."""
+        pairs = [row for pair in pairs for row in pair.rows]
         laid = self.placement.layout(
             [pair.source for pair in pairs],
             [pair.target for pair in pairs],

@@ -17,9 +17,11 @@ class Readout(nn.Module):
 
     Attributes:
         kind: the name by which artifacts call it.
+        continues: whether the answer is text that goes on after the input.
     """
 
     kind: ClassVar[str]
+    continues: ClassVar[bool] = False
 
     @abstractmethod
     def loss(self, backbone: Backbone, call: Call) -> Tensor:

@@ -14,6 +14,7 @@ class Generation(Readout):
     """Trained on the log-likelihood of the target tokens, read by decoding."""
 
     kind: ClassVar[str] = "generation"
+    continues: ClassVar[bool] = True
 
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood, in nats, of each target token: `[N]`."""

@@ -25,6 +25,7 @@ class Head(Predictor):
         dropout: on the states, in training steps alone.
         hidden: width of a layer with tanh before the linear one; none if not given.
         drops_hidden: whether dropout acts on what that layer gives, and not on the states.
+        bias: whether the last layer has one.
     """
 
     reads = "states"
@@ -37,16 +38,18 @@ class Head(Predictor):
         dropout: float = 0.1,
         hidden: int | None = None,
         drops_hidden: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.dropout = dropout
         self.drops_hidden = drops_hidden
         before = [] if hidden is None else [nn.Linear(width, hidden), nn.Tanh()]
-        self.layers = nn.Sequential(*before, nn.Linear(hidden or width, outputs))
+        self.layers = nn.Sequential(*before, nn.Linear(hidden or width, outputs, bias=bias))
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def logits(self, states: Tensor) -> Tensor:
         """From states `[N, width]` to `[N, outputs]`, in the head's own type."""
@@ -102,6 +105,37 @@ class SequenceHead(Head):
             sums = states.new_zeros(len(counts), states.shape[1]).index_add(0, rows, states)
             states = sums / counts[:, None].to(states)
         return self.logits(states)
+
+
+class LabelsHead(SequenceHead):
+    """Any number of labels a row: each is told or not, whatever the others are."""
+
+    kind: ClassVar[str] = "labels_head"
+
+    def loss(self, backbone: Backbone, call: Call) -> Tensor:
+        """Binary cross-entropy of each label of each row: `[B labels]`."""
+        logits = self._rows(self.taken(backbone, call), call).flatten()
+        labels = _labels(call.layout).to(logits.dtype)
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+
+    def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
+        """The probability of each label: `[labels]` for each row."""
+        return list(self._rows(taken, call).sigmoid().cpu())
+
+
+class NumberHead(SequenceHead):
+    """One number a row."""
+
+    kind: ClassVar[str] = "number_head"
+
+    def loss(self, backbone: Backbone, call: Call) -> Tensor:
+        """Squared error of each row's number: `[B]`."""
+        found = self._rows(self.taken(backbone, call), call).flatten()
+        return (found - _labels(call.layout).to(found.dtype)).square()
+
+    def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
+        """The number of each row: `[1]`."""
+        return list(self._rows(taken, call).cpu())
 
 
 class TokenHead(Head):

@@ -15,7 +15,7 @@ from torch import Tensor
 from foreword.artifacts.manifest import DELTA, Manifest
 from foreword.artifacts.stored import read_parts
 from foreword.axes.readout import Head
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, name_of_body
 from foreword.compat.adapter import (
     BASE,
     CONFIG,
@@ -40,6 +40,7 @@ from foreword.compat.adapters.low_rank_fields import (
     refuse_variants,
 )
 from foreword.compat.adapters.low_rank_layers import layer_of, shorter
+from foreword.compat.head_export import written_head
 from foreword.compat.head_kinds import modules_of
 from foreword.compat.heads import AdapterHead, is_pooler
 from foreword.compat.peft_types import PeftType, TaskType
@@ -270,15 +271,12 @@ class LowRankAdapter(AdapterConfig):
     @classmethod
     def written(cls, source: Path, manifest: Manifest) -> tuple[dict[str, Tensor], LoraConfig]:
         """The updates of an artifact."""
-        readout = manifest.axes.get("readout", "generation")
-        if readout != "generation":
-            raise UserError(
-                f"{source}: its readout is {str(readout)[:60]}, for which LoRA in PEFT's format "
-                "has no place here; `foreword export model` writes the model below it"
-            )
+        head = written_head(source, manifest)
         moves = manifest.method.moves
         assert isinstance(moves, LowRank), "only LoRA has low-rank updates"
         tensors = read_parts(source, manifest)[DELTA]
+        if head is not None:
+            tensors = _below(manifest, tensors)
         layers = {
             name.removesuffix(".lora_A.weight").removesuffix(".lora_B.weight") for name in tensors
         }
@@ -292,7 +290,21 @@ class LowRankAdapter(AdapterConfig):
             target_modules=sorted(layers),
             fan_in_fan_out=bool(manifest.axes.get("transposed", False)),
         )
+        if head is not None:
+            config.task_type = head.task_type
+            tensors = {**tensors, **head.tensors}
         return {BASE + name: tensor for name, tensor in tensors.items()}, config
+
+
+def _below(manifest: Manifest, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An encoder's layers by their names in a class with a head, whatever class they were trained
+    in."""
+    body = name_of_body(manifest.backbone.family)
+    inside = f"{body}." if body and manifest.backbone.kind == "encoder" else ""
+    return {
+        name if name.startswith(inside) else inside + name: tensor
+        for name, tensor in tensors.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -152,7 +152,7 @@ class PrefixAdapter(VirtualTokens):
         cls, source: Path, manifest: Manifest, tensors: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], PrefixTuningConfig]:
         """Keys and values, folded."""
-        geometry = _geometry(source, tensors)
+        geometry = _geometry(source, manifest, tensors)
         prefix = KeysValues(geometry)
         rows = prefix.matrix(prefix.stored(tensors, manifest.method.length))
         return {TENSOR: rows}, PrefixTuningConfig(
@@ -190,13 +190,16 @@ class PrefixAdapter(VirtualTokens):
             )
 
 
-def _geometry(source: Path, tensors: Mapping[str, Tensor]) -> Geometry:
+def _geometry(source: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Geometry:
     """As much of the backbone's geometry as the keys show; `width` is PEFT's token_dim."""
-    keys = tensors.get("decoder.keys")
+    main: Literal["encoder", "decoder"] = "decoder"
+    if manifest.backbone.kind == "encoder":
+        main = "encoder"
+    keys = tensors.get(f"{main}.keys")
     if keys is None or keys.ndim != 4 or not keys.numel():
         raise ArtifactError(
-            f"{source / TENSORS}: expected decoder.keys [layers, P, kv_heads, head_dim]"
+            f"{source / TENSORS}: expected {main}.keys [layers, P, kv_heads, head_dim]"
         )
     layers, _, kv_heads, head_dim = keys.shape
     site = SiteGeometry(layers, kv_heads, head_dim, head_dim)
-    return Geometry("decoder", {"decoder": site}, kv_heads * head_dim, None, 0)
+    return Geometry(main, {main: site}, kv_heads * head_dim, None, 0)

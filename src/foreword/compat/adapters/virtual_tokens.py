@@ -25,6 +25,7 @@ from foreword.compat.adapter import (
     common,
 )
 from foreword.compat.configs import PromptLearningConfig
+from foreword.compat.head_export import WrittenHead, written_head
 from foreword.compat.head_kinds import modules_of
 from foreword.errors import ArtifactError, UserError, argument
 from foreword.methods import MethodChoice, axes
@@ -165,10 +166,19 @@ class VirtualTokens(AdapterConfig):
     def written(
         cls, source: Path, manifest: Manifest
     ) -> tuple[dict[str, Tensor], PromptLearningConfig]:
-        """The virtual tokens, folded."""
+        """The virtual tokens, folded, and the head."""
         cls.refuse_artifact(source, manifest)
         tensors, config = cls.of(source, manifest, read_parts(source, manifest)[TENSORS])
-        return {name: tensor.contiguous() for name, tensor in tensors.items()}, config
+        written = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        head = cls._head(source, manifest)
+        if head is not None:
+            config.task_type = head.task_type
+            written |= {PREFIX + name: tensor for name, tensor in head.tensors.items()}
+        return written, config
+
+    @classmethod
+    def _head(cls, source: Path, manifest: Manifest) -> WrittenHead | None:
+        return written_head(source, manifest, in_input=cls.in_input)
 
     @classmethod
     @abstractmethod
@@ -198,12 +208,13 @@ class VirtualTokens(AdapterConfig):
                 "prompt is seen here, but not in PEFT, where the answers would be others"
             )
         cls.refuse_cache(source, stated)
-        for axis, usual in (("delta", "none"), ("placement", "prefix"), ("readout", "generation")):
+        for axis, usual in (("delta", "none"), ("placement", "prefix")):
             if stated.get(axis, usual) != usual:
                 raise UserError(
                     f"{source}: its {axis} is {str(stated[axis])[:60]}, for which a prompt in "
                     f"PEFT's format has no place here; only {usual} can be exported"
                 )
+        cls._head(source, manifest)
         cls.refuse_sites(source, manifest)
 
     @classmethod
@@ -252,7 +263,7 @@ class InputTokens(VirtualTokens):
         cls, source: Path, manifest: Manifest, tensors: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], PromptLearningConfig]:
         """The embeddings `[P, d]`; any d, since no backbone is here to say it."""
-        site = "encoder" if manifest.backbone.kind == "encoder-decoder" else "decoder"
+        site = "decoder" if manifest.backbone.kind == "decoder" else "encoder"
         first, method = tensors.get(f"{site}.embeddings"), manifest.method
         d = first.shape[1] if first is not None and first.ndim == 2 and first.numel() else 1
         named = {f"{site}.{name}": name for name in cls.named(method, d)}

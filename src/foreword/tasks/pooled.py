@@ -1,0 +1,55 @@
+"""Tasks whose head reads one state for an input of one text or two."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from foreword.axes.readout import Head, Readout
+from foreword.backbone import Backbone
+from foreword.backbone.layout import Pair
+from foreword.data import Example
+from foreword.recipe import HeadSpec
+from foreword.tasks.head import marks_of, start_head
+from foreword.tasks.reading import ReadTask
+from foreword.tasks.rows import Row
+from foreword.tasks.text import Templates
+from foreword.tuned import TunedModel
+
+
+class PooledTask(ReadTask):
+    """A head's answer for a text, or for two.
+
+    Attributes:
+        text: how an example becomes text, and what gives way where it is too long.
+        head: what the head is made of.
+    """
+
+    text: Templates
+    head: HeadSpec
+
+    @abstractmethod
+    def right(self, example: Example) -> tuple[int, ...] | tuple[float, ...]:
+        """What the head should say of an example, as `Pair.labels`.
+
+        Raises:
+            DataError: the example does not say it, or says something that the task does not know.
+        """
+
+    def start(self, readout: Readout, backbone: Backbone) -> None:
+        """Give a new head the backbone's pooler, where the task asks for it."""
+        assert isinstance(readout, Head)
+        start_head(self.head, readout, backbone)
+
+    def rows(
+        self,
+        model: TunedModel,
+        example: Example,
+        *,
+        labelled: bool = True,
+        reserve: int = 0,  # noqa: ARG002
+    ) -> list[Row]:
+        """One row."""
+        backbone = model.backbone
+        ids, segments, cut = self.text.read(backbone, example, model.room)
+        labels = self.right(example) if labelled else ()
+        return [Row(Pair(ids, [], marks_of(self.head, backbone, ids), labels, segments), cut)]
