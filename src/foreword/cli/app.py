@@ -16,6 +16,7 @@ from foreword.cli import (
     memory,
     score,
     searching,
+    serving,
     similar,
     training,
     using,
@@ -46,6 +47,7 @@ app.command("predict")(using.predict)
 app.command("evaluate")(using.evaluate)
 app.command("compare")(comparing.compare)
 app.command("search")(searching.search)
+app.command("serve")(serving.serve)
 app.command("score")(score.score)
 app.command("similar")(similar.similar)
 app.command("ls")(catalogue.ls)

@@ -100,6 +100,10 @@ class PromptStore:
         """How many prompts lie in memory, and their bytes."""
         return len(self._recent), self._taken
 
+    def find(self, name: str) -> Registered | None:
+        """A prompt by its name, if there is one; it need not be in memory."""
+        return self._prompts.get(name)
+
     def registered(self, name: str) -> Registered:
         """A prompt by its name; it need not be in memory.
 
@@ -142,6 +146,10 @@ class PromptStore:
             self._prompts[name] = new
             self._use(new)
         return new
+
+    def check(self, folder: Path | str) -> None:
+        """Raise what `add` raises for an artifact; nothing is registered."""
+        self._read(artifact_folder(folder))
 
     def check_name(self, name: str) -> None:
         """Raise UserError where no prompt may be called so."""

@@ -1,0 +1,1 @@
+"""The HTTP server around the engine: OpenAI's addresses and fields."""

@@ -1,0 +1,142 @@
+"""What there is to ask: /v1/models, /v1/prompts and /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from foreword.errors import ArtifactError
+from foreword.serving.http.access import Holder
+from foreword.serving.http.body import read_body
+from foreword.serving.http.errors import Json, Refusal
+from foreword.serving.http.schema import PromptRequest
+from foreword.serving.http.served import Served
+from foreword.serving.prompts import Registered
+from foreword.serving.uploads import below_roots
+from foreword.tasks import task_of
+
+_log = logging.getLogger("foreword.serving")
+CREATED = 0
+"""OpenAI's field for a model's age, of which nothing is known."""
+
+
+async def models(served: Served, holder: Holder, _: Request) -> Response:
+    """The backbone and the prompts that a key may use."""
+    data = [_model(served, name) for name in served.names(holder)]
+    return Json({"object": "list", "data": [one for one in data if one is not None]})
+
+
+async def model(served: Served, holder: Holder, request: Request) -> Response:
+    """One of them."""
+    name = request.path_params["name"]
+    served.check_may_use(holder, name)
+    found = _model(served, name)
+    if found is None:
+        raise Refusal(404, f"model: there is no '{name[:128]}' here any more", param="model")
+    return Json(found)
+
+
+def _model(served: Served, name: str) -> dict[str, Any] | None:
+    """As OpenAI writes a model, with what a prompt's client needs to know of it."""
+    own = {"id": name, "object": "model", "created": CREATED, "owned_by": "foreword"}
+    longest = served.service.longest
+    if name == served.service.name:
+        return {**own, "root": name, "parent": None, "max_model_len": longest}
+    prompt = served.store.find(name)
+    if prompt is None:
+        return None
+    task = task_of(prompt.manifest.task)
+    told = {
+        "root": prompt.manifest.name,
+        "parent": served.service.name,
+        "max_model_len": max(0, longest - prompt.manifest.method.length),
+        "fields": list(task.fields),
+        "answers": "completions" if task.verb == "generate" else "classify",
+    }
+    return {**own, **told, **({"labels": list(task.labels)} if task.labels else {})}
+
+
+async def prompts(served: Served, holder: Holder, _: Request) -> Response:
+    """The prompts that a key may use, with what they take."""
+    found = (served.store.find(name) for name in served.names(holder))
+    return Json({"object": "list", "data": [_prompt(one) for one in found if one is not None]})
+
+
+def _prompt(prompt: Registered) -> dict[str, Any]:
+    manifest = prompt.manifest
+    return {
+        "id": prompt.name,
+        "object": "prompt",
+        "artifact": manifest.name,
+        "method": manifest.method.name,
+        "length": manifest.method.length,
+        "sha256": manifest.prompt_sha256,
+        "bytes": prompt.bytes,
+        "in_memory": prompt.loaded is not None,
+    }
+
+
+async def add_prompt(served: Served, holder: Holder, request: Request) -> Response:
+    """Add a prompt, or replace one; requests under way end with the one they began with."""
+    _check_admin(holder)
+    body = await read_body(request, PromptRequest)
+    if not holder.may_use(body.name):
+        raise Refusal(403, f"name: this key may not use '{body.name[:128]}'", param="name")
+    replaced = body.name in served.store
+
+    def add() -> Registered:
+        if body.files is not None:
+            if served.uploads is None:
+                raise Refusal(
+                    403, "files: this server takes no uploads; start it with --uploads FOLDER"
+                )
+            return served.uploads.add(body.name, body.files)
+        assert body.folder is not None, "one of the two is given"
+        if not served.spec.roots:
+            raise Refusal(
+                403, "folder: this server adds no folders over HTTP; start it with --roots FOLDER"
+            )
+        return served.store.add(body.name, below_roots(served.spec.roots, body.folder))
+
+    try:
+        registered = await asyncio.to_thread(add)
+    except ArtifactError as error:
+        param = "files" if body.folder is None else "folder"
+        raise Refusal(400, str(error), param=param, code="bad_artifact") from error
+    _log.info("%s the prompt '%s'", "replaced" if replaced else "added", body.name)
+    return Json({**_prompt(registered), "replaced": replaced}, 200 if replaced else 201)
+
+
+async def remove_prompt(served: Served, holder: Holder, request: Request) -> Response:
+    """Remove a prompt; requests that are under way end with it."""
+    _check_admin(holder)
+    name = request.path_params["name"]
+    if not (served.spec.roots or served.uploads):
+        raise Refusal(
+            403, "this server changes no prompts over HTTP; start it with --roots or --uploads"
+        )
+    if name == served.service.name:
+        raise Refusal(400, f"name: '{name}' is the backbone, which stays", param="name")
+    served.check_may_use(holder, name)
+    await asyncio.to_thread(served.store.remove, name)
+    if served.uploads is not None:
+        await asyncio.to_thread(served.uploads.remove, name)
+    served.metrics.forget(name)
+    _log.info("removed the prompt '%s'", name)
+    return Json({"id": name, "object": "prompt", "deleted": True})
+
+
+async def metrics(served: Served, holder: Holder, _: Request) -> Response:
+    """Numbers for Prometheus; with keys, for those of admins alone."""
+    _check_admin(holder)
+    return Response(served.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _check_admin(holder: Holder) -> None:
+    if not holder.admin:
+        raise Refusal(403, "this needs the key of an admin (`admin: true` in the server's keys)")

@@ -1,0 +1,108 @@
+"""What Prometheus reads: requests, tokens and times by model, and what the engine does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from foreword.serving.engine import Engine
+from foreword.serving.prompts import PromptStore
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """The numbers of one server. A model that is removed is counted no more.
+
+    Args:
+        engine: does the work.
+        store: the prompts.
+    """
+
+    def __init__(self, engine: Engine, store: PromptStore) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "foreword_requests",
+            "Requests that were answered",
+            ["model", "status"],
+            registry=self.registry,
+        )
+        self.read = Counter(
+            "foreword_prompt_tokens", "Tokens that were read", ["model"], registry=self.registry
+        )
+        self.written = Counter(
+            "foreword_completion_tokens",
+            "Tokens that were written",
+            ["model"],
+            registry=self.registry,
+        )
+        self.first = Histogram(
+            "foreword_time_to_first_token_seconds",
+            "Time to the first token of a request's answer",
+            ["model"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.whole = Histogram(
+            "foreword_request_seconds",
+            "Time of a request",
+            ["model"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.registry.register(_Engine(engine, store))
+        self._statuses: dict[str, set[str]] = {}
+
+    def answered(self, model: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._statuses.setdefault(model, set()).add(str(status))
+        self.requests.labels(model, str(status)).inc()
+        self.whole.labels(model).observe(seconds)
+
+    def forget(self, model: str) -> None:
+        """Drop the numbers of a model that is gone."""
+        for metric in (self.read, self.written, self.first, self.whole):
+            metric.remove_by_labels({"model": model})
+        self.requests.remove_by_labels({"model": model})
+
+    def text(self) -> bytes:
+        """In Prometheus' form."""
+        return generate_latest(self.registry)
+
+
+class _Engine(Collector):
+    """Numbers that are looked up when they are asked for."""
+
+    def __init__(self, engine: Engine, store: PromptStore) -> None:
+        self.engine, self.store = engine, store
+
+    def collect(self) -> Iterable[Metric]:
+        """All of them."""
+        counts, engine = self.engine.counts, self.engine
+        loaded, taken = self.store.in_memory
+        for name, title, value in (
+            ("waiting", "Requests that wait", engine.waiting),
+            ("active", "Requests that are being answered", engine.active),
+            ("rows", "Answers that may be written at the same time", engine.options.rows),
+            ("positions", "Positions that they may take together", engine.tokens),
+            ("prompts", "Prompts that may be asked for", len(self.store)),
+            ("prompts_in_memory", "Those of them in memory", loaded),
+            ("prompt_memory_bytes", "Bytes that they take", taken),
+        ):
+            yield GaugeMetricFamily(f"foreword_{name}", title, value=value)
+        for name, title, number in (
+            ("steps", "Forward passes that wrote tokens", counts.steps),
+            (
+                "step_rows",
+                "Answers in all of these; over foreword_steps: how full a batch was",
+                counts.rows,
+            ),
+            ("tokens", "Tokens that were written", counts.tokens),
+            ("step_seconds", "Seconds that steps took", counts.seconds),
+            ("read_rows", "Rows that heads and label words have read", counts.read),
+            ("failed_steps", "Steps in which an answer failed", counts.failed_steps),
+        ):
+            yield CounterMetricFamily(f"foreword_{name}", title, value=number)

@@ -1,0 +1,88 @@
+"""What a server serves: everything that answering a request needs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from foreword.errors import ArtifactError
+from foreword.serving.engine import Engine
+from foreword.serving.http.access import Access, Holder
+from foreword.serving.http.errors import Refusal
+from foreword.serving.http.metrics import Metrics
+from foreword.serving.http.tracing import Tracing
+from foreword.serving.prompts import PromptStore
+from foreword.serving.service import Model, Service
+from foreword.serving.spec import ServeSpec
+from foreword.serving.uploads import Uploads
+
+_log = logging.getLogger("foreword.serving")
+
+
+@dataclass(eq=False)
+class Served:
+    """A server's parts.
+
+    Attributes:
+        spec: how it is run.
+        service: makes work of requests.
+        engine: does it.
+        store: the prompts.
+        access: the keys.
+        metrics: the numbers.
+        tracing: the spans.
+        uploads: the prompts that came over HTTP; None where none are taken.
+        draining: whether it is stopping.
+    """
+
+    spec: ServeSpec
+    service: Service
+    engine: Engine
+    store: PromptStore
+    access: Access
+    metrics: Metrics
+    tracing: Tracing = field(default_factory=Tracing)
+    uploads: Uploads | None = None
+    draining: bool = False
+
+    def check_may_use(self, holder: Holder, name: str) -> None:
+        """Make sure that a key may use a name and that there is something of that name; what the
+        key may not use is refused whether it is there or not.
+
+        Raises:
+            Refusal: 403 or 404.
+        """
+        if not holder.may_use(name):
+            raise Refusal(
+                403,
+                f"model: this key may not use '{name[:128]}'",
+                param="model",
+                code="model_not_allowed",
+            )
+        if name != self.service.name and name not in self.store:
+            raise Refusal(
+                404,
+                f"model: there is no '{name[:128]}' here; GET /v1/models lists those that there "
+                "are",
+                param="model",
+                code="model_not_found",
+            )
+
+    def model(self, holder: Holder, name: str) -> Model:
+        """What a key asks.
+
+        Raises:
+            Refusal: 403, 404; or 503, its artifact cannot be read any more.
+        """
+        self.check_may_use(holder, name)
+        try:
+            return self.service.model(name)
+        except ArtifactError as error:
+            _log.error("the prompt '%s' cannot be read: %s", name, error)
+            raise Refusal(
+                503, f"model: '{name}' cannot be read at the moment", param="model"
+            ) from error
+
+    def names(self, holder: Holder) -> list[str]:
+        """The names that a key may use."""
+        return [name for name in (self.service.name, *self.store) if holder.may_use(name)]

@@ -1,0 +1,187 @@
+"""A server from its settings: loads, listens, and drains when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from foreword.artifacts.manifest import MANIFEST
+from foreword.backbone import Backbone, default_device, load_backbone
+from foreword.errors import ArtifactError, UserError
+from foreword.serving.engine import Engine
+from foreword.serving.http.access import Access
+from foreword.serving.http.app import make_app
+from foreword.serving.http.metrics import Metrics
+from foreword.serving.http.served import Served
+from foreword.serving.http.tracing import tracing
+from foreword.serving.prompts import PromptStore
+from foreword.serving.service import Service
+from foreword.serving.spec import ServeSpec
+from foreword.serving.uploads import Uploads
+from foreword.session import refuse_two_places
+
+_log = logging.getLogger("foreword.serving")
+
+
+def load(spec: ServeSpec, *, trust_remote_code: bool = False) -> Backbone:
+    """The backbone of a server.
+
+    Args:
+        spec: says which, and how.
+        trust_remote_code: run code that comes with it.
+
+    Raises:
+        BackboneError: it cannot be loaded.
+        UserError: a device and a device map are given.
+    """
+    refuse_two_places(spec.device, spec.device_map)
+    return load_backbone(
+        spec.backbone,
+        dtype=spec.dtype,
+        device=spec.device or default_device(),
+        quantization=spec.quantization,
+        device_map=spec.device_map,
+        local_files_only=not spec.download,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def prepare(spec: ServeSpec, backbone: Backbone) -> Served:
+    """A server's parts, its prompts loaded and its engine running.
+
+    Raises:
+        UserError: a prompt that is named cannot be served, or a package is missing.
+    """
+    name = spec.backbone_name
+    traced = tracing(spec.traces)
+    store = PromptStore(
+        backbone,
+        memory=spec.memory,
+        largest=spec.largest,
+        other_backbone=spec.other_backbone,
+        reserved=(name,),
+    )
+    for one, folder in spec.prompt.items():
+        store.add(one, folder)
+    if spec.prompts is not None:
+        _add_folder(store, spec.prompts)
+    uploads = None
+    if spec.uploads is not None:
+        uploads = Uploads(spec.uploads, store)
+        for one, folder in uploads.kept().items():
+            _add_if_it_fits(store, one, folder)
+    engine = Engine(backbone, spec.engine)
+    service = Service(backbone, name, store, longest=engine.longest, most=spec.max_tokens)
+    access, metrics = Access(spec.keys), Metrics(engine, store)
+    return Served(spec, service, engine, store, access, metrics, traced, uploads)
+
+
+def _add_folder(store: PromptStore, folder: Path) -> None:
+    """Register every artifact and run of a folder by its name; what cannot be served is said and
+    left out.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    try:
+        places = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"prompts: {folder}: {error.strerror}") from error
+    for place in places:
+        inner = (place / MANIFEST, place / "artifact" / MANIFEST)
+        if place.name not in store and any(file.exists() for file in inner):
+            _add_if_it_fits(store, place.name, place)
+
+
+def _add_if_it_fits(store: PromptStore, name: str, folder: Path) -> None:
+    try:
+        store.add(name, folder)
+    except (ArtifactError, UserError) as error:
+        _log.warning("the prompt '%s' is left out: %s", name, error)
+
+
+class Server(uvicorn.Server):
+    """uvicorn that says when it listens, and leaves signals to us.
+
+    Args:
+        served: what is served.
+        ready: called with the port when requests are taken on.
+    """
+
+    def __init__(self, served: Served, ready: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                make_app(served),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(served.spec.drain)),
+            )
+        )
+        self.served, self.ready = served, ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where."""
+        await super().startup(sockets)
+        if self.started:
+            self.ready(self.servers[0].sockets[0].getsockname()[1])
+
+    def stop(self) -> None:
+        """Take nothing on any more, and end when all is answered; asked again, at once."""
+        self.force_exit = self.served.draining
+        self.served.draining = self.should_exit = True
+
+    async def run_until_stopped(self) -> None:
+        """Serve, and close the engine at the end.
+
+        Raises:
+            UserError: the address cannot be listened on.
+        """
+        spec = self.served.spec
+        family = socket.AF_INET6 if ":" in spec.host else socket.AF_INET
+        try:
+            listening = socket.create_server((spec.host, spec.port), family=family)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(
+                f"host: cannot listen on {spec.host} port {spec.port}: {reason}"
+            ) from error
+        try:
+            await self.serve(sockets=[listening])
+        finally:
+            listening.close()
+            await asyncio.to_thread(self.served.engine.close)
+
+
+async def serve(served: Served, ready: Callable[[int], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or SIGINT; answers that are under way then end, in the time that they may
+    take, and nothing is taken on any more.
+
+    Args:
+        served: what is served.
+        ready: called with the port when requests are taken on.
+
+    Raises:
+        UserError: the address cannot be listened on.
+    """
+    server, loop = Server(served, ready), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    try:
+        await server.run_until_stopped()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,89 @@
+"""What `foreword serve` makes of its flags and its configuration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreword.cli.serving import KEY, ServeFlags, _flags
+from foreword.errors import UserError
+from foreword.serving.spec import ServeSpec, read_spec
+
+
+def spec(config: Path | None = None, base: str | None = None, **flags: Any) -> ServeSpec:
+    prompts, keys = flags.pop("prompt", None), flags.pop("keys", None)
+    return read_spec(config, _flags(base, prompts, keys, ServeFlags(**flags)))
+
+
+def test_defaults() -> None:
+    found = spec(base="foreword/mini")
+    assert (found.host, found.port, found.rows, found.chunk) == ("127.0.0.1", 8000, 32, 256)
+    assert found.backbone_name == "foreword/mini"
+    assert found.keys == ()
+    assert spec(base="foreword/mini", port=0).port == 0
+
+
+def test_a_flag_is_a_later_word_than_the_file(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    file = tmp_path / "serve.yaml"
+    file.write_text(
+        "backbone: model\nprompt: {a: runs/a, b: /else/b}\nroots: [in]\nrows: 4\nport: 9000\n"
+        "keys: [{name: me, key: long-enough}]\n"
+    )
+    found = spec(file, rows=8, prompt=["b=c"])
+    assert found.backbone == str(tmp_path / "model")
+    assert found.backbone_name == "model"
+    assert (found.rows, found.port) == (8, 9000)
+    assert found.prompt == {"a": tmp_path / "runs/a", "b": Path("c")}
+    assert found.roots == (tmp_path / "in",)
+    assert found.keys[0].name == "me"
+
+
+def test_one_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "a-key-of-mine")
+    (key,) = spec(base="foreword/mini").keys
+    assert (key.key, key.admin, key.models) == ("a-key-of-mine", True, ("*",))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({}, "backbone: is missing"),
+        ({"base": "a", "backbone": "b"}, "--backbone: 'b', but BACKBONE is given, too"),
+        ({"base": "a", "prompt": ["x"]}, "--prompt: expected NAME=ARTIFACT, found 'x'"),
+        ({"base": "a", "prompt": ["x=1", "x=2"]}, "--prompt: the name 'x' is given twice"),
+        ({"base": "a", "timeout": -1.0}, "timeout: must be more than 0"),
+        ({"base": "a", "quantization": "[1]"}, "--quantization: "),
+        ({"base": "a", "keys": Path("nowhere.yaml")}, "--keys: nowhere.yaml: cannot be read"),
+    ],
+)
+def test_wrong_flags(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        spec(**flags)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a", "expected settings by name"),
+        ("rows: 0\nbackbone: x", "rows: must be at least 1, found 0"),
+        ("rwos: 1\nbackbone: x", "rwos: no such name (did you mean 'rows'?)"),
+        ("backbone: x\nkeys: [{name: a, key: short}]", "keys.0.key: expected at least 8 character"),
+        ("backbone: x\nkeys: [{name: a}]", "give one of `key` and `sha256`"),
+        (
+            "backbone: x\nkeys: [{name: a, key: long-enough}, {name: a, key: long-enough-2}]",
+            "the name 'a' is given to two keys",
+        ),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as raised:
+        spec(file)
+    assert message in str(raised.value)
+    assert str(file) in str(raised.value)
