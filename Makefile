@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 
-.PHONY: demo test test-fast check bench soak results clean
+.PHONY: demo test test-fast test-vllm check bench soak results clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ test: $(DEV)  ## all tests
 test-fast: $(DEV)  ## quick feedback
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow"
 
+test-vllm: $(DEV)  ## the vLLM plug-in with vLLM on CPUs, in .venv-vllm; skipped where that cannot be had
+	$(BIN)/python scripts/test_vllm.py .venv-vllm
+
 check: $(DEV)  ## style, types, structure, recipes, README commands, the wheel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,4 +44,4 @@ soak: $(DEV)  ## long tests
 	$(BIN)/pytest -m soak
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .venv-vllm build dist

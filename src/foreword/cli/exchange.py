@@ -146,6 +146,84 @@ def export_model(
         complain(f"note: {note}")
 
 
+@export.command("vllm")
+@o.with_flags
+def export_vllm(
+    artifacts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]ARTIFACT...",
+            help="Artifacts or run folders, and what clients call each; its folder's name if not"
+            " given.",
+        ),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="The folder of prompts that the server reads; others in it stay."
+        ),
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace prompts that have these names.")
+    ] = False,
+    other_backbone: Annotated[
+        bool,
+        typer.Option("--other-backbone", help="Take a backbone whose weights differ all the same."),
+    ] = False,
+    quantization: o.QuantizationOption = None,
+    download: o.DownloadOption = False,
+    *,
+    on: o.BackboneFlags,
+) -> None:
+    """Write prompts that vLLM serves, all in one batch, through the plug-in foreword-vllm."""
+    from foreword.artifacts.manifest import artifact_folder, read_manifest
+    from foreword.compat import export_vllm as run_export
+
+    named = _named(artifacts)
+    device = on.device.value if on.device else "cpu"
+    dtype = on.dtype.value if on.dtype else None
+    how = said_quantization(quantization)
+    backbone: Backbone | str | None = on.backbone
+    if on.trust_remote_code:
+        trained = read_manifest(artifact_folder(next(iter(named.values())))).backbone
+        as_trained = trained.quantization if how is None else how
+        backbone = _with_its_code(on, device, dtype or trained.dtype, as_trained, download)
+    written = run_export(
+        named,
+        folder,
+        backbone=backbone,
+        device=device,
+        dtype=dtype,
+        quantization=how,
+        other_backbone=other_backbone,
+        overwrite=overwrite,
+        download=download,
+    )
+    for prompt in written:
+        size = f"{prompt.size / 1000:,.0f} kB"
+        say(f"prompt    {folder / prompt.name}  ({prompt.length} virtual tokens, {size})")
+        for note in prompt.notes:
+            complain(f"note: {prompt.name}: {note}")
+
+
+def _named(given: list[str]) -> dict[str, Path]:
+    """Artifacts by name."""
+    from foreword.compat.vllm import name_of
+
+    named: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            name, path = name_of(text), text
+        if name in named:
+            raise UserError(
+                f"ARTIFACT: '{named[name]}' and '{path}' would both be called '{name}'; name one "
+                f"with NAME={path}"
+            )
+        named[name] = Path(path)
+    return named
+
+
 def _with_its_code(
     on: o.BackboneFlags, device: str, dtype: str, how: dict[str, Any] | None, download: bool
 ) -> Backbone | None:

@@ -1,8 +1,8 @@
-"""PEFT's names and PEFT's files, without PEFT.
+"""PEFT's names and PEFT's files, without PEFT; and what vLLM serves.
 
 The configurations and modules keep PEFT's fields, defaults, parameter names and shapes, so that
 code written for them runs with the import replaced; `import_peft` and `export_peft` carry trained
-prompts and LoRA over and back.
+prompts and LoRA over and back. `export_vllm` writes prompts for the plug-in foreword-vllm.
 """
 
 from foreword.compat.adapters.adaption import AdaptionPromptConfig
@@ -24,6 +24,7 @@ from foreword.compat.peft_types import (
     TaskType,
 )
 from foreword.compat.plain import export_model
+from foreword.compat.vllm import export_vllm
 
 __all__ = [
     "AdaptionPromptConfig",
@@ -44,5 +45,6 @@ __all__ = [
     "TaskType",
     "export_model",
     "export_peft",
+    "export_vllm",
     "import_peft",
 ]

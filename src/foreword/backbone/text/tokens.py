@@ -198,13 +198,18 @@ class Tokens:
         Raises:
             DataError: one of them has no row in the model's embedding table.
         """
-        if text[:1] == " " and _mark(self.tokenizer).doubled:
+        if text[:1] == " " and self.drops_blank:
             text = text[1:]  # the tokenizer sets this blank itself
         ids: list[int] = whole(self.tokenizer)(text, add_special_tokens=False, verbose=False)[
             "input_ids"
         ]
         self._known(*ids)
         return ids
+
+    @property
+    def drops_blank(self) -> bool:
+        """Whether a blank that begins a text is left to the tokenizer, which sets it itself."""
+        return _mark(self.tokenizer).doubled
 
     @property
     def leading(self) -> tuple[int, ...]:
