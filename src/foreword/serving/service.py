@@ -192,7 +192,7 @@ class Service:
             DataError: the input lacks a field.
         """
         model.task.task.check_verb("predict", f"model: '{model.name}'")
-        return Request(model.task, example_of(model.task.task, given, where))
+        return Request(model.task, example_of(model.task, given, where))
 
     def _check_ids(self, model: Model, ids: Sequence[int], where: str) -> None:
         """Raise DataError where token ids are none that the backbone reads."""
