@@ -142,7 +142,7 @@ class Service:
         task.task.check_verb("generate", f"model: '{model.name}'")
         if isinstance(given, str | Mapping):
             how = self._how(model, settings)
-            example = example_of(task.task, given, where)
+            example = example_of(task, given, where)
             self._check_room(model, how.max_new_tokens, where)
             (row,) = task.rows(example, labelled=False, reserve=how.max_new_tokens)
             writing = Writing(task.model, row.pair.source, how)
