@@ -74,9 +74,14 @@ class Heard:
         return event.prediction
 
 
-def decoder_world(folder: Path, family: str = "gpt2") -> tuple[Backbone, dict[str, Path]]:
-    """A tiny decoder in float64 and an artifact of each kind of prompt."""
+def decoder_world(
+    folder: Path, family: str = "gpt2", chat: str | None = None
+) -> tuple[Backbone, dict[str, Path]]:
+    """A tiny decoder in float64, with a chat template where one is given, and an artifact of each
+    kind of prompt."""
     backbone = make_backbone(family, torch.float64)
+    if chat is not None:
+        backbone.tokens.tokenizer.chat_template = chat
     return backbone, store_all(folder, backbone)
 
 

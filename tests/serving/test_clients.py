@@ -25,8 +25,7 @@ CHAT = (
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    backbone, folders = decoder_world(tmp_path_factory.mktemp("clients"))
-    backbone.tokens.tokenizer.chat_template = CHAT
+    backbone, folders = decoder_world(tmp_path_factory.mktemp("clients"), chat=CHAT)
     return backbone, named(folders)
 
 

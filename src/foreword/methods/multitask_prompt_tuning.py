@@ -158,8 +158,8 @@ class MultitaskPromptTuning(PromptOptions):
         return PromptChoice(self.task_column, self.tasks)
 
     def going_on(self, before: MethodOptions) -> MultitaskPromptTuning:
-        """The same options with the rank of a source artifact, unless they say one, and with its
-        tasks, where these go on.
+        """The same options with length and rank of a source artifact, unless they say some, and with
+        its tasks, where these go on.
 
         Raises:
             UserError: the artifact is of another method, length or rank, or has no such task.
@@ -168,11 +168,13 @@ class MultitaskPromptTuning(PromptOptions):
             raise UserError(
                 f"is {before.name}, but a target task starts from an artifact of {self.name}"
             )
-        rank = self.rank if "rank" in self.model_fields_set else before.rank
-        if (before.length, before.rank) != (self.length, rank):
+        said = self.model_fields_set
+        rank = self.rank if "rank" in said else before.rank
+        length = self.length if "length" in said else before.length
+        if (before.length, before.rank) != (length, rank):
             raise UserError(
                 f"has a length of {before.length} and a rank of {before.rank}, this run has "
-                f"{self.length} and {rank}; leave method.length and method.rank out"
+                f"{length} and {rank}; leave method.length and method.rank out"
             )
         init = self.init
         assert isinstance(init, SourceInit), "training goes on from an artifact"
@@ -181,7 +183,7 @@ class MultitaskPromptTuning(PromptOptions):
                 f"has no task {init.task!r} (method.init.task)"
                 f"{did_you_mean(init.task, before.tasks)}"
             )
-        going = {"rank": rank, "init": init.model_copy(update={"known": before.tasks})}
+        going = {"rank": rank, "length": length, "init": init.model_copy(update={"known": before.tasks})}
         if init.factors != "same":
             return self.model_copy(update=going)
         named = bool(before.tasks)

@@ -89,21 +89,28 @@ class Uploads:
             place.mkdir(exist_ok=True)
             final = place / whole.hexdigest()[:16]
             if not _is_artifact(final):
-                with tempfile.TemporaryDirectory(prefix=".new.", dir=place) as temporary:
-                    new = Path(temporary) / "artifact"
-                    new.mkdir()
-                    for file, data in content.items():
-                        files.write_bytes(new / file, data)
-                    try:
-                        self.store.check(new)
-                    except ArtifactError as error:
-                        self._clear(name)
-                        raise ArtifactError(str(error).replace(str(new), "files")) from error
-                    shutil.rmtree(final, ignore_errors=True)
-                    new.rename(final)
+                try:
+                    self._write(content, place, final)
+                except BaseException:
+                    self._clear(name)
+                    raise
             registered = self.store.add(name, final)
             self._clear(name)
         return registered
+
+    def _write(self, content: Mapping[str, bytes], place: Path, final: Path) -> None:
+        """Write files beside where they are to lie, check them, and move them there."""
+        with tempfile.TemporaryDirectory(prefix=".new.", dir=place) as temporary:
+            new = Path(temporary) / "artifact"
+            new.mkdir()
+            for file, data in content.items():
+                files.write_bytes(new / file, data)
+            try:
+                self.store.check(new)
+            except ArtifactError as error:
+                raise ArtifactError(str(error).replace(str(new), "files")) from error
+            shutil.rmtree(final, ignore_errors=True)
+            new.rename(final)
 
     def remove(self, name: str) -> None:
         """Delete what is kept of a prompt that is registered no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -89,10 +90,8 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(status, str(error), code=code, retry_after=error.retry_after)
     if isinstance(error, UserError):
         message = str(error)
-        field, colon, _ = message.partition(":")
-        field = field.partition(".")[0]
-        param = field if colon and field.replace("_", "").isalnum() else None
-        return Refusal(400, message, param=param)
+        named = re.match(r"(\w+)[:.,\[]", message)
+        return Refusal(400, message, param=None if named is None else named[1])
     return Refusal(500, FAILED)
 
 
