@@ -7,6 +7,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from peft.tuners.multitask_prompt_tuning import MultitaskPromptEmbedding
 from torch import nn
 
 import foreword
@@ -58,7 +59,7 @@ def test_a_target_task_starts_from_a_source_artifact(mini, tmp_path) -> None:
                 tmp_path / "exported" / "adapter_model.safetensors"
             ),
         )
-        expected = peft.MultitaskPromptEmbedding(config, nn.Embedding(2, mini.geometry.width))
+        expected = MultitaskPromptEmbedding(config, nn.Embedding(2, mini.geometry.width))
         for name, other in STORED.items():
             drawn = factors == "random" and name != "embeddings"
             same = torch.equal(named[f"decoder.{name}"], expected.get_parameter(other))
