@@ -21,6 +21,7 @@ demo: $(READY)  ## train a prefix on the sample task, measure it, show it
 
 test: $(DEV)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak"
+	OMP_NUM_THREADS=1 $(BIN)/pytest plugins/foreword-vllm/tests
 
 test-fast: $(DEV)  ## quick feedback
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow"

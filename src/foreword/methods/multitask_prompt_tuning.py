@@ -183,7 +183,11 @@ class MultitaskPromptTuning(PromptOptions):
                 f"has no task {init.task!r} (method.init.task)"
                 f"{did_you_mean(init.task, before.tasks)}"
             )
-        going = {"rank": rank, "length": length, "init": init.model_copy(update={"known": before.tasks})}
+        going = {
+            "rank": rank,
+            "length": length,
+            "init": init.model_copy(update={"known": before.tasks}),
+        }
         if init.factors != "same":
             return self.model_copy(update=going)
         named = bool(before.tasks)

@@ -11,7 +11,6 @@ windows share the exchanges that fit into half of one, and each turn is trained 
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import Any
 
 from foreword.backbone import Chats, Spoken
 from foreword.backbone.layout import Pair
+from foreword.common.json_text import parse_json
 from foreword.data.conversation import Conversation, Turn
 from foreword.errors import BackboneError, DataError
 from foreword.tasks.rows import Row
@@ -245,7 +245,7 @@ def messages_of(chats: Chats, conversation: Conversation) -> tuple[list[dict[str
     Raises:
         BackboneError: there are tools, of which the template shows nothing.
     """
-    tools = json.loads(conversation.tools) if conversation.tools else []
+    tools = parse_json(conversation.tools) if conversation.tools else []
     source = chats.source(tools)
     if tools and "tools" not in source:
         raise BackboneError(
