@@ -158,8 +158,8 @@ class MultitaskPromptTuning(PromptOptions):
         return PromptChoice(self.task_column, self.tasks)
 
     def going_on(self, before: MethodOptions) -> MultitaskPromptTuning:
-        """The same options with length and rank of a source artifact, unless they say some, and with
-        its tasks, where these go on.
+        """The same options with length and rank of a source artifact, unless they say some, and
+        with its tasks, where these go on.
 
         Raises:
             UserError: the artifact is of another method, length or rank, or has no such task.
