@@ -65,7 +65,7 @@ def test_groups_are_scored_apart(model: TunedModel, monkeypatch: pytest.MonkeyPa
     ]
     said = ["The cat sat on the mat.", "Something else was said.", "The cat lay on the mat."]
     monkeypatch.setattr(
-        import_module("foreword.tasks.write"), "decode_rows", lambda *_, **__: list(said)
+        import_module("foreword.tasks.writing"), "decode_rows", lambda *_, **__: list(said)
     )
     report = evaluate(TASK.on(model), given, HOW, metrics=["bleu", "ter"])
     assert list(report.figures()) == ["all", "seen", "not seen"]

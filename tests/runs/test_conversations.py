@@ -72,7 +72,10 @@ def test_a_conversation_end_to_end(tmp_path: Path, mini: Any) -> None:
         ({"truncate": "text"}, "a conversation is cut in the column"),
         ({"chat_template": "chatlm"}, "chat_template"),
         ({"chat_options": {"tools": "x"}}, "`chat_options` has 'tools'"),
-        ({"metrics": ["accuracy"]}, "measures a label, but this task asks for the assistant's"),
+        (
+            {"metrics": ["accuracy"]},
+            "measures a label or one of a row's own choices",
+        ),
     ],
 )
 def test_what_does_not_go_with_conversations(

@@ -20,7 +20,7 @@ from foreword.common.progress import Progress, Silent
 from foreword.common.run_files import holds_run
 from foreword.comparing.cells import Place
 from foreword.comparing.costs import Cost, write_cost
-from foreword.errors import ForewordError, RunError
+from foreword.errors import ForewordError, RunError, argument
 from foreword.recipe import BackboneSpec, Recipe
 
 MEMORY_A_PROCESS = 3 * 2**30
@@ -262,7 +262,7 @@ def _beside(
         except BrokenProcessPool as error:
             raise RunError(
                 f"one of {workers} processes beside each other ended by itself, perhaps for want "
-                "of memory; give fewer with --workers; the same command goes on"
+                f"of memory; give fewer ({argument('--workers')}); the same command goes on"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from foreword.common.json_text import parse_json
+
 Role = Literal["system", "user", "assistant", "tool"]
 Measured = Literal["last", "each"]
 """Which turns of the assistant are measured."""
@@ -31,7 +33,7 @@ class Turn:
     @property
     def others(self) -> dict[str, Any]:
         """The other keys of the message."""
-        found: dict[str, Any] = json.loads(self.more) if self.more else {}
+        found: dict[str, Any] = parse_json(self.more) if self.more else {}
         return found
 
     @property

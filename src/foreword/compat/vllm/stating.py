@@ -7,7 +7,6 @@ from typing import Any
 from foreword.artifacts.manifest import Manifest
 from foreword.recipe import DecodingSpec
 from foreword.tasks import Task, task_of
-from foreword.tasks.turns import Turns
 from foreword.templates import Chat, Template
 from foreword.templates.template import FieldSlot
 from foreword.tuned import TunedModel
@@ -18,8 +17,8 @@ SAID = "12 × é, 'a' -> {b}"
 def input_of(task: Task) -> list[Any]:
     """The input's words and slots in their order; of messages the role, too. A conversation is
     what a user says."""
-    if isinstance(task, Turns):
-        return [{"role": "user", "content": [{"field": task.messages}]}]
+    if task.answer == "turns":
+        return [{"role": "user", "content": [{"field": task.fields[0]}]}]
     assert task.text is not None, "what is written has templates, or is a turn"
     if isinstance(task.text.input, Chat):
         return [
@@ -38,13 +37,13 @@ def _pieces(template: Template) -> list[Any]:
 
 def is_chat(task: Task) -> bool:
     """Whether a chat template renders the input."""
-    return isinstance(task, Turns) or (task.text is not None and isinstance(task.text.input, Chat))
+    return task.answer == "turns" or (task.text is not None and isinstance(task.text.input, Chat))
 
 
 def sample_of(task: Task, model: TunedModel) -> dict[str, Any]:
     """An input with its tokens, by which a server checks that it makes the same of a text."""
     fields = {name: f"The {name}: {SAID}" for name in task.fields}
-    given = next(iter(fields.values())) if isinstance(task, Turns) else fields
+    given = next(iter(fields.values())) if task.answer == "turns" else fields
     (row,) = task.rows(model, task.example(given), labelled=False)
     return {"fields": fields, "tokens": row.pair.source}
 

@@ -7,6 +7,8 @@ import json
 import time
 from typing import Any
 
+from foreword.common.json_text import parse_json
+
 
 def ask(host: str, port: int, model: str, text: str, key: str | None = None) -> dict[str, Any]:
     """What a server answers, and seconds to its first and last piece.
@@ -31,13 +33,13 @@ def ask(host: str, port: int, model: str, text: str, key: str | None = None) -> 
         connection.request("POST", "/v1/completions", body, headers)
         response = connection.getresponse()
         if response.status != 200:
-            told = json.loads(response.read())
+            told = parse_json(response.read().decode())
             raise RuntimeError(told["error"]["message"])
         pieces, first = [], None
         for line in response:
             if not line.startswith(b"data: {"):
                 continue
-            told = json.loads(line.removeprefix(b"data: "))
+            told = parse_json(line.removeprefix(b"data: ").decode())
             if "error" in told:
                 raise RuntimeError(told["error"]["message"])
             pieces.append(told["choices"][0]["text"])
