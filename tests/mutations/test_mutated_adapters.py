@@ -233,7 +233,6 @@ def test_other_float_types_are_taken(dtype: torch.dtype, copy: Any, backbone: Ba
 
 OTHER_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "lora": ({"peft_type": "LORA"}, "num_virtual_tokens: no such name"),
-    "multitask": ({"peft_type": "MULTITASK_PROMPT_TUNING"}, "is no method that foreword imports"),
     "no method": ({"peft_type": "FOO"}, "'FOO' is not known"),
     "a class": ({"peft_type": "os.system"}, "is not known"),
     "nothing": ({"peft_type": None}, "found nothing"),
