@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import decoder_world
+from asking import TEXTS, decoder_world
 from running import BASE, Answer, Client, named, running
 
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, load_backbone
 from foreword.serving import PromptStore
-from stored_prompts import WRITERS
+from stored_prompts import WRITERS, prefix, store, writes
 
 World = tuple[Backbone, dict[str, Path]]
 WRITER_NAMES = [name.replace(" ", "-") for name in WRITERS]
@@ -229,6 +233,55 @@ def test_stopping_finishes_what_was_taken_on(world: World) -> None:
                 assert answer.events
         with pytest.raises(OSError, match="refused"):
             client.ask("GET", "/ready")
+
+
+@pytest.mark.slow
+def test_sigterm_under_load(world: World, tmp_path: Path) -> None:
+    """The command: it says where it listens, answers `--try`, and at SIGTERM finishes what it has
+    begun and ends with status 0."""
+    backbone, _ = world
+    place = tmp_path / "backbone"
+    backbone.model.save_pretrained(place)
+    backbone.tokens.tokenizer.save_pretrained(place)
+    loaded = load_backbone(str(place), dtype="float64", device="cpu")
+    deep = store(tmp_path / "deep", loaded, prefix(), writes())
+    command = [
+        *(sys.executable, "-m", "foreword", "serve", str(place), "--prompt"),
+        *(f"deep={deep}", "--port", "0", "--dtype", "float64", "--try", TEXTS[0]),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        line = process.stderr.readline()
+        assert "serving 'backbone' with 1 prompts on http://127.0.0.1:" in line, line
+        port = int(line.split("127.0.0.1:")[1].split()[0])
+        tried = json.loads(process.stdout.readline())
+        assert tried["output"]
+        assert 0 < tried["seconds_to_first_token"] <= tried["seconds"]
+        client = Client(None, port, None)  # type: ignore[arg-type]
+        with ThreadPoolExecutor(4) as pool:
+            asked = [
+                pool.submit(client.complete, "deep", **LONG, stream=True, key=None)
+                for _ in range(4)
+            ]
+            opened = sent_to(port, "deep")
+            assert opened.recv(12) == b"HTTP/1.1 200"
+            process.send_signal(signal.SIGTERM)
+            answers = [one.result() for one in asked]
+        assert all(answer.events for answer in answers)
+        assert everything(opened).rstrip(b"\r\n0").endswith(b"data: [DONE]")
+        opened.close()
+        assert process.wait(30) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def sent_to(port: int, model: str) -> socket.socket:
