@@ -106,7 +106,7 @@ def test_metrics_on_all_items_agree_with_the_runs_own(compared: Path) -> None:
     folder = next((compared / "out" / "runs").glob("length-3-seed-0-*"))
     run = read_measured(folder)
     for metric, value in run.metrics["prompt"]["all"].items():
-        drawn = resampled(metric, run.answers, run.examples, value)
+        drawn = resampled(metric, run.answers, run.examples, value, run.options)
         assert drawn is not None, metric
         assert drawn.shape == (1000,)
         assert drawn.min() - 1e-9 <= value <= drawn.max() + 1e-9

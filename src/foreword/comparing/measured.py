@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,15 +12,18 @@ from typing import Any
 import numpy as np
 
 from foreword import names
-from foreword.common.run_files import RECIPE, holds_run, is_finished
+from foreword.artifacts.manifest import read_manifest
+from foreword.common.run_files import ARTIFACT, RECIPE, holds_run, is_finished
 from foreword.comparing.costs import Cost, read_cost
 from foreword.comparing.items import resampled
 from foreword.comparing.statistics import Scores
 from foreword.data import Example, read_data
 from foreword.errors import ForewordError, UserError
+from foreword.evaluation.rows import example_of, prediction_of, right
 from foreword.recipe import Recipe, load_recipe
 from foreword.runs.finished import read_answers, read_metrics
 from foreword.runs.record import Evaluation, read_record
+from foreword.tasks import task_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +36,9 @@ class Measured:
         recipe: what was run.
         folder: the run folder.
         metrics: the content of `metrics.json`.
-        answers: one a test item.
+        answers: one a test item, as metrics take them.
         examples: what was asked and would be right.
+        options: what its metrics take beside answers and examples.
         evaluations: during training.
         cost: seconds and memory, where a comparison ran it.
     """
@@ -45,6 +50,7 @@ class Measured:
     metrics: Mapping[str, Any]
     answers: Sequence[Any]
     examples: Sequence[Example]
+    options: Mapping[str, Any]
     evaluations: Sequence[Evaluation] = ()
     cost: Cost | None = None
     _resampled: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -58,11 +64,10 @@ class Measured:
         """A metric on resampled test items, `[samples]`; None where it cannot be computed."""
         value = self.value(metric)
         if metric not in self._resampled:
-            labels = self.recipe.task.labels or ()
             self._resampled[metric] = (
                 None
                 if value is None
-                else resampled(metric, self.answers, self.examples, value, labels)
+                else resampled(metric, self.answers, self.examples, value, self.options)
             )
         return self._resampled[metric]
 
@@ -86,14 +91,16 @@ def read_measured(
         raise UserError(f"{folder}: holds a run that has not ended; go on with it, or leave it out")
     recipe = load_recipe(folder / RECIPE)
     rows = read_answers(folder)
+    task = task_of(read_manifest(folder / ARTIFACT).task)
     return Measured(
         method or f"{recipe.name} ({recipe.method.name})",
         choices or {},
         recipe,
         folder,
         read_metrics(folder),
-        [row["output"] for row in rows],
+        [task.measured(prediction_of(row)) for row in rows],
         _examples(recipe, rows),
+        task.metric_options,
         read_record(folder).evaluations,
         read_cost(folder),
     )
@@ -135,30 +142,15 @@ def shared_metrics(runs: Sequence[Measured]) -> list[str]:
 
 def _asked(run: Measured) -> int:
     """Tells apart what runs were asked, by what would be right."""
-    return hash(tuple((e.references, e.label, e.tags) for e in run.examples))
+    return hash(json.dumps([right(example) for example in run.examples]))
 
 
 def _examples(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
     """The test items: from the data file where it still says the same, else from the answers."""
-    stated = [
-        Example(
-            {"input": str(row["input"])},
-            tuple(row.get("references", [row["label"]] if "label" in row else [])),
-            row.get("group"),
-            label=row.get("label"),
-            tags=tuple(row["tags"]) if "tags" in row else None,
-        )
-        for row in rows
-    ]
-    again = _from_file(recipe)
-    if len(again) >= len(stated):
-        again = again[: len(stated)]
-        same = all(
-            (a.references, a.label, a.tags) == (s.references, s.label, s.tags)
-            for a, s in zip(again, stated, strict=True)
-        )
-        return again if same else stated
-    return stated
+    stated = [example_of(row) for row in rows]
+    again = _from_file(recipe)[: len(stated)]
+    same = [right(example) for example in again] == [right(example) for example in stated]
+    return again if same else stated
 
 
 def _from_file(recipe: Recipe) -> list[Example]:

@@ -11,8 +11,10 @@ from foreword.comparing.costs import steps_to_share
 from foreword.comparing.executing import Failure
 from foreword.comparing.measured import Measured, scores_of, shared_metrics
 from foreword.comparing.statistics import differences, ranks
+from foreword.evaluation.rows import right
 from foreword.names import METRICS
 from foreword.runs.data import data_hashes
+from foreword.tasks import Prediction
 
 FORMAT = "1.0"
 OUTPUTS = 12
@@ -43,9 +45,9 @@ def summarise(
     for run in runs:
         by_method.setdefault(run.method, []).append(run)
     compared = {metric: _compared(runs, metric) for metric in metrics}
+    least = _least_a_step(by_method)
     methods = [
-        _method(method, members, metrics, compared, by_method)
-        for method, members in by_method.items()
+        _method(method, members, metrics, compared, least) for method, members in by_method.items()
     ]
     return {
         "format": FORMAT,
@@ -105,7 +107,7 @@ def _method(
     members: Sequence[Measured],
     metrics: Sequence[str],
     compared: Mapping[str, Any],
-    by_method: Mapping[str, Sequence[Measured]],
+    least_a_step: float | None,
 ) -> dict[str, Any]:
     first = members[0]
     scores = {}
@@ -131,7 +133,7 @@ def _method(
         "seeds": [run.recipe.seed for run in members],
         "scores": scores,
         "groups": _groups(members),
-        "cost": _cost(members, _least_a_step(by_method)),
+        "cost": _cost(members, least_a_step),
     }
 
 
@@ -280,16 +282,22 @@ def _outputs(by_method: Mapping[str, Sequence[Measured]]) -> list[dict[str, Any]
         rows.append(
             {
                 "input": " | ".join(map(_plain, example.fields.values())),
-                "right": list(example.references) or [_plain(example.label or example.tags or "")],
+                "right": list(example.references) or [_plain(_first(right(example)))],
                 "answers": {method: _plain(one.answers[i]) for method, one in firsts.items()},
             }
         )
     return rows
 
 
+def _first(row: Mapping[str, Any]) -> Any:
+    return next(iter(row.values()))
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, Prediction):
+        return _plain(value.answer)
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {entry}" for name, entry in value.items())
     if isinstance(value, Sequence):

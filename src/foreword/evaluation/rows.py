@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from foreword.data import Example
@@ -21,6 +22,37 @@ def right(example: Example) -> dict[str, Any]:
     if example.words is not None:
         return {"tags": list(example.tags or ())}
     return {"references": list(example.references)}
+
+
+def example_of(row: Mapping[str, Any]) -> Example:
+    """What a row of `answers.jsonl` was asked, as far as the row says it: the input as one text,
+    and what `right` gave."""
+    label, tags = row.get("label"), row.get("tags")
+    choices, chosen = row.get("choices"), tuple(row.get("right", ()))
+    references = tuple(row.get("references", ()))
+    if choices is not None:
+        references = tuple(choices[number] for number in chosen)
+    return Example(
+        {"input": str(row["input"])},
+        references if label is None else (label,),
+        row.get("group"),
+        label=label,
+        labels=None if "labels" not in row else tuple(row["labels"]),
+        number=row.get("number"),
+        choices=None if choices is None else tuple(choices),
+        right=None if choices is None else chosen,
+        tags=None if tags is None else tuple(tags),
+    )
+
+
+def prediction_of(row: Mapping[str, Any]) -> Prediction:
+    """The answer of a row of `answers.jsonl`, with what metrics ask of it."""
+    output = row["output"]
+    return Prediction(
+        tuple(output) if isinstance(output, list) else output,
+        chosen=tuple(row.get("chosen", ())),
+        log_likelihoods=tuple(row.get("log_likelihoods", ())),
+    )
 
 
 def in_full(prediction: Prediction) -> dict[str, Any]:

@@ -37,6 +37,11 @@ class Statistics:
             np.stack([column, np.ones_like(column)], axis=-1), lambda s: s[..., 0] / s[..., 1]
         )
 
+    def times(self, scale: float) -> Statistics:
+        """The measure on another scale."""
+        combine = self.combine
+        return Statistics(self.segments, lambda sums: np.asarray(scale * combine(sums)))
+
     def value(self) -> float:
         """The measure of all segments together."""
         return float(self.combine(self.segments.sum(axis=0)))
