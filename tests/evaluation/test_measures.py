@@ -11,6 +11,7 @@ from foreword.evaluation import METRICS
 from foreword.evaluation.rows import example_of, in_full, prediction_of, right
 from foreword.tasks import Prediction
 
+WRITTEN = ["an x sat here today", "y z so it goes"]
 TEXTS = [Example({"r": {"a": "x"}}, ("an x sat here today", "x")), Example({"r": {}}, ("y z",))]
 LABELS = [Example({"t": "a"}, label="no"), Example({"t": "b"}, label="yes")]
 SEVERAL = [Example({"t": "a"}, labels=("p", "q")), Example({"t": "b"}, labels=())]

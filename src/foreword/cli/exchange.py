@@ -120,24 +120,13 @@ def export_model(
     on: o.BackboneFlags,
 ) -> None:
     """Write a plain transformers model: the backbone with what moved put into its weights."""
-    from foreword.artifacts.manifest import artifact_folder, read_manifest
     from foreword.compat import export_model as run_export
 
-    device = on.device.value if on.device else "cpu"
-    dtype = on.dtype.value if on.dtype else None
-    how = said_quantization(quantization)
-    backbone: Backbone | str | None = on.backbone
-    if on.trust_remote_code:
-        trained = read_manifest(artifact_folder(artifact)).backbone
-        as_trained = trained.quantization if how is None else how
-        backbone = _with_its_code(on, device, dtype or trained.dtype, as_trained, download)
+    loading = _loading(on, artifact, said_quantization(quantization), download)
     notes = run_export(
         artifact,
         folder,
-        backbone=backbone,
-        device=device,
-        dtype=dtype,
-        quantization=how,
+        **loading,
         other_backbone=other_backbone,
         download=download,
     )
@@ -176,25 +165,14 @@ def export_vllm(
     on: o.BackboneFlags,
 ) -> None:
     """Write prompts that vLLM serves, all in one batch, through the plug-in foreword-vllm."""
-    from foreword.artifacts.manifest import artifact_folder, read_manifest
     from foreword.compat import export_vllm as run_export
 
     named = _named(artifacts)
-    device = on.device.value if on.device else "cpu"
-    dtype = on.dtype.value if on.dtype else None
-    how = said_quantization(quantization)
-    backbone: Backbone | str | None = on.backbone
-    if on.trust_remote_code:
-        trained = read_manifest(artifact_folder(next(iter(named.values())))).backbone
-        as_trained = trained.quantization if how is None else how
-        backbone = _with_its_code(on, device, dtype or trained.dtype, as_trained, download)
+    loading = _loading(on, next(iter(named.values())), said_quantization(quantization), download)
     written = run_export(
         named,
         folder,
-        backbone=backbone,
-        device=device,
-        dtype=dtype,
-        quantization=how,
+        **loading,
         other_backbone=other_backbone,
         overwrite=overwrite,
         download=download,
@@ -222,6 +200,25 @@ def _named(given: list[str]) -> dict[str, Path]:
             )
         named[name] = Path(path)
     return named
+
+
+def _loading(
+    on: o.BackboneFlags,
+    artifact: Path | str,
+    quantization: dict[str, Any] | None,
+    download: bool,
+) -> dict[str, Any]:
+    """How an export loads the backbone of an artifact, as arguments of `foreword.compat`'s."""
+    from foreword.artifacts.manifest import artifact_folder, read_manifest
+
+    device = on.device.value if on.device else "cpu"
+    dtype = on.dtype.value if on.dtype else None
+    backbone: Backbone | str | None = on.backbone
+    if on.trust_remote_code:
+        trained = read_manifest(artifact_folder(artifact)).backbone
+        as_trained = trained.quantization if quantization is None else quantization
+        backbone = _with_its_code(on, device, dtype or trained.dtype, as_trained, download)
+    return {"backbone": backbone, "device": device, "dtype": dtype, "quantization": quantization}
 
 
 def _with_its_code(

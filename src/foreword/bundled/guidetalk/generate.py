@@ -10,14 +10,13 @@ the seed alone.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from foreword.bundled.fieldguide.generate import Dice, Record
 from foreword.bundled.fieldguide.generate import build as build_guide
+from foreword.bundled.splits import run, write_splits
 
 SEED = 31
 SIZES = {"train": 240, "dev": 30, "test": 60}
@@ -83,25 +82,13 @@ def build(seed: int = SEED) -> dict[str, list[dict[str, Any]]]:
 
 def write(out_dir: Path, seed: int = SEED) -> list[Path]:
     """Write the three files into the folder and return their paths."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for split, rows in build(seed).items():
-        path = out_dir / f"{split}.jsonl"
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path.write_bytes(text.encode("utf-8"))
-        paths.append(path)
-    return paths
+    return write_splits(build(seed), out_dir)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: write the files and name them."""
-    parser = argparse.ArgumentParser(description="Write the three JSONL files of conversations.")
-    parser.add_argument("out_dir", nargs="?", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--seed", type=int, default=SEED)
-    args = parser.parse_args(argv)
-    for path in write(args.out_dir, args.seed):
-        print(path)
-    return 0
+    what = "Write the three JSONL files of conversations."
+    return run(argv, what, build, folder=Path(__file__).parent, seed=SEED)
 
 
 if __name__ == "__main__":
