@@ -9,7 +9,7 @@ DEV := $(VENV)/.ready-dev
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lora,serve]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lora,serve,compare]'
 	touch $@
 
 $(DEV): $(READY)

@@ -44,6 +44,8 @@ class Counted:
     def __init__(self) -> None:
         self.begun: list[str] = []
 
+    def planned(self, places: object) -> None: ...
+
     def began(self, place: Place) -> None:
         self.begun.append(place.cell.name)
 
@@ -170,6 +172,8 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     class Ends:
         ended_ones: list[bool] = []  # noqa: RUF012
 
+        def planned(self, places: object) -> None: ...
+
         def began(self, place: Place) -> None: ...
 
         def ended(self, place: Place, failure: Failure | None) -> None:
@@ -183,3 +187,13 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
 def test_a_comparison_needs_two_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         compare_runs([tmp_path])
+
+
+def test_what_is_missing_is_named_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foreword.comparing.page.NEEDED", ("json", "not_there_at_all"))
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID), encoding="utf-8")
+    with pytest.raises(UserError, match=r"needs not_there_at_all.*foreword\[compare\]"):
+        compare(tmp_path / "grid.yaml", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ from foreword.cli.output import complain, emit_json, say
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
+    from foreword.cli.live import LiveTable
     from foreword.comparing.cells import Place
     from foreword.comparing.comparison import Comparison
     from foreword.comparing.executing import Failure
@@ -55,7 +56,8 @@ def compare(
         if dry_run:
             _show_plan(what[0], out, as_json)
             return
-        comparison, folder = _run(what[0], out, workers, device, trust_remote_code)
+        comparison = _run(what[0], out, workers, device, trust_remote_code)
+        folder = comparison.folder
     else:
         wrong = next((file for file in what if file.suffix in GRIDS), None)
         if wrong is not None:
@@ -85,19 +87,15 @@ def _run(
     workers: int | None,
     device: o.Device | None,
     trust_remote_code: bool,
-) -> tuple[Comparison, Path]:
-    from foreword.comparing import load_grid
-    from foreword.comparing.cells import places_of
+) -> Comparison:
     from foreword.comparing.comparison import compare as run_grid
     from foreword.runs import Stopped
 
-    spec, cells = load_grid(grid)
-    folder = out or Path("runs") / spec.name
-    watcher = _Lines(places_of(cells, folder))
+    watcher = _Lines()
     try:
-        comparison = run_grid(
+        return run_grid(
             grid,
-            out=folder,
+            out=out,
             workers=workers,
             device=device.value if device else None,
             watcher=watcher,
@@ -108,17 +106,19 @@ def _run(
         raise typer.Exit(stopped.exit_status) from stopped
     finally:
         watcher.end()
-    return comparison, folder
 
 
 class _Lines:
     """A line on stderr for each run that ends, with the time left; on a terminal also a table of
     all methods that is drawn anew while runs go on."""
 
-    def __init__(self, places: Sequence[Place]) -> None:
+    def __init__(self) -> None:
+        self.table: LiveTable | None = None
+
+    def planned(self, places: Sequence[Place]) -> None:
+        """Say what is there already, and begin to count."""
         from foreword.cli.live import live_table
 
-        self.places = places
         self.finished = sum(place.state == "finished" for place in places)
         self.total, self.before = len(places), self.finished
         self.started = time.monotonic()
@@ -128,10 +128,12 @@ class _Lines:
 
     def began(self, place: Place) -> None:
         """Show that it runs."""
+        assert self.table is not None, "runs were planned"
         self.table.began(place)
 
     def ended(self, place: Place, failure: Failure | None) -> None:
         """Say it."""
+        assert self.table is not None, "runs were planned"
         self.finished += 1
         spent = time.monotonic() - self.started
         left = spent / (self.finished - self.before) * (self.total - self.finished)
@@ -144,7 +146,8 @@ class _Lines:
 
     def end(self) -> None:
         """Leave the table as it is."""
-        self.table.end()
+        if self.table is not None:
+            self.table.end()
 
 
 def _minutes(seconds: float) -> str:

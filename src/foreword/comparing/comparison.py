@@ -15,6 +15,7 @@ from foreword.comparing.cells import Place, places_of, write_plan
 from foreword.comparing.executing import Failure, Loaded, Watcher, execute
 from foreword.comparing.grid import load_grid
 from foreword.comparing.measured import read_measured
+from foreword.comparing.page import check_installed, write_page
 from foreword.comparing.summary import summarise
 from foreword.errors import RunError, UserError, refuse_single
 
@@ -28,10 +29,12 @@ class Comparison:
     Attributes:
         content: all that a report shows, as plain data.
         failures: runs that failed.
+        folder: where runs and report are; None where runs that exist were read.
     """
 
     content: dict[str, Any]
     failures: Sequence[Failure] = ()
+    folder: Path | None = None
 
     def markdown(self) -> str:
         """The report as Markdown."""
@@ -41,16 +44,10 @@ class Comparison:
 
     def html(self) -> str:
         """The report as one HTML page that loads nothing."""
-        from foreword.comparing.page import write_page
-
         return write_page(self.content)
 
     def write(self, folder: Path | str) -> None:
-        """Write `report.json`, `report.md` and `report.html` into a folder.
-
-        Raises:
-            UserError: what draws the page is not installed.
-        """
+        """Write `report.json`, `report.md` and `report.html` into a folder."""
         folder = Path(folder)
         page, text = self.html(), self.markdown()
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,9 +59,13 @@ class Comparison:
 class Unwatched:
     """A watcher that says a line for each run."""
 
-    def __init__(self, progress: Progress, total: int, done: int) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        progress.begin("runs", total, done)
+
+    def planned(self, places: Sequence[Place]) -> None:
+        """Begin the stage."""
+        done = sum(place.state == "finished" for place in places)
+        self.progress.begin("runs", len(places), done)
 
     def began(self, place: Place) -> None:
         """Nothing."""
@@ -99,18 +100,21 @@ def compare(
         trust_remote_code: run code that comes with a backbone.
 
     Raises:
-        UserError: the grid, a recipe that comes of it or a data file is wrong.
+        UserError: the grid, a recipe that comes of it or a data file is wrong, or what a
+            comparison needs is not installed.
         RunError: no run could be finished.
         Stopped: Ctrl-C or SIGTERM; the same call goes on.
     """
+    check_installed()
     spec, cells = load_grid(grid)
     folder = Path("runs") / spec.name if out is None else Path(out)
     places = places_of(cells, folder)
     write_plan(folder, spec.name, places)
-    done = sum(place.state == "finished" for place in places)
+    watcher = watcher or Unwatched(progress or Silent())
+    watcher.planned(places)
     failures = execute(
         places,
-        watcher=watcher or Unwatched(progress or Silent(), len(places), done),
+        watcher=watcher,
         loaded=Loaded(device, trust_remote_code=trust_remote_code),
         workers=workers,
     )
@@ -124,7 +128,7 @@ def compare(
     ]
     command = f"foreword compare {shlex.quote(Path(grid).name)}"
     comparison = Comparison(
-        summarise(spec.name, runs, command=command, x=spec.x, failures=failures), failures
+        summarise(spec.name, runs, command=command, x=spec.x, failures=failures), failures, folder
     )
     comparison.write(folder)
     return comparison
@@ -144,6 +148,7 @@ def compare_runs(folders: Sequence[Path | str]) -> Comparison:
     from foreword.common.run_files import RECIPE, is_finished
 
     refuse_single("folders", folders)
+    check_installed()
     named: list[Path] = []
     for folder in map(Path, folders):
         if (folder / RECIPE).exists():

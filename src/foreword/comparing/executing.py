@@ -38,6 +38,9 @@ class Failure:
 class Watcher(Protocol):
     """What is told of the runs as they go."""
 
+    def planned(self, places: Sequence[Place]) -> None:
+        """All runs there are to be, before the first begins."""
+
     def began(self, place: Place) -> None:
         """A run begins, or goes on."""
 

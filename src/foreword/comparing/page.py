@@ -6,30 +6,38 @@ import difflib
 import json
 from collections.abc import Mapping
 from importlib.resources import files as resources
+from importlib.util import find_spec
 from typing import Any
 
 from foreword.comparing.markdown import COSTS, cost_rows, shown_rank, shown_score
 from foreword.comparing.plots import plots_of
 from foreword.errors import UserError
 
+NEEDED = ("altair", "jinja2", "psutil", "scipy", "vl_convert")
+"""What the extra `compare` brings."""
 
-def write_page(content: Mapping[str, Any]) -> str:
-    """The page.
+
+def check_installed() -> None:
+    """Make sure, before anything is run, that what a comparison needs is there.
 
     Raises:
-        UserError: what draws it is not installed.
+        UserError: something is not installed.
     """
-    try:
-        import vl_convert
-        from jinja2 import Environment
-        from markupsafe import Markup
-
-        plots = plots_of(content)
-    except ImportError as error:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
         raise UserError(
-            f"the report needs {error.name}, which is not installed: pip install "
+            f"a comparison needs {', '.join(missing)}, not installed here: pip install "
             "'foreword[compare]'"
-        ) from error
+        )
+
+
+def write_page(content: Mapping[str, Any]) -> str:
+    """The page."""
+    import vl_convert
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    plots = plots_of(content)
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") if plots else ""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     folder = resources("foreword.comparing")

@@ -19,6 +19,7 @@ from foreword.common import files
 from foreword.common.progress import Progress, Silent
 from foreword.comparing.executing import Loaded
 from foreword.comparing.grid import written_changes
+from foreword.comparing.page import check_installed
 from foreword.comparing.space import Space, usual_space
 from foreword.errors import ForewordError, RecipeError, UserError, did_you_mean
 from foreword.names import METRICS
@@ -123,6 +124,7 @@ def search(
         UserError: the recipe or a constraint is wrong, or there are no development examples.
         Stopped: Ctrl-C or SIGTERM; the same call goes on.
     """
+    check_installed()
     optuna = _optuna()
     file, progress = Path(recipe), progress or Silent()
     raw, bounds = read_yaml(file), [Constraint.parse(text) for text in constraints]
