@@ -27,7 +27,7 @@ from foreword.recipe import (
     parse_recipe,
     recipe_schema,
 )
-from foreword.recipe.reading import parse_yaml
+from foreword.recipe.yaml_text import parse_yaml
 
 MINIMAL: dict[str, Any] = {
     "version": 1,

@@ -19,7 +19,7 @@ from foreword.compat.reading import read_adapter
 from foreword.data import read_examples
 from foreword.errors import ArtifactError, BackboneError, DataError, RecipeError, UserError
 from foreword.recipe import load_recipe, parse_recipe
-from foreword.recipe.reading import parse_yaml
+from foreword.recipe.yaml_text import parse_yaml
 from foreword.runs.finished import read_answers, read_metrics
 from foreword.training.storage import read_checkpoint
 

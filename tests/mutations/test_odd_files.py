@@ -31,7 +31,7 @@ from foreword.errors import ArtifactError, DataError, ForewordError, RecipeError
 from foreword.methods import LoRA, MethodChoice, PrefixTuning, PromptTuning, PTuningV2
 from foreword.methods.axes import Bottlenecks, LowRank
 from foreword.recipe import HeadSpec, TaskId, load_recipe, parse_recipe
-from foreword.recipe.reading import YAML_BYTES, parse_yaml
+from foreword.recipe.yaml_text import YAML_BYTES, parse_yaml
 from foreword.runs import train
 from foreword.runs.folder import read_run
 from foreword.scoring import read_pairs

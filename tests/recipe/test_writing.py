@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreword.recipe import Recipe, load_recipe, parse_recipe
-from foreword.recipe.reading import parse_yaml
 from foreword.recipe.writing import write_yaml
+from foreword.recipe.yaml_text import parse_yaml
 from foreword.runs.resuming import refuse_other_recipe
 
 LOOK_ALIKES = (

@@ -41,7 +41,7 @@ def _said(field: str, text: str | None) -> Any:
 
     from foreword.recipe import BackboneSpec
     from foreword.recipe.problems import explain
-    from foreword.recipe.reading import parse_yaml
+    from foreword.recipe.yaml_text import parse_yaml
 
     flag = f"--{field.replace('_', '-')}"
     try:

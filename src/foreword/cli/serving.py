@@ -211,7 +211,7 @@ def _named(prompts: list[str]) -> dict[str, str]:
 
 def _keys(file: Path) -> Any:
     from foreword.common import opening
-    from foreword.recipe.reading import parse_yaml
+    from foreword.recipe.yaml_text import parse_yaml
 
     try:
         return parse_yaml(opening.read_text(file))

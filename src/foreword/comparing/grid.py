@@ -31,7 +31,7 @@ from foreword.common.choices import Data
 from foreword.errors import RecipeError
 from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.problems import explain
-from foreword.recipe.reading import read_yaml
+from foreword.recipe.yaml_text import read_yaml
 
 MOST = 10_000
 """Most runs of one grid."""

@@ -24,7 +24,7 @@ from foreword.comparing.space import Space, usual_space
 from foreword.errors import ForewordError, RecipeError, UserError, did_you_mean
 from foreword.names import METRICS
 from foreword.recipe import Recipe, parse_recipe
-from foreword.recipe.reading import read_yaml
+from foreword.recipe.yaml_text import read_yaml
 
 STUDY, BEST, REPORT = "study.db", "best.yaml", "search.json"
 COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from foreword.errors import RecipeError
 from foreword.recipe.problems import explain
-from foreword.recipe.reading import read_yaml
+from foreword.recipe.yaml_text import read_yaml
 
 LENGTHS = {"low": 1, "high": 64, "log": True}
 RATES: dict[str, tuple[float, float]] = {

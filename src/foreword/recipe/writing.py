@@ -1,4 +1,4 @@
-"""Plain data as YAML that `reading.parse_yaml` reads back as the same data."""
+"""Plain data as YAML that `yaml_text.parse_yaml` reads back as the same data."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from foreword.errors import RunError, UserError
 from foreword.evaluation import Report
 from foreword.evaluation.rows import in_full, right
 from foreword.recipe import Recipe
-from foreword.recipe.reading import YAML_BYTES
+from foreword.recipe.yaml_text import YAML_BYTES
 from foreword.runs import resuming
 from foreword.runs.finished import read_answers, read_metrics
 from foreword.scoring.confusion import confusion_matrix

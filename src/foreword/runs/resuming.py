@@ -17,7 +17,7 @@ from foreword.common import opening
 from foreword.common.run_files import LOG, RUNS, holds_run, how_to_go_on, is_finished
 from foreword.errors import RecipeError, UserError, argument
 from foreword.recipe import Recipe, parse_recipe
-from foreword.recipe.reading import read_yaml
+from foreword.recipe.yaml_text import read_yaml
 from foreword.training.checkpoints import Saved
 from foreword.training.hardware import Hardware
 

@@ -13,7 +13,7 @@ from foreword.common.bounds import Numbers, Tokens
 from foreword.common.choices import Data
 from foreword.errors import UserError
 from foreword.recipe.problems import explain
-from foreword.recipe.reading import parse_yaml
+from foreword.recipe.yaml_text import parse_yaml
 from foreword.serving.jobs import EngineOptions
 
 Seconds = Annotated[float, Field(gt=0, le=1e6)]

@@ -16,14 +16,13 @@ from foreword import names
 from foreword.axes.readout import Readout
 from foreword.backbone import Backbone, Decoding
 from foreword.backbone.layout import Pair
-from foreword.data import Example, linearise
-from foreword.data.readers import fields_of
+from foreword.data import Example
 from foreword.errors import DataError, RecipeError, UserError
 from foreword.methods.examples import Demonstration
 from foreword.recipe import TaskId, TaskSpec
+from foreword.tasks.inputs import Inputs
 from foreword.tasks.rows import Prediction, Row, by_name
 from foreword.tasks.text import Templates
-from foreword.templates import Chat
 from foreword.tuned import TunedModel
 
 Verb = Literal["generate", "predict"]
@@ -36,7 +35,7 @@ AnswerRequests = Callable[..., list[Prediction]]
 """`Task.answer_requests` of one kind."""
 
 
-class Task(ABC):
+class Task(Inputs, ABC):
     """What is asked of a backbone.
 
     Attributes:
@@ -135,7 +134,7 @@ class Task(ABC):
         """This task, answered by a model."""
         return BoundTask(self, model)
 
-    def start(self, readout: Readout, backbone: Backbone) -> None:  # noqa: B027
+    def start(self, readout: Readout, backbone: Backbone) -> None:
         """Give a new readout what it takes from the backbone before it is trained.
 
         Raises:
@@ -179,7 +178,7 @@ class Task(ABC):
         for example in examples:
             self.rows(model, example, labelled=False, reserve=how.max_new_tokens)
 
-    def check_labels(self, examples: Sequence[Example], split: str) -> None:  # noqa: B027
+    def check_labels(self, examples: Sequence[Example], split: str) -> None:
         """Make sure that the right answers of a split can be given at all.
 
         Raises:
@@ -198,55 +197,14 @@ class Task(ABC):
         return f"tells {names.ANSWERS[self.answer].title} and writes no text"
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields of an example that are read."""
-        return () if self.text is None else self.text.slots
-
-    @property
-    def soft(self) -> int:
-        """How many virtual tokens the input has slots for."""
-        return 0 if self.text is None else self.text.soft
-
-    @property
     def class_words(self) -> tuple[str, ...]:
         """The words of the classes: label words, or labels where a head answers."""
         return self.labels
 
     @property
-    def longest_input(self) -> int | None:
-        """Most tokens of a row; None: what the context holds."""
-        return None if self.text is None else self.text.max_tokens
-
-    @property
-    def cut_fields(self) -> tuple[str, ...]:
-        """The fields that give way where an example is too long, the first first."""
-        return () if self.text is None else self.text.cuts
-
-    @property
     def metric_options(self) -> Mapping[str, Any]:
         """What its metrics take beside answers and examples."""
         return {}
-
-    def without_soft(self) -> Task:
-        """The same task for a backbone without a prompt: its input has no slots for one."""
-        if self.text is None:
-            return self
-        return replace(self, text=self.text.without_soft())  # type: ignore[type-var]
-
-    def example(self, given: str | Mapping[str, Any], where: str = "") -> Example:
-        """An input as an example: a plain text stands for the templates' only slot.
-
-        Raises:
-            DataError: the input lacks what the task asks for.
-        """
-        if not isinstance(given, str):
-            for name in self.fields:
-                if name in given and given[name] is None:
-                    raise DataError(f"{where}, field '{name}': is null; expected a text")
-            return Example(fields_of(where, given), where=where)
-        if len(self.fields) != 1:
-            raise by_name(where, self.fields)
-        return Example({self.fields[0]: given}, where=where)
 
     def of_messages(self, messages: Sequence[Any], where: str = "") -> Example:  # noqa: ARG002
         """Messages as an example, where this is a task of conversations.
@@ -255,19 +213,6 @@ class Task(ABC):
             DataError: it is none, or they are no conversation that can be answered.
         """
         raise DataError(f"{where}: expected a text, or named values, found a list")
-
-    def input_line(self, example: Example) -> str:
-        """What an example asks, in a line."""
-        return " | ".join(
-            linearise(example.fields[name]) for name in self.fields if name in example.fields
-        )
-
-    def rendered(self, backbone: Backbone, example: Example) -> str:
-        """What a backbone reads of an example, as text with its slots visible."""
-        assert self.text is not None
-        if isinstance(self.text.input, Chat):
-            return self.text.chats(backbone.tokens).begun(self.text.input.render(example.fields))
-        return "\n".join(template.render(example.fields) for template in self.text.templates)
 
     def read_at(self, backbone: Backbone, row: Row) -> tuple[list[str], list[str]]:  # noqa: ARG002
         """The tokens at which a row is read, and what is right there where the row is labelled;
