@@ -129,7 +129,7 @@ def make_requests(options: argparse.Namespace, backbone: Backbone) -> tuple[list
 
         tokens = backbone.tokens
         examples = read_examples(data, "e2e")[: options.requests]
-        found = [
+        requests = [
             Request(
                 tokens.source(f"{example.fields['record']} ->"),
                 len(tokens.target(dice.choice(example.references))),
@@ -143,15 +143,15 @@ def make_requests(options: argparse.Namespace, backbone: Backbone) -> tuple[list
             for _ in range(options.requests)
         ]
         vocabulary = backbone.geometry.vocabulary
-        found = [
+        requests = [
             Request([dice.randrange(vocabulary - 1) for _ in range(max(1, source))], answer)
             for source, answer in pairs
         ]
         where = "random tokens of the lengths of a sample of E2E"
-    found.sort(key=lambda request: -len(request.source))
-    answers = [request.answer for request in found]
-    return found, (
-        f"{where}: {statistics.mean(len(r.source) for r in found):.1f} source and "
+    requests.sort(key=lambda request: -len(request.source))
+    answers = [request.answer for request in requests]
+    return requests, (
+        f"{where}: {statistics.mean(len(r.source) for r in requests):.1f} source and "
         f"{statistics.mean(answers):.1f} answer tokens on average, at most {max(answers)}"
     )
 
@@ -175,7 +175,7 @@ def make_variants(
     def steps(chosen: Callable[[int], TunedModel], rows: int) -> Callable[[], list[list[int]]]:
         return lambda: _by_steps(requests, chosen, rows)
 
-    found = [
+    variants = [
         Variant(GENERATE, lambda: _generate(backbone, models[0], requests, size)),
         Variant("generate, again", lambda: _generate(backbone, models[0], requests, size)),
         Variant("steps, one prompt", steps(lambda _: models[0], size)),
@@ -183,7 +183,7 @@ def make_variants(
         Variant("generate, no prompt", lambda: _generate(backbone, None, requests, size)),
         Variant("steps, no prompt", steps(lambda _: bare, size)),
     ]
-    found += [
+    variants += [
         Variant(
             f"generate, batches of {other}",
             lambda other=other: _generate(backbone, models[0], requests, other),  # type: ignore[misc]
@@ -192,10 +192,10 @@ def make_variants(
         if other != size
     ]
     if not options.without_continuous:
-        found.append(
+        variants.append(
             Variant("continuous batching, no prompt", lambda: _continuous(backbone, requests))
         )
-    return found
+    return variants
 
 
 def _by_steps(
@@ -226,7 +226,7 @@ def _generate(
     """transformers' `generate` on padded batches, the prompt in a cache that is filled by hand."""
     prompt = None if model is None else model.prompt()
     tokens = None if prompt is None else prompt.sites["decoder"]
-    end, found = backbone.tokens.eos_id, []
+    end, texts = backbone.tokens.eos_id, []
     for start in range(0, len(requests), size):
         batch = requests[start : start + size]
         width = max(len(request.source) for request in batch)
@@ -262,8 +262,8 @@ def _generate(
         )
         for row, answer in zip(output[:, width:].tolist(), answers, strict=True):
             row = row[:answer]
-            found.append(row[: row.index(end)] if end in row else row)
-    return found
+            texts.append(row[: row.index(end)] if end in row else row)
+    return texts
 
 
 @torch.no_grad()
@@ -282,8 +282,8 @@ def _continuous(backbone: Backbone, requests: list[Request]) -> list[list[int]]:
         )
     finally:
         backbone.model.set_attn_implementation(attention)
-    found = [list(one.generated_tokens) for one in output.values()]
-    return [row[: row.index(end)] if end in row else row for row in found]
+    texts = [list(one.generated_tokens) for one in output.values()]
+    return [row[: row.index(end)] if end in row else row for row in texts]
 
 
 def make_report(
@@ -296,7 +296,7 @@ def make_report(
 ) -> dict[str, Any]:
     """Ratios, tokens that were written, and what differed."""
     given = sys.argv[1:] if arguments is None else arguments
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "command": shlex.join(["python", "bench/decoding.py", *given]),
         "lengths": lengths,
         "requests": len(requests),
@@ -312,17 +312,17 @@ def make_report(
             own / other * sum(map(len, answers[base[name]])) / tokens
             for own, other in zip(values, seconds[base[name]], strict=True)
         ]
-        found["variants"][name] = {
+        report["variants"][name] = {
             "beside": base[name],
             "time per token, median of ratios": statistics.median(ratios),
             "ratios": ratios,
             "tokens": tokens,
         }
     same = answers[GENERATE]
-    found["answers that differ, steps and generate"] = sum(
+    report["answers that differ, steps and generate"] = sum(
         one != other for one, other in zip(same, answers["steps, one prompt"], strict=True)
     )
-    return found
+    return report
 
 
 def table(report: dict[str, Any]) -> str:

@@ -102,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         },
     }
     print("| variant | time ÷ prefix | min–max |\n|---|--:|--:|")
-    for name, found in report["time_over_prefix"].items():
-        print(f"| {name} | {found['median']:.2f} | {found['min']:.2f}–{found['max']:.2f} |")
+    for name, spread in report["time_over_prefix"].items():
+        print(f"| {name} | {spread['median']:.2f} | {spread['min']:.2f}–{spread['max']:.2f} |")
     if options.out:
         folder = Path(options.out)
         folder.mkdir(parents=True, exist_ok=True)

@@ -100,16 +100,16 @@ def variants(method: str = "prefix") -> list[Variant]:
         },
         **({"float32 on the disk": {"device_map": {"": "disk"}}} if method == "prefix" else {}),
     }
-    found = []
+    every = []
     for name, loading in ways.items():
-        found.append(Variant(name, loading))
-        found.append(Variant(f"{name}, recomputed", loading, recomputes=True))
+        every.append(Variant(name, loading))
+        every.append(Variant(f"{name}, recomputed", loading, recomputes=True))
         if name == "float32":
-            found.append(Variant("bfloat16 arithmetic", loading, arithmetic=torch.bfloat16))
+            every.append(Variant("bfloat16 arithmetic", loading, arithmetic=torch.bfloat16))
         elif method == "lora" and name.startswith(("bfloat16", "4 bits")):
             lower = Variant(f"{name}, bfloat16 arithmetic", loading, arithmetic=torch.bfloat16)
-            found += [lower, replace(lower, name=f"{lower.name}, recomputed", recomputes=True)]
-    return found
+            every += [lower, replace(lower, name=f"{lower.name}, recomputed", recomputes=True)]
+    return every
 
 
 class Alive(TorchDispatchMode):
@@ -130,11 +130,11 @@ class Alive(TorchDispatchMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Run the operation, and look at what goes in and comes out."""
-        found = func(*args, **(kwargs or {}))
-        for one in tree_leaves((args, kwargs, found)):
+        output = func(*args, **(kwargs or {}))
+        for one in tree_leaves((args, kwargs, output)):
             if isinstance(one, Tensor):
                 self._see(one)
-        return found
+        return output
 
     def _see(self, tensor: Tensor) -> None:
         for id_, storage in storages(tensor):
@@ -163,14 +163,14 @@ def storages(tensor: Tensor) -> list[tuple[int, torch.UntypedStorage]]:
 
 def resident(model: torch.nn.Module) -> list[Tensor]:
     """All tensors of a model, its quantisation's own too."""
-    found = [*model.parameters(), *model.buffers()]
+    tensors = [*model.parameters(), *model.buffers()]
     for parameter in model.parameters():
         for name in ("quant_state", "CB", "SCB"):
-            found += _tensors(getattr(parameter, name, None))
+            tensors += _tensors(getattr(parameter, name, None))
     for module in model.modules():
-        found += _tensors(getattr(module, "state", None))
-        found += _tensors(getattr(module, "quant_state", None))
-    return found
+        tensors += _tensors(getattr(module, "state", None))
+        tensors += _tensors(getattr(module, "quant_state", None))
+    return tensors
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -233,12 +233,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             same = [one for one in trials if one.variant.loading is variant.loading]
             loaded = same[0].loaded if same else load_backbone(folder, **variant.loading)
             trials.append(prepare(loaded, variant, options))
-        found: dict[str, dict[str, float]] = {}
+        figures: dict[str, dict[str, float]] = {}
         for trial in trials:
             trial.forward().backward()  # what is set up once
             trial.model.zero_grad()
-            found[trial.variant.name] = dict(trial.memory())
-            _say(f"{trial.variant.name}: {found[trial.variant.name]}")
+            figures[trial.variant.name] = dict(trial.memory())
+            _say(f"{trial.variant.name}: {figures[trial.variant.name]}")
         clock = time.process_time if options.clock == "cpu" else time.perf_counter
         times: dict[str, list[float]] = {trial.variant.name: [] for trial in trials}
         dice = random.Random(options.seed)
@@ -248,8 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"round {number + 1}/{options.rounds}")
         for name, spent in times.items():
             if spent:
-                found[name]["time"] = statistics.median(spent)
-    report = make_report(options, arguments, found)
+                figures[name]["time"] = statistics.median(spent)
+    report = make_report(options, arguments, figures)
     print(markdown(report))
     if options.out:
         text = json.dumps(report, indent=2, ensure_ascii=False)
@@ -313,11 +313,11 @@ def prepare(backbone: Backbone, variant: Variant, options: argparse.Namespace) -
 def make_report(
     options: argparse.Namespace,
     arguments: Sequence[str] | None,
-    found: dict[str, dict[str, float]],
+    figures_by_name: dict[str, dict[str, float]],
 ) -> dict[str, Any]:
     """Everything as a ratio to the first variant."""
     given = sys.argv[1:] if arguments is None else arguments
-    first = next(iter(found.values()))
+    first = next(iter(figures_by_name.values()))
     packages = ("torch", "transformers", "bitsandbytes", "torchao", "foreword")
     return {
         "command": shlex.join(["python", "bench/memory.py", *_without_out(given)]),
@@ -329,7 +329,7 @@ def make_report(
         "trained": _trained(options),
         "ratios": {
             name: {what: round(value / first[what], 3) for what, value in figures.items()}
-            for name, figures in found.items()
+            for name, figures in figures_by_name.items()
         },
     }
 

@@ -154,8 +154,8 @@ def make_pairs(options: argparse.Namespace) -> tuple[list[Pair], str]:
     from. As many as the library sorts together: one pool."""
     count = POOL * options.batch_size
     dice = random.Random(options.seed)
-    found = None if options.lengths == "synthetic" else _e2e_lengths(count, dice)
-    lengths = found or _synthetic_lengths(count, dice)
+    measured = None if options.lengths == "synthetic" else _e2e_lengths(count, dice)
+    lengths = measured or _synthetic_lengths(count, dice)
     vocabulary = SHAPES[options.shape]["vocab_size"]
 
     def ids(number: int) -> list[int]:
@@ -164,7 +164,7 @@ def make_pairs(options: argparse.Namespace) -> tuple[list[Pair], str]:
     pairs = [Pair(ids(source), ids(target)) for source, target in lengths]
     where = (
         "the E2E challenge's training set, tokenised by GPT-2's tokenizer, a random sample"
-        if found
+        if measured
         else "synthetic (normal, source 32 ± 7, target 26 ± 8, correlation 0.7)"
     )
     sources, targets = (statistics.mean(side) for side in zip(*lengths, strict=True))
@@ -472,11 +472,11 @@ def markdown(report: dict[str, Any]) -> str:
         "| variant | batches | positions a step | head positions a step | time ÷ floor | min–max |",
         "|---|---|--:|--:|--:|--:|",
     ]
-    for name, found in report["variants"].items():
+    for name, figures in report["variants"].items():
         lines.append(
-            f"| {name} | {found['batches']} | {found['positions_per_step']:.0f} "
-            f"| {found['head_positions_per_step']:.0f} | {found['median']:.2f} "
-            f"| {found['min']:.2f}–{found['max']:.2f} |"
+            f"| {name} | {figures['batches']} | {figures['positions_per_step']:.0f} "
+            f"| {figures['head_positions_per_step']:.0f} | {figures['median']:.2f} "
+            f"| {figures['min']:.2f}–{figures['max']:.2f} |"
         )
     return "\n".join(lines)
 

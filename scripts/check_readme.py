@@ -62,10 +62,10 @@ def main() -> int:
     for file in [Path("README.md"), *sorted(Path("docs").glob("**/*.md"))]:
         for command in commands(file):
             count += 1
-            found = problem(command)
-            if found:
+            complaint = problem(command)
+            if complaint:
                 wrong += 1
-                print(f"{file}: {command}: {found}", file=sys.stderr)
+                print(f"{file}: {command}: {complaint}", file=sys.stderr)
     print(f"{count - wrong} of {count} documented commands parse")
     return 1 if wrong or not count else 0
 

@@ -33,14 +33,14 @@ def main() -> int:
         run(*pip, "install", "--no-deps", "--no-compile", "--target", str(site), str(wheel))
         shutil.copy(ROOT / "recipes" / "quickstart.yaml", folder)
         around = {**os.environ, "PYTHONPATH": str(site)}
-        found = run(
+        imported = run(
             sys.executable,
             "-c",
             "import foreword; print(foreword.__file__)",
             cwd=place,
             env=around,
         )
-        assert found.startswith(str(site)), f"{found} is not the wheel's"
+        assert imported.startswith(str(site)), f"{imported} is not the wheel's"
         configs = ROOT.glob("src/foreword/bundled/*/config.json")
         bundled = sorted(f"foreword/{file.parent.name}" for file in configs)
         named = run(sys.executable, "-c", NAMED, cwd=place, env=around).split()

@@ -75,9 +75,9 @@ def main() -> None:
         print(family, file=sys.stderr)
         with by_hand.ExactFloat64():
             parity.append([f"`{family}`", *parity_of(family)])
-            found = ways_of(family)
+            marks = ways_of(family)
             logits.append(measures.largest_logit(family))
-        ways.append([f"`{family}`", *found, "yes" if computes_again(family) else "no"])
+        ways.append([f"`{family}`", *marks, "yes" if computes_again(family) else "no"])
         g = backbone_of(family).geometry
         if g.slides and g.kind == "decoder":
             sliding.append(f"`{family}`")
@@ -147,16 +147,16 @@ def attentions_of(family: str) -> Iterable[str]:
     backbone = backbone_of(family)
     if backbone.attention == "own":
         return ["the model's own"]
-    found: list[str] = [backbone.attention]
+    attentions: list[str] = [backbone.attention]
     for attention in ATTENTIONS:
         try:
             gap = measures.gap_of_attention(family, attention)
         except BackboneError:
             continue
         assert gap < TOLERANCE, (family, attention, gap)
-        if attention not in found:
-            found.append(attention)
-    return found
+        if attention not in attentions:
+            attentions.append(attention)
+    return attentions
 
 
 def computes_again(family: str) -> bool:
@@ -190,9 +190,9 @@ def put(mark: str, text: str) -> None:
     """Replace what stands between a page's marks."""
     page = TABLES.read_text(encoding="utf-8")
     pattern = rf"(<!-- {mark} -->\n).*?(<!-- end -->)"
-    found, count = re.subn(pattern, lambda m: m[1] + text + m[2], page, flags=re.S)
+    filled, count = re.subn(pattern, lambda m: m[1] + text + m[2], page, flags=re.S)
     assert count == 1, f"{TABLES} has no marks for {mark}"
-    TABLES.write_text(found, encoding="utf-8")
+    TABLES.write_text(filled, encoding="utf-8")
 
 
 if __name__ == "__main__":

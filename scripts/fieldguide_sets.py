@@ -82,8 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows = read(split)
         chance = random.Random(f"{given.seed}/{split}")
         made = {"labels": labels(rows), "numbers": numbers(rows), "choices": choices(rows, chance)}
-        for name, found in made.items():
-            lines = [json.dumps(row, ensure_ascii=False) for row in found]
+        for name, records in made.items():
+            lines = [json.dumps(row, ensure_ascii=False) for row in records]
             files.write_text(given.out / f"{name}-{split}.jsonl", "\n".join(lines) + "\n")
             print(f"{given.out / f'{name}-{split}.jsonl'}: {len(lines):,} rows", file=sys.stderr)
     return 0

@@ -94,14 +94,14 @@ def changes(measured: Mapping[str, Any], recipe: Path) -> list[str]:
 def _changes(then: Any, now: Any, given: Any, path: str) -> list[str]:
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
         return [] if then == now else [path]
-    found = [f"{path}.{key}".lstrip(".") for key in then if key not in now]
+    paths = [f"{path}.{key}".lstrip(".") for key in then if key not in now]
     for key, value in now.items():
         below, stated = f"{path}.{key}".lstrip("."), isinstance(given, Mapping) and key in given
         if key in then:
-            found += _changes(then[key], value, given[key] if stated else {}, below)
+            paths += _changes(then[key], value, given[key] if stated else {}, below)
         elif stated:
-            found.append(below)
-    return found
+            paths.append(below)
+    return paths
 
 
 def measure(recipe: Path, out: Path) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def write(file: Path, text: str) -> None:
     page = file.read_text(encoding="utf-8")
     new, count = re.subn(
         r"(<!-- methods: begin[^>]*-->\n).*?(<!-- methods: end -->)",
-        lambda found: f"{found[1]}{text}\n{found[2]}",
+        lambda match: f"{match[1]}{text}\n{match[2]}",
         page,
         flags=re.DOTALL,
     )

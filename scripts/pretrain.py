@@ -401,15 +401,15 @@ def evaluate(
     model: nn.Module, objective: Objective, corpus: Corpus, length: int, windows: int
 ) -> dict[str, float]:
     """Mean loss per predicted token on windows spread over each kind's held-out documents."""
-    found = {}
+    losses = {}
     for kind, stream in corpus.held_out.items():
         total, count = 0.0, 0
         for batch in held_out_batches(objective, stream, length, windows):
             with torch.no_grad():
                 total += float(objective.loss(model, batch).sum())
             count += objective.predicted(batch)
-        found[kind] = total / count if count else math.nan
-    return found
+        losses[kind] = total / count if count else math.nan
+    return losses
 
 
 def held_out_batches(

@@ -68,24 +68,24 @@ def write_card(
 ) -> None:
     """Write README.md into a model folder; the model is read back by transformers' own names."""
     page = _PAGES[objective.page or objective.name]
-    settings, found, at = about["settings"], about["corpus"], about["position"]
+    settings, counts, at = about["settings"], about["corpus"], about["position"]
     tokens, hours = at["tokens"], at["seconds"] / 3600
-    filtered = sum(found["filtered_documents"].values())
-    lines = sum(found["filtered_lines"].values())
+    filtered = sum(counts["filtered_documents"].values())
+    lines = sum(counts["filtered_lines"].values())
     held_out = "\n".join(
-        f"| {kind} | {loss:.3f} | {math.exp(loss):.1f} | {found['held_out_documents'][kind]:,} "
+        f"| {kind} | {loss:.3f} | {math.exp(loss):.1f} | {counts['held_out_documents'][kind]:,} "
         f"| {100 * repeated(corpus.training, corpus.held_out[kind]):.0f} % |"
         for kind, loss in about["held_out"].items()
     )
-    patterns = "\n".join(f"    {pattern}" for pattern in found["filter"])
+    patterns = "\n".join(f"    {pattern}" for pattern in counts["filter"])
     text = f"""# {name}: {page["title"]}
 
 {page["architecture"].format(**_stacks(settings))},
 {about["parameters"] / 1e6:.2f} M parameters, half precision. {_vocabulary(page, objective)}
 
 Pretrained from {_start(settings)} on {tokens / 1e6:.1f} M tokens of text, which
-is {tokens / found["training_tokens"]:.2f} passes over {found["training_tokens"] / 1e6:.1f} M
-({_kinds(found["training_documents"])}), by
+is {tokens / counts["training_tokens"]:.2f} passes over {counts["training_tokens"] / 1e6:.1f} M
+({_kinds(counts["training_documents"])}), by
 {page["objective"]}{_early(settings)}.{_rewritten(settings)} AdamW, peak rate
 {settings["rate"]:g}, {settings["warmup"]} steps of warm-up, the last
 {100 * settings["decay"]:.0f} % falling to zero; batches of {settings["rows"]} ×
@@ -128,7 +128,7 @@ Held-out text, not selected; greedy.
 
     {_command(about["command"], tokens)}
 
-SHA-256 of the data: `{found["data_sha256"]}`.
+SHA-256 of the data: `{counts["data_sha256"]}`.
 
 Licence of the weights: Apache-2.0; attribution of the text as above.
 """
@@ -229,7 +229,7 @@ def examples(folder: Path, objective: Objective, corpus: Corpus) -> str:
 def _sentences(corpus: Corpus, shortest: int, longest: int) -> list[str]:
     """A few lines of held-out text, the kinds in turn."""
     tokenizer = corpus.tokenizer
-    found: dict[str, list[str]] = {}
+    by_kind: dict[str, list[str]] = {}
     for kind, stream in corpus.held_out.items():
         ends = np.flatnonzero(stream.ids == BOUNDARY)
         parts = np.split(stream.ids, ends + 1)[:-1]
@@ -240,8 +240,8 @@ def _sentences(corpus: Corpus, shortest: int, longest: int) -> list[str]:
         ]
         fit = [line for line in lines if shortest <= len(line) <= longest and "  " not in line]
         spread = np.linspace(0, len(fit) - 1, EXAMPLES + 2).astype(int)[1:-1] if fit else ()
-        found[kind] = [fit[i] for i in spread]
-    rows = [line for group in zip(*found.values(), strict=True) for line in group]
+        by_kind[kind] = [fit[i] for i in spread]
+    rows = [line for group in zip(*by_kind.values(), strict=True) for line in group]
     return list(dict.fromkeys(rows))[:EXAMPLES]
 
 

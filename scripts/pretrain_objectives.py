@@ -70,9 +70,9 @@ class Objective(ABC):
 
     def id(self, token: str) -> int:
         """The id of a token that exists."""
-        found = self.tokenizer.token_to_id(token)
-        assert found is not None, token
-        return found
+        number = self.tokenizer.token_to_id(token)
+        assert number is not None, token
+        return number
 
     @abstractmethod
     def taken(self, length: int, share: float = NOISE) -> int:
@@ -227,9 +227,9 @@ class Masked(Objective):
         shown[hidden] = said[hidden]
         positions = np.zeros(budget, np.int64)
         labels = np.full(budget, IGNORED, np.int64)
-        found = np.flatnonzero(hidden)
-        positions[: len(found)] = found + 1
-        labels[: len(found)] = ids[found]
+        places = np.flatnonzero(hidden)
+        positions[: len(places)] = places + 1
+        labels[: len(places)] = ids[places]
         return {
             "input_ids": np.concatenate([[self.cls], shown, [self.sep]]),
             "positions": positions,
@@ -337,9 +337,9 @@ class Denoising(Objective):
     @property
     def rewriting(self) -> Denoising:
         """The same with a decoder that writes the whole text, each span after its sentinel."""
-        found = copy.copy(self)
-        found.whole = True
-        return found
+        copied = copy.copy(self)
+        copied.whole = True
+        return copied
 
     def _spans(self, ids: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Every span with its sentinel in front."""

@@ -183,12 +183,12 @@ def repeated(training: Stream, held_out: Stream, run: int = 12) -> float:
     if len(held_out) < run:
         return 0.0
     wanted, times = np.unique(_hashes(held_out.ids, run), return_counts=True)
-    found = np.zeros(len(wanted), bool)
+    hit = np.zeros(len(wanted), bool)
     for begin in range(0, len(training), PART):
         seen = _hashes(training.ids[begin : begin + PART + run - 1], run)
         places = np.searchsorted(wanted, seen).clip(max=len(wanted) - 1)
-        found[places[wanted[places] == seen]] = True
-    return float(times[found].sum() / times.sum())
+        hit[places[wanted[places] == seen]] = True
+    return float(times[hit].sum() / times.sum())
 
 
 def _hashes(ids: np.ndarray, run: int) -> np.ndarray:
@@ -228,8 +228,8 @@ def load_corpus(
         "filter": list(patterns),
     }
     wanted = json.dumps(settings, sort_keys=True)
-    if (found := _read_cache(cache, wanted, tokenizer)) is not None:
-        return found
+    if (cached := _read_cache(cache, wanted, tokenizer)) is not None:
+        return cached
     keep = Filter(patterns)
     training, held_out = read_split(data, share, keep)
     streams = {kind: encode(tokenizer, documents) for kind, documents in held_out.items()}
@@ -244,7 +244,7 @@ def load_corpus(
         "training_bytes": dict(sorted(sizes.items())),
         "training_tokens": len(stream),
         "held_out_documents": {kind: len(documents) for kind, documents in held_out.items()},
-        "held_out_tokens": {kind: len(found) for kind, found in streams.items()},
+        "held_out_tokens": {kind: len(cached) for kind, cached in streams.items()},
         "filtered_documents": dict(sorted(keep.documents.items())),
         "filtered_lines": dict(sorted(keep.lines.items())),
     }

@@ -29,7 +29,7 @@ def texts_of(examples: list[Example], slots: tuple[str, ...]) -> list[str]:
     Raises:
         UserError: a field is no text.
     """
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for example in examples:
         said = [example.fields.get(slot) for slot in slots]
         for slot, value in zip(slots, said, strict=True):
@@ -37,8 +37,8 @@ def texts_of(examples: list[Example], slots: tuple[str, ...]) -> list[str]:
                 raise UserError(f"{example.where}: the field `{slot}` is no text")
         text = "\n".join(str(value).strip() for value in said).strip()
         if text:
-            found[text] = None
-    return list(found)
+            texts[text] = None
+    return list(texts)
 
 
 def main(arguments: list[str] | None = None) -> int:

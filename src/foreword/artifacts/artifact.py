@@ -249,14 +249,14 @@ def load_model(
 
 
 def _check_backbone(folder: Path, manifest: Manifest, backbone: Backbone) -> None:
-    for what, trained, found in (
+    for what, trained, here in (
         ("weights", manifest.backbone.sha256, backbone.sha256),
         ("tokenizer", manifest.tokens.sha256, backbone.tokens.sha256),
     ):
-        if trained != found:
+        if trained != here:
             raise ArtifactError(
                 f"{folder}: was trained on '{manifest.backbone.name}' whose {what} have sha256 "
-                f"{trained[:12]}…, but those of '{backbone.name}' have {found[:12]}…. Name the "
+                f"{trained[:12]}…, but those of '{backbone.name}' have {here[:12]}…. Name the "
                 f"right backbone with {argument('--backbone')}, or take this one all the same with "
                 f"{argument('--other-backbone', '`other_backbone=True`')}"
             )
@@ -265,11 +265,11 @@ def _check_backbone(folder: Path, manifest: Manifest, backbone: Backbone) -> Non
 def _fill(readout: Readout, tensors: dict[str, Tensor]) -> None:
     own = dict(readout.named_parameters())
     shapes = {name: tuple(parameter.shape) for name, parameter in own.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes != found:
+    stored_shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != stored_shapes:
         raise ArtifactError(
             f"{HEAD}: this task and backbone need {shapes or 'no head'}, found "
-            f"{str(found or 'none')[:200]}"
+            f"{str(stored_shapes or 'none')[:200]}"
         )
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not tensor.isfinite().all():

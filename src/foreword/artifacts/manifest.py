@@ -199,22 +199,22 @@ def _drop(node: Any, place: tuple[int | str, ...]) -> bool:
 
 def versions(quantised_by: str | None = None) -> dict[str, str]:
     """Versions of what a result depends on, what quantised its backbone included."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     packages = ["foreword", "torch", "transformers", "accelerate", "tokenizers", "safetensors"]
     if quantised_by is not None and find_spec(quantised_by) is not None:
         packages.append(quantised_by)
     for package in packages:
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+            by_package[package] = "unknown"
+    return by_package
 
 
 def size_in_bytes(folder: Path | str) -> int:
     """What the regular files of an artifact take."""
-    found = (file.lstat() for file in Path(folder).iterdir())
-    return sum(one.st_size for one in found if stat.S_ISREG(one.st_mode))
+    states = (file.lstat() for file in Path(folder).iterdir())
+    return sum(one.st_size for one in states if stat.S_ISREG(one.st_mode))
 
 
 def artifact_folder(folder: Path | str) -> Path:

@@ -58,10 +58,10 @@ def read_checked(file: Path, sha256: str) -> dict[str, Tensor]:
         opening.check_regular(file, within=file.parent)
         with safe_open(file, framework="pt"):
             pass  # what is no safetensors, or longer than its header says, is not hashed to its end
-        found = files.sha256(file)
-        if found != sha256:
+        actual = files.sha256(file)
+        if actual != sha256:
             raise ArtifactError(
-                f"{file}: is damaged: its sha256 is {found[:12]}…, {MANIFEST} says {sha256[:12]}…"
+                f"{file}: is damaged: its sha256 is {actual[:12]}…, {MANIFEST} says {sha256[:12]}…"
             )
         tensors = load_file(file)
     except (OSError, SafetensorError, ValueError, KeyError, OverflowError) as error:

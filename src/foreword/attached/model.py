@@ -150,14 +150,14 @@ class AttachedModel(Surface):
         )
         if generation_config is not None:
             given["generation_config"] = generation_config
-        found = write_by_transformers(backbone, self.prompt.call(rows.layout), settings, given)
+        output = write_by_transformers(backbone, self.prompt.call(rows.layout), settings, given)
         added = 0 if rows.real is None else rows.layout.input_ids.shape[1] - rows.real.shape[1]
         if not added:
-            return found
-        if isinstance(found, Tensor):
-            return found[:, added:]
-        found.sequences = found.sequences[:, added:]
-        return found
+            return output
+        if isinstance(output, Tensor):
+            return output[:, added:]
+        output.sequences = output.sequences[:, added:]
+        return output
 
     def save_pretrained(
         self, save_directory: Path | str, *, is_main_process: bool = True, **said: Any

@@ -85,8 +85,8 @@ class Surface(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the model's weights; a prompt has float32 at least."""
-        found: torch.dtype = self.prompt.backbone.model.dtype
-        return found
+        own_dtype: torch.dtype = self.prompt.backbone.model.dtype
+        return own_dtype
 
     @property
     def accepts_loss_kwargs(self) -> bool:
@@ -151,13 +151,13 @@ class Surface(nn.Module):
 
     def get_input_embeddings(self) -> nn.Module:
         """The model's own."""
-        found: nn.Module = self.prompt.backbone.model.get_input_embeddings()
-        return found
+        table: nn.Module = self.prompt.backbone.model.get_input_embeddings()
+        return table
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The model's own."""
-        found: nn.Module | None = self.prompt.backbone.model.get_output_embeddings()
-        return found
+        layer: nn.Module | None = self.prompt.backbone.model.get_output_embeddings()
+        return layer
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the prompt is made of, and the model, too, unless the trained ones alone

@@ -166,7 +166,7 @@ def trace(model: PreTrainedModel, kind: Kind) -> dict[Site, SiteGeometry]:
         places.setdefault(module, []).append(Place(site, counts.get(site, 0)))
         counts[site] = counts.get(site, 0) + 1
         shapes.setdefault(site, set()).add(shape)
-    uneven = [site for site, found in shapes.items() if len(found) > 1]
+    uneven = [site for site, by_place in shapes.items() if len(by_place) > 1]
     if uneven:
         raise BackboneError(
             f"backbone family '{model.config.model_type}' cannot carry a prompt: the layers of its "
@@ -175,8 +175,8 @@ def trace(model: PreTrainedModel, kind: Kind) -> dict[Site, SiteGeometry]:
     expected = _layers(model, kind)
     if any(counts.get(site) != layers for site, layers in expected.items()):
         return {}
-    for module, found in places.items():
-        setattr(module, PLACES, tuple(found))
+    for module, by_place in places.items():
+        setattr(module, PLACES, tuple(by_place))
     return {
         site: SiteGeometry(counts[site], *next(iter(shapes[site])))
         for site in SITES
@@ -201,8 +201,8 @@ def _layers(model: PreTrainedModel, kind: Kind) -> dict[Site, int]:
 
 
 def _first(config: Any, *names: str) -> int:
-    found: list[int] = [n for name in names if (n := getattr(config, name, None)) is not None]
-    return found[0]
+    values: list[int] = [n for name in names if (n := getattr(config, name, None)) is not None]
+    return values[0]
 
 
 def _site(kind: Kind, queries: int, keys: int) -> Site:
@@ -377,14 +377,14 @@ def refuse(model: PreTrainedModel, reason: str, cause: Exception | None = None) 
 
 
 def compare(
-    model: PreTrainedModel, found: Tensor, expected: Tensor, what: str, *, rounded: bool = False
+    model: PreTrainedModel, ours: Tensor, expected: Tensor, what: str, *, rounded: bool = False
 ) -> None:
     """Raise unless two ways to the same logits agree as far as the model's floats can.
 
     `rounded`: what goes through its layers is rounded to 8 bits, by what else is in the batch.
     """
     scale = max(1.0, expected.abs().max().item())
-    gap = (found.float() - expected.float()).abs().max().item()
-    tolerance = 1e-4 if found.dtype in (torch.float32, torch.float64) else 5e-2
+    gap = (ours.float() - expected.float()).abs().max().item()
+    tolerance = 1e-4 if ours.dtype in (torch.float32, torch.float64) else 5e-2
     if not gap <= (0.1 if rounded else tolerance) * scale:
         refuse(model, f"{what} differ by {gap:.2g}")

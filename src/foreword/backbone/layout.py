@@ -214,26 +214,26 @@ class Layout:
 
         def of(name: str) -> Any:
             parts = [getattr(layout, name) for layout in layouts]
-            found = next((part for part in parts if part is not None), None)
-            if found is None:
+            first = next((part for part in parts if part is not None), None)
+            if first is None:
                 return None
-            if isinstance(found, Layout):
+            if isinstance(first, Layout):
                 every = [
                     _idle(each) if part is None else part
                     for part, each in zip(parts, layouts, strict=True)
                 ]
                 return Layout.joined(every, "left" if name == "before" else "right")
-            if not isinstance(found, Tensor):
+            if not isinstance(first, Tensor):
                 return max(parts)
-            if found.ndim == 1:
+            if first.ndim == 1:
                 numbers = zip(parts, layouts, strict=True)
                 return torch.cat(
-                    [found.new_zeros(own.rows) if part is None else part for part, own in numbers]
+                    [first.new_zeros(own.rows) if part is None else part for part, own in numbers]
                 )
             width = max(layout.input_ids.shape[1] for layout in layouts)
             return torch.cat(
                 [
-                    found.new_zeros(layout.rows, width)
+                    first.new_zeros(layout.rows, width)
                     if part is None
                     else nn.functional.pad(part, _padding(side, width - part.shape[1]))
                     for part, layout in zip(parts, layouts, strict=True)

@@ -258,8 +258,8 @@ def stored_folder(where: str, revision: str | None) -> Path | None:
         return Path(where)
     from transformers.utils import cached_file
 
-    found = cached_file(where, "config.json", revision=revision, local_files_only=True)
-    return Path(found).parent if found else None
+    file = cached_file(where, "config.json", revision=revision, local_files_only=True)
+    return Path(file).parent if file else None
 
 
 def _class(name: str, config: Any, *, trusted: bool) -> Any:

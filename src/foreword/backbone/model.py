@@ -97,7 +97,7 @@ class Backbone(Moving):
             quantized.keep_gradients(model)
         kind = geometry.kind_of(model)
         measured, used = reach(model, kind, attention)
-        found = cls(
+        backbone = cls(
             model,
             replace(tokens, encodes=kind != "decoder", virtual=measured.vocabulary),
             measured,
@@ -109,8 +109,10 @@ class Backbone(Moving):
             threading.RLock() if turns.changes_itself(model) else nullcontext(),
         )
         if kind == "decoder":
-            check_with_a_text(model, found.keys_values, found.logits, rounded=bool(quantization))
-        return found
+            check_with_a_text(
+                model, backbone.keys_values, backbone.logits, rounded=bool(quantization)
+            )
+        return backbone
 
     @property
     def device(self) -> torch.device:
@@ -326,17 +328,17 @@ class Backbone(Moving):
             [[*(begin or ()), *ids]], source=source, first_position=self.geometry.first_position
         )
         with torch.no_grad():
-            found, _ = self._record(self.model.base_model, layout.to(self.device), None)
+            recorded, _ = self._record(self.model.base_model, layout.to(self.device), None)
         return {
             site: (keys[:, -len(ids) :], values[:, -len(ids) :])
-            for site, (keys, values) in found.items()
+            for site, (keys, values) in recorded.items()
         }
 
     def embeddings(self, ids: list[int]) -> Tensor:
         """The model's own input embeddings of tokens: `[T, width]`, detached."""
         table = self.model.get_input_embeddings()
-        found: Tensor = table(torch.tensor(ids, dtype=torch.long, device=self.device))
-        return found.detach()
+        vectors: Tensor = table(torch.tensor(ids, dtype=torch.long, device=self.device))
+        return vectors.detach()
 
     def read_embeddings(self, rows: Tensor) -> PromptKeyValues:
         """A decoder's keys and values of P embeddings `[P, width]` at positions 0 to P - 1, with

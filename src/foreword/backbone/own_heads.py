@@ -98,14 +98,14 @@ def _submodule(body: nn.Module, name: str) -> nn.Module | None:
 
 
 def _read(folder: Path, prefix: str) -> tuple[Tensor, Tensor] | None:
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as stored:
             for key in stored.keys():  # noqa: SIM118
                 name = key.removeprefix(f"{prefix}.")
                 if name.rpartition(".")[0] in NAMES:
-                    found[name] = stored.get_tensor(key)
+                    tensors[name] = stored.get_tensor(key)
     for name in NAMES:
-        if {f"{name}.weight", f"{name}.bias"} <= set(found):
-            return found[f"{name}.weight"], found[f"{name}.bias"]
+        if {f"{name}.weight", f"{name}.bias"} <= set(tensors):
+            return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
     return None

@@ -88,22 +88,22 @@ def find(backbone: Backbone, sites: Sequence[Site]) -> dict[Site, list[KeyValueP
         _refuse(backbone, "its attention cannot be reached, only its cache")
     with torch.no_grad():
         seen = _run(backbone, [[token] for token in range(2, 2 + ROWS)])
-    found: dict[Site, list[KeyValueProjections]] = {}
+    by_site: dict[Site, list[KeyValueProjections]] = {}
     for site in sites:
         layers = range(backbone.geometry.sites[site].layers)
-        found[site] = [_of_place(backbone, seen, Place(site, layer)) for layer in layers]
-        if len({(one.width, one.heads) for one in found[site]}) > 1:
+        by_site[site] = [_of_place(backbone, seen, Place(site, layer)) for layer in layers]
+        if len({(one.width, one.heads) for one in by_site[site]}) > 1:
             _refuse(backbone, f"the layers of its {site} differ in their widths")
-    return found
+    return by_site
 
 
 def states(backbone: Backbone, sites: Sequence[Site], ids: list[int]) -> dict[Site, Tensor]:
     """What the projections read of a text: by site, `[layers, T, d]`."""
-    found = find(backbone, sites)
+    by_site = find(backbone, sites)
     with torch.no_grad():
         seen = _run(backbone, [ids])
     read: dict[Site, Tensor] = {}
-    for site, projections in found.items():
+    for site, projections in by_site.items():
         each = [
             next(
                 given

@@ -56,7 +56,7 @@ def _matrices(backbone: Backbone, by: int) -> list[Tensor]:
         backbone.read(Layout.of([[i] for i in ids], first_position=first).to(backbone.device))
         for first in (0, by)
     )
-    found = []
+    matrices = []
     for layer, ((keys, values), (moved, moved_values)) in enumerate(zip(here, there, strict=True)):
         before, after = (side.flatten(0, 2).double().cpu() for side in (keys, moved))
         matrix = torch.linalg.lstsq(before, after, driver="gelsd").solution
@@ -64,8 +64,8 @@ def _matrices(backbone: Backbone, by: int) -> list[Tensor]:
         turns = _close(matrix @ matrix.T, torch.eye(size, dtype=torch.float64))
         if not fits or not turns:
             _refuse(backbone, f"layer {layer} has other keys there, not the same ones turned")
-        found.append(matrix)
-    return found
+        matrices.append(matrix)
+    return matrices
 
 
 def _close(measured: Tensor, expected: Tensor) -> bool:

@@ -57,14 +57,14 @@ class Sources:
         """What `Backbone.read` gives; rows that are not kept are read."""
         texts = _texts(before)
         kept = [self._kept.get(text) for text in texts]
-        found = next((one for one in kept if one is not None), None)
-        if found is None:
+        first = next((one for one in kept if one is not None), None)
+        if first is None:
             return self.backbone.read(before)
         new = [row for row, one in enumerate(kept) if one is None and texts[row]]
         read = _joined(self.backbone.read(before.taken(torch.tensor(new)))) if new else None
         columns = before.input_ids.shape[1]
         sides: list[Tensor] = []
-        for side, like in enumerate(found):
+        for side, like in enumerate(first):
             layers, heads, _, width = like.shape
             whole = like.new_zeros(layers, len(texts), heads, columns, width)
             for row, one in enumerate(kept):

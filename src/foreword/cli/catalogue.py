@@ -25,17 +25,17 @@ def ls(
     from foreword.artifacts.manifest import MANIFEST, read_manifest, size_in_bytes
     from foreword.errors import ArtifactError
 
-    found: list[dict[str, Any]] = []
+    artifacts: list[dict[str, Any]] = []
     for file in sorted(folder.glob(f"**/{MANIFEST}")):
         entry: dict[str, Any] = {"artifact": str(file.parent), "bytes": 0}
         try:
             entry["bytes"] = size_in_bytes(file.parent)
             manifest = read_manifest(file.parent)
         except (ArtifactError, OSError) as error:
-            found.append({**entry, "error": str(error)})
+            artifacts.append({**entry, "error": str(error)})
             continue
         scores = manifest.metrics.get("all", {})
-        found.append(
+        artifacts.append(
             {
                 **entry,
                 "method": manifest.method.name,
@@ -46,9 +46,9 @@ def ls(
         )
     bundled, unfinished = _bundled(), _unfinished(folder)
     if as_json:
-        emit_json({"artifacts": found, "unfinished": unfinished, **bundled})
+        emit_json({"artifacts": artifacts, "unfinished": unfinished, **bundled})
         return
-    _print_list(folder, found, bundled)
+    _print_list(folder, artifacts, bundled)
     for run in unfinished:
         of = f" of {run['steps']}" if run.get("steps") else ""
         said = run.get("error") or f"{run['state']} at step {run['step']}{of} ({run['method']})"
@@ -61,16 +61,16 @@ def _unfinished(folder: Path) -> list[dict[str, Any]]:
     from foreword.errors import UserError
     from foreword.runs.record import read_record
 
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for file in sorted(folder.glob(f"**/{RECIPE}")):
         run = file.parent
         if is_finished(run):
             continue
         try:
-            found.append(read_record(run).model_dump(mode="json", exclude={"metrics"}))
+            records.append(read_record(run).model_dump(mode="json", exclude={"metrics"}))
         except UserError as error:
-            found.append({"folder": str(run), "error": str(error)})
-    return found
+            records.append({"folder": str(run), "error": str(error)})
+    return records
 
 
 def _bundled() -> dict[str, list[str]]:
@@ -81,19 +81,21 @@ def _bundled() -> dict[str, list[str]]:
     }
 
 
-def _print_list(folder: Path, found: list[dict[str, Any]], bundled: dict[str, list[str]]) -> None:
+def _print_list(
+    folder: Path, artifacts: list[dict[str, Any]], bundled: dict[str, list[str]]
+) -> None:
     from rich import box
     from rich.table import Table
 
     from foreword.cli.tables import figure, print_table, title_of
 
-    if found:
+    if artifacts:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for column in ("artifact", "method", "tokens", "backbone", "scores", "kB"):
             number = column in ("tokens", "kB")  # never broken, whatever else is
             justify: Literal["left", "right"] = "right" if number else "left"
             table.add_column(column, justify=justify, overflow="fold", no_wrap=number)
-        for entry in found:
+        for entry in artifacts:
             scores = ", ".join(
                 f"{title_of(name).split(' (')[0]} {figure(name, value)}"
                 for name, value in entry.get("scores", {}).items()

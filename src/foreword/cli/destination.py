@@ -61,21 +61,21 @@ def destination(out: Path | None) -> Destination:
     if out is None or str(out) == "-":
         return Destination(out, None, emit)
     try:
-        found = _stat(out)
+        status = _stat(out)
         descriptor = _descriptor(out)
-        if descriptor == _STANDARD_OUTPUT or _is_standard_output(found):
+        if descriptor == _STANDARD_OUTPUT or _is_standard_output(status):
             return Destination(out, None, emit)
         if descriptor is not None:
             os.fstat(descriptor)
             return Destination(out, None, _to_descriptor(out, descriptor))
-        if found is None or stat.S_ISREG(found.st_mode):
+        if status is None or stat.S_ISREG(status.st_mode):
             file = Path(os.path.realpath(out))
             _refuse_unwritable(out, file)
             return Destination(out, file, lambda text: files.replace_text(file, text))
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
-    if not (stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode)):
-        kind = opening.kind_of(found.st_mode)
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+        kind = opening.kind_of(status.st_mode)
         raise UserError(f"{out}: is {kind}; give the name of a file, or - for standard output")
     if not os.access(out, os.W_OK):
         raise UserError(f"{out}: cannot be written: {os.strerror(errno.EACCES)}")
@@ -111,10 +111,10 @@ def _descriptor(out: Path) -> int | None:
     return None
 
 
-def _is_standard_output(found: os.stat_result | None) -> bool:
+def _is_standard_output(status: os.stat_result | None) -> bool:
     """Whether a file is the one that standard output goes to (`--out x > x`)."""
     try:
-        return found is not None and os.path.samestat(found, os.fstat(_STANDARD_OUTPUT))
+        return status is not None and os.path.samestat(status, os.fstat(_STANDARD_OUTPUT))
     except OSError:
         return False
 

@@ -185,16 +185,16 @@ def _flags(
     given |= loading_options(on)
     del given["trust_remote_code"]
     given["backbone"] = on.backbone if base is None else base
-    found = {n: value for n, value in given.items() if value is not None and value is not False}
+    flags = {n: value for n, value in given.items() if value is not None and value is not False}
     if on.other_backbone:
-        found["other_backbone"] = True
+        flags["other_backbone"] = True
     if prompts:
-        found["prompt"] = _named(prompts)
+        flags["prompt"] = _named(prompts)
     if keys is not None:
-        found["keys"] = _keys(keys)
+        flags["keys"] = _keys(keys)
     elif os.environ.get(KEY):
-        found["keys"] = [{"name": "key", "key": os.environ[KEY], "admin": True}]
-    return found
+        flags["keys"] = [{"name": "key", "key": os.environ[KEY], "admin": True}]
+    return flags
 
 
 def _named(prompts: list[str]) -> dict[str, str]:

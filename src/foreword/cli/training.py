@@ -119,31 +119,31 @@ def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
     """Show what would be trained."""
     from foreword.runs.preview import preview
 
-    found = preview(
+    outlook = preview(
         recipe,
         device=on.device.value if on.device else None,
         trust_remote_code=on.trust_remote_code,
     )
     if as_json:
-        emit_json(found.as_json())
+        emit_json(outlook.as_json())
         return
-    say(found.plan)
-    if found.amount is not None:
-        say(str(found.amount))
-    for line in found.notes:
+    say(outlook.plan)
+    if outlook.amount is not None:
+        say(str(outlook.amount))
+    for line in outlook.notes:
         say(line)
-    _print_words(found.words)
-    for number, pattern in enumerate(found.patterns, 1):
-        say(f"\npattern {number} of {len(found.patterns)}  {pattern.template!r}")
+    _print_words(outlook.words)
+    for number, pattern in enumerate(outlook.patterns, 1):
+        say(f"\npattern {number} of {len(outlook.patterns)}  {pattern.template!r}")
         for line in pattern.notes:
             say(line)
         _print_words(pattern.words)
         _print_examples(pattern.examples, pattern.most, pattern.words)
-    if found.patterns:
+    if outlook.patterns:
         say("\nthe classifier, which learns from what the patterns' models say")
-    if found.in_front:
-        say(f"{found.in_front} virtual tokens stand outside of the text")
-    _print_examples(found.examples, found.most, found.words)
+    if outlook.in_front:
+        say(f"{outlook.in_front} virtual tokens stand outside of the text")
+    _print_examples(outlook.examples, outlook.most, outlook.words)
     say("\nnothing was trained or written")
 
 

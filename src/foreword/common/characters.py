@@ -14,7 +14,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 def printable(text: str) -> str:
     r"""A text for a terminal: control characters but tab and line feed, and halves of surrogate
     pairs, become escapes such as `\x1b`."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def half_character(text: str) -> str | None:
@@ -23,8 +23,8 @@ def half_character(text: str) -> str | None:
     Python makes such halves of bytes that are not UTF-8, in arguments and in names of files; no
     tokenizer takes them.
     """
-    found = _HALF.search(text)
-    return found[0] if found else None
+    match = _HALF.search(text)
+    return match[0] if match else None
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -43,5 +43,5 @@ def ascii_json(text: str) -> str:
     return re.sub("[^\x00-\x7f]", _escape, text)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]
+def _escape(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1]

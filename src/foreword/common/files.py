@@ -198,12 +198,12 @@ def refuse_existing(file: Path, *, overwrite: bool) -> None:
         overwrite: whether it may be replaced.
     """
     try:
-        found = file.stat()
+        status = file.stat()
     except FileNotFoundError:
         return
     except OSError as error:
         raise UserError(f"{file}: cannot be written: {error.strerror}") from error
-    if stat.S_ISREG(found.st_mode) and found.st_size and not overwrite:
+    if stat.S_ISREG(status.st_mode) and status.st_size and not overwrite:
         raise UserError(
             f"{file}: is there already; replace it with {argument('--overwrite', 'overwrite=True')}"
             ", or name another file"

@@ -62,9 +62,9 @@ def open_regular(
     handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     opened = os.fdopen(handle, "rb")
     try:
-        found = os.fstat(handle)
-        _check_kind(file, found)
-        if most is not None and found.st_size > most:
+        status = os.fstat(handle)
+        _check_kind(file, status)
+        if most is not None and status.st_size > most:
             raise _too_large(file, most)
     except OSError:
         opened.close()
@@ -113,12 +113,12 @@ def walk(folder: Path) -> Iterator[Path]:
     A link to a folder inside is passed over: what it leads to comes under its own name.
     """
     for place in sorted(folder.rglob("*")):
-        found = place.lstat()
-        if stat.S_ISLNK(found.st_mode):
-            found = _inside(place, folder, by=place).stat()
-        if stat.S_ISDIR(found.st_mode):
+        status = place.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            status = _inside(place, folder, by=place).stat()
+        if stat.S_ISDIR(status.st_mode):
             continue
-        _check_kind(place, found)
+        _check_kind(place, status)
         yield place
 
 
@@ -140,9 +140,9 @@ def _inside(file: Path, folder: Path, *, by: Path | None = None) -> Path:
     return real
 
 
-def _check_kind(file: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused(file, f"is no regular file but {kind_of(found.st_mode)}")
+def _check_kind(file: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused(file, f"is no regular file but {kind_of(status.st_mode)}")
 
 
 def _too_large(file: Path, most: int) -> Refused:

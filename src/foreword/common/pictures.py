@@ -45,9 +45,9 @@ class Lettering:
         texts = list(dict.fromkeys(texts))
         families, missing = [OWN], _characters(texts) - _drawn_by(_own_file())
         for family, file in _installed() if missing else ():
-            if found := missing & _drawn_by(file):
+            if drawn := missing & _drawn_by(file):
                 families.append(family)
-                missing -= found
+                missing -= drawn
             if not missing:
                 break
         without = [text for text in texts if not missing.isdisjoint(text)]

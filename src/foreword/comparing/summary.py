@@ -65,7 +65,7 @@ def summarise(
         ],
         "x": x if x is not None else _numeric_axis(runs),
         "methods": methods,
-        "comparisons": {metric: found["pairs"] for metric, found in compared.items()},
+        "comparisons": {metric: comparison["pairs"] for metric, comparison in compared.items()},
         "sentences": _sentences(metrics, compared),
         "warnings": _warnings(by_method, metrics, failures),
         "failures": [{"run": f.place.cell.name, "reason": f.reason} for f in failures],

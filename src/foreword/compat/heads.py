@@ -227,15 +227,15 @@ def _dense(adapter: Adapter, family: str) -> tuple[Layer, ...]:
 
 
 def _pooler(adapter: Adapter, backbone: Backbone) -> Layer:
-    found = stored_pooler(backbone)
-    if found is None:
+    pooler = stored_pooler(backbone)
+    if pooler is None:
         raise ArtifactError(
             f"{adapter.folder}: its head reads the pooler of '{backbone.name}', but that "
             "checkpoint holds none: transformers made one up at random where it was trained, and "
             f"PEFT did not save it. With {argument('--backbone')} name the "
             "backbone whose pooler it was trained on"
         )
-    weight, bias = found
+    weight, bias = pooler
     for a, b, scale in adapter.config.updates_of(adapter, is_pooler):
         found_shape = [b.shape[0], a.shape[1]]
         if found_shape != list(weight.shape):

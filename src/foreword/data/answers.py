@@ -135,7 +135,7 @@ def _labels(
         else:
             said += f", or a text with {separator!r} between them"
         raise DataError(f"{where}, field '{name}': expected {said}, found {show(value)}")
-    found: list[str] = []
+    chosen: list[str] = []
     for item in value:
         text = _as_label(item)
         if not text:
@@ -143,10 +143,10 @@ def _labels(
                 f"{where}, field '{name}': expected labels, each a text or a whole number, found "
                 f"{show(item)} among them"
             )
-        if text in found:
+        if text in chosen:
             raise DataError(f"{where}, field '{name}': the label {text!r} stands twice")
-        found.append(text)
-    return tuple(found)
+        chosen.append(text)
+    return tuple(chosen)
 
 
 def _number(where: str, name: str, columns: Mapping[str, Any], need: bool) -> float | None:
@@ -156,14 +156,14 @@ def _number(where: str, name: str, columns: Mapping[str, Any], need: bool) -> fl
             raise DataError(missing(where, name, columns, "the number of this row"))
         return None
     try:
-        found = float("nan" if isinstance(value, bool) else value)
+        number = float("nan" if isinstance(value, bool) else value)
     except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not abs(found) <= LARGEST:
+        number = math.nan
+    if not abs(number) <= LARGEST:
         raise DataError(
             f"{where}, field '{name}': expected a number, such as 3 or 0.25, found {show(value)}"
         )
-    return found
+    return number
 
 
 def read_choices(
@@ -239,10 +239,10 @@ def _right(
             raise DataError(missing(where, name, columns, "which of the choices is right"))
         return None
     given = value if isinstance(value, list | tuple) else [value]
-    found = [_which(where, name, item, choices, named) for item in given]
-    if len(set(found)) < len(found):
+    numbers = [_which(where, name, item, choices, named) for item in given]
+    if len(set(numbers)) < len(numbers):
         raise DataError(f"{where}, field '{name}': a choice stands twice in {show(value)}")
-    return tuple(sorted(found))
+    return tuple(sorted(numbers))
 
 
 def _which(

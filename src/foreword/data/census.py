@@ -73,27 +73,29 @@ class Census:
             head += f" with {_many(self.references, 'reference')}"
         if self.words:
             head += f" of {_many(self.words, 'word')}"
-        found = [
+        sentences = [
             f"{head}; inputs of {shortest:,} to {longest:,} {self.unit}, median {middle:,.0f}",
             *self._of_labels(),
         ]
         if self.numbers is not None:
             low, mean, high = self.numbers
-            found.append(f"numbers of {low:g} to {high:g}, mean {mean:.4g}")
+            sentences.append(f"numbers of {low:g} to {high:g}, mean {mean:.4g}")
         if self.empty:
-            found.append(f"{_many(self.empty, 'empty row')} left out, the first {self.first_empty}")
+            sentences.append(
+                f"{_many(self.empty, 'empty row')} left out, the first {self.first_empty}"
+            )
         if self.blank:
-            found.append(f"{_many(self.blank, 'example')} with an empty input")
+            sentences.append(f"{_many(self.blank, 'example')} with an empty input")
         if self.duplicates and not self.references:
-            found.append(f"{_many(self.duplicates, 'example')} with an input that stood before")
+            sentences.append(f"{_many(self.duplicates, 'example')} with an input that stood before")
         if self.conflicting:
-            found.append(
+            sentences.append(
                 f"{_many(self.conflicting, 'input')} with different answers, such as "
                 f"{self.first_conflict}"
             )
         if self.over:
-            found.append(f"{_many(self.over, 'input')} too long to fit")
-        return [found[0], *(f"  {line}" for line in (*found[1:], *self.notes))]
+            sentences.append(f"{_many(self.over, 'input')} too long to fit")
+        return [sentences[0], *(f"  {line}" for line in (*sentences[1:], *self.notes))]
 
     def _of_labels(self) -> list[str]:
         total = sum(self.labels.values()) if self.unlabelled is None else self.examples
@@ -170,8 +172,8 @@ def _labels(examples: Sequence[Example]) -> Counter[str]:
         counted.update(example.labels or ())
         counted.update(f"choice {number} is right" for number in example.right or ())
         if example.tags is not None:
-            found = entities(example.tags)
-            counted.update(kind for kind, _, _ in found)
+            spans = entities(example.tags)
+            counted.update(kind for kind, _, _ in spans)
         if example.spans is not None:
             counted["answerable" if example.spans else "without an answer"] += 1
     if not counted:

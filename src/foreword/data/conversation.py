@@ -33,8 +33,8 @@ class Turn:
     @property
     def others(self) -> dict[str, Any]:
         """The other keys of the message."""
-        found: dict[str, Any] = parse_json(self.more) if self.more else {}
-        return found
+        fields: dict[str, Any] = parse_json(self.more) if self.more else {}
+        return fields
 
     @property
     def text(self) -> str:

@@ -57,10 +57,10 @@ def _field(where: str, name: str, value: Any) -> Field:
     return _unusable(where, name, expected, value, value)
 
 
-def _unusable(where: str, name: str, expected: str, found: Any, whole: Any) -> Unusable:
+def _unusable(where: str, name: str, expected: str, value: Any, whole: Any) -> Unusable:
     place = f"{where}, " if where else ""
     return Unusable(
-        f"{place}field '{short(name)}': expected {expected}, found {show(found)}",
+        f"{place}field '{short(name)}': expected {expected}, found {show(value)}",
         hashlib.sha256(repr(whole).encode()).hexdigest(),
     )
 

@@ -53,12 +53,13 @@ def hold_out(
             f"train on and {min(wanted, total)} to measure on; give a number between"
         )
     quotas = _quotas(
-        {label: sum(_weight(examples, g) for g in found) for label, found in strata.items()}, wanted
+        {label: sum(_weight(examples, g) for g in members) for label, members in strata.items()},
+        wanted,
     )
     chosen: set[int] = set()
-    for label, found in strata.items():
+    for label, members in strata.items():
         left = quotas[label]
-        for group in found:
+        for group in members:
             weight = _weight(examples, group)
             if weight <= left:
                 chosen.update(group)
@@ -124,11 +125,11 @@ def few_shot(
         label = examples[number].label
         if label is not None:
             drawn.setdefault(label, {}).setdefault(hashed[number], number)
-    for label, found in drawn.items():
-        if len(found) < per_label:
+    for label, groups_drawn in drawn.items():
+        if len(groups_drawn) < per_label:
             raise UserError(
                 f"task.limits.per_label: {per_label} are asked for, but the label {label!r} has "
-                f"{len(found)} different inputs; give a smaller number"
+                f"{len(groups_drawn)} different inputs; give a smaller number"
             )
     turns = zip(*(list(drawn[label].values())[:per_label] for label in sorted(drawn)), strict=True)
     chosen = set([number for turn in turns for number in turn][:most])

@@ -85,16 +85,16 @@ def check_encoding(name: str) -> str:
         DataError: there is none of this name.
     """
     try:
-        found = codecs.lookup(name).name
-        "a".encode(found).decode(found)
+        codec = codecs.lookup(name).name
+        "a".encode(codec).decode(codec)
     except (LookupError, UnicodeError, ValueError, TypeError):
-        found = ""
-    if not found or found in _NO_ENCODINGS_OF_FILES:
+        codec = ""
+    if not codec or codec in _NO_ENCODINGS_OF_FILES:
         raise DataError(
             f"encoding: expected the name of a text encoding, such as utf-8, gb18030, utf-16 or "
-            f"latin-1, found {show(name)}{did_you_mean(str(name), _COMMON) if found == '' else ''}"
+            f"latin-1, found {show(name)}{did_you_mean(str(name), _COMMON) if codec == '' else ''}"
         )
-    return found
+    return codec
 
 
 def _no_text(name: str, number: int, error: UnicodeError, encoding: str, raw: bytes) -> str:
@@ -165,12 +165,12 @@ def _parse(where: str, text: str) -> Any:
 
 
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the name '{twice}' stands twice in one object")
-    return found
+    return mapping
 
 
 def show(value: Any) -> str:

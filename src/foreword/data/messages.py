@@ -85,18 +85,18 @@ def conversation_of(
     turns: list[Turn] = []
     for number, message in enumerate(given, 1):
         turns.append(_turn(f"{place}, message {number}", message, turns))
-    found = Conversation(tuple(turns), _tools(where, tools, columns), measured)
+    conversation = Conversation(tuple(turns), _tools(where, tools, columns), measured)
     if answered:
-        _check_answered(place, found)
-    elif not found.open.turns or found.open.turns[-1].role == "system":
+        _check_answered(place, conversation)
+    elif not conversation.open.turns or conversation.open.turns[-1].role == "system":
         raise DataError(f"{place}: asks nothing; expected a message of the user at its end")
-    return found
+    return conversation
 
 
-def _check_answered(place: str, found: Conversation) -> None:
-    if found.answered:
+def _check_answered(place: str, conversation: Conversation) -> None:
+    if conversation.answered:
         return
-    if any(turn.role == "assistant" for turn in found.turns):
+    if any(turn.role == "assistant" for turn in conversation.turns):
         raise DataError(
             f"{place}: `weight` is 0 at every message of the assistant, so there is no answer to "
             "learn from; leave the row out"

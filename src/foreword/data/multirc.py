@@ -75,7 +75,7 @@ def _text(where: str, inside: str, answer: Any) -> str:
 
 def _right(where: str, inside: str, answers: list[Any], *, need: bool) -> list[int] | None:
     """The numbers of the right answers; None where some are not labelled."""
-    found = []
+    numbers = []
     for number, answer in _each(answers):
         label = answer.get("label")
         if label is None and not need:
@@ -86,5 +86,5 @@ def _right(where: str, inside: str, answers: list[Any], *, need: bool) -> list[i
                 f"{show(label)}"
             )
         if label:
-            found.append(number)
-    return found
+            numbers.append(number)
+    return numbers

@@ -36,8 +36,8 @@ def read(asked: Request) -> Iterator[Row]:
                     f"{where}, field '{inside}': expected an object, found {show(asks)}"
                 )
             query = part(where, asks, "query", str, inside)
-            before, found, after = query.partition(PLACEHOLDER)
-            if not found:
+            before, placeholder, after = query.partition(PLACEHOLDER)
+            if not placeholder:
                 raise DataError(
                     f"{where}, field '{inside}.query': expected a text with {PLACEHOLDER}, found "
                     f"{show(query)}"
@@ -56,7 +56,7 @@ def read(asked: Request) -> Iterator[Row]:
 
 
 def _entities(where: str, text: str, given: list[Any]) -> list[str]:
-    found: dict[str, None] = {}
+    entities: dict[str, None] = {}
     for number, one in enumerate(given):
         span = (one.get("start"), one.get("end")) if isinstance(one, dict) else (None, None)
         start, end = span
@@ -65,8 +65,8 @@ def _entities(where: str, text: str, given: list[Any]) -> list[str]:
                 f"{where}, field 'passage.entities[{number}]': expected `start` and `end` as "
                 f"characters of the passage, found {show(one)}"
             )
-        found.setdefault(text[start : end + 1])
-    return list(found)
+        entities.setdefault(text[start : end + 1])
+    return list(entities)
 
 
 def _right(
@@ -75,7 +75,7 @@ def _right(
     """The numbers of the right entities, each once."""
     if asks.get("answers") is None and not need:
         return None
-    found: set[int] = set()
+    numbers: set[int] = set()
     for number, answer in enumerate(part(where, asks, "answers", list, inside)):
         text = answer.get("text") if isinstance(answer, dict) else None
         if text not in entities:
@@ -83,5 +83,5 @@ def _right(
                 f"{where}, field '{inside}.answers[{number}].text': expected an entity of the "
                 f"passage, found {show(text)}"
             )
-        found.add(entities.index(text))
-    return sorted(found)
+        numbers.add(entities.index(text))
+    return sorted(numbers)

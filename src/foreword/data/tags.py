@@ -25,7 +25,7 @@ def is_entity_tag(tag: str) -> bool:
 
 def scheme_of(sentences: Iterable[Sequence[str]]) -> str | None:
     """ "IOB1", "IOB2" or "BIOES"; None where no tag says an entity."""
-    found = None
+    scheme = None
     for tags in sentences:
         before = OUTSIDE
         for tag in tags:
@@ -33,10 +33,10 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> str | None:
                 if tag[0] in "ESLU":
                     return "BIOES"
                 if tag[0] == "I" and before[2:] != tag[2:]:
-                    found = "IOB1"
-                found = found or "IOB2"
+                    scheme = "IOB1"
+                scheme = scheme or "IOB2"
             before = tag if is_entity_tag(tag) else OUTSIDE
-    return found
+    return scheme
 
 
 def iob2(tags: Sequence[str]) -> tuple[str, ...]:
@@ -63,13 +63,13 @@ def iob2(tags: Sequence[str]) -> tuple[str, ...]:
 def entities(tags: Sequence[str | None]) -> set[Entity]:
     """The entities of a sentence, whatever the scheme of its tags; a word without a tag (None) is
     part of none."""
-    found: set[Entity] = set()
+    spans: set[Entity] = set()
     kind, start = "", -1
     for i, tag in enumerate((*iob2([tag or OUTSIDE for tag in tags]), OUTSIDE)):
         inside = is_entity_tag(tag)
         if start >= 0 and not (inside and tag[0] == "I"):
-            found.add((kind, start, i))
+            spans.add((kind, start, i))
             start = -1
         if inside and tag[0] == "B":
             kind, start = tag[2:], i
-    return found
+    return spans

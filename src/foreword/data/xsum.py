@@ -66,11 +66,11 @@ def read(asked: Request) -> Iterator[Row]:
 def sections_of(url: str) -> set[str]:
     """The BBC's sections in a URL, in small letters; none where it is no article of the BBC's."""
     match = _URL.match(url.strip().casefold())
-    found = set()
+    sections = set()
     for part in match["path"].split("/")[:3] if match else []:
         name = _NUMBER.sub("", part)
-        found |= {name, name.split("-")[0]} - {""}
-    return found
+        sections |= {name, name.split("-")[0]} - {""}
+    return sections
 
 
 def _own_sections(where: str, columns: dict[str, Any]) -> set[str]:

@@ -94,10 +94,10 @@ def _by_group(
     examples: Sequence[Example],
     options: Mapping[str, Any],
 ) -> dict[str, Scores]:
-    found: dict[str, Scores] = {}
+    by_group: dict[str, Scores] = {}
     for group in dict.fromkeys(example.group for example in examples if example.group):
         inside = [i for i, example in enumerate(examples) if example.group == group]
-        found[group] = _scores(
+        by_group[group] = _scores(
             metrics, [answers[i] for i in inside], [examples[i] for i in inside], options
         )
-    return found
+    return by_group

@@ -64,10 +64,10 @@ class Adaption(InjectionSpec):
                     f"method.layers: {self.layers}, but the {site} of '{backbone.name}' has "
                     f"{known[site].layers} layers; give at most so many"
                 )
-        found = projections.find(backbone, sites)
+        by_site = projections.find(backbone, sites)
         last = {
             site: dict(list(enumerate(every))[-(self.layers or max(1, len(every) - 2)) :])
-            for site, every in found.items()
+            for site, every in by_site.items()
         }
         return Module(last, each_head=self.gate == "head", bounded=self.tanh)
 

@@ -281,7 +281,7 @@ class Procedure:
         ).softmax(-1)
         best, label = shares.max(-1)
         size = round(len(self.labelled) * self.method.growth**member.generation)
-        found: list[Example] = []
+        labelled: list[Example] = []
         for number, name in enumerate(self.labels):
             same = sum(e.label == name for e in self.labelled)
             wanted = round(size * same / len(self.labelled)) - same
@@ -290,8 +290,8 @@ class Procedure:
             clocks = {i: -math.log(rng.random() or SMALLEST) / best[i].item() for i in candidates}
             for i in sorted(candidates, key=lambda i: clocks[i])[: max(0, wanted)]:
                 e = self.unlabelled[i]
-                found.append(Example(e.fields, (name,), e.group, e.where, name))
-        return found
+                labelled.append(Example(e.fields, (name,), e.group, e.where, name))
+        return labelled
 
     def _member_recipe(self, member: Member, data: Path) -> dict[str, Any]:
         method, task = self.method, self.recipe.task
@@ -362,9 +362,9 @@ class Procedure:
                     **asdict(member),
                     "text": str(self.method.patterns[member.pattern]),
                     "weight": weights[member.pattern],
-                    "accuracy": accuracy(found.dev),
+                    "accuracy": accuracy(answers.dev),
                 }
-                for member, found in said.items()
+                for member, answers in said.items()
             ],
             "ensemble_accuracy": accuracy(dev),
         }

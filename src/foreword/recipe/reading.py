@@ -75,8 +75,8 @@ def parse_recipe(
     problems = [line for item in overrides if (line := _override(data, item, start, say))]
     given = data.get("version")
     if isinstance(given, int) and given != VERSION:
-        found = f"{given} is not known here" if abs(given) < 1000 else "is not known here"
-        line = f"version: {found}, this foreword reads version {VERSION}"
+        version = f"{given} is not known here" if abs(given) < 1000 else "is not known here"
+        line = f"version: {version}, this foreword reads version {VERSION}"
         raise RecipeError(where, [*problems, line])
     _apply_defaults(data)
     try:

@@ -108,5 +108,5 @@ class TaskId(Part):
         """The fields that the templates name; None where words, or a context, are what is read."""
         if not names.ANSWERS[self.answer].templates:
             return None
-        found = fields_asked(written_input(self.input), self.second, self.target)
-        return tuple(name for name in found if self.answer != "choice" or name != CHOICE)
+        asked_for = fields_asked(written_input(self.input), self.second, self.target)
+        return tuple(name for name in asked_for if self.answer != "choice" or name != CHOICE)

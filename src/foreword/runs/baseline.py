@@ -78,8 +78,8 @@ def measured_once(key: str | None, measure: Callable[[], Report]) -> tuple[Repor
         return Report([], dict(known.scores), {k: dict(v) for k, v in known.groups.items()}), True
     report = measure()
     if key is not None:
-        found = Baseline(scores=report.scores, groups=report.groups)
-        cached.remember(name, found.model_dump(mode="json"))
+        baseline = Baseline(scores=report.scores, groups=report.groups)
+        cached.remember(name, baseline.model_dump(mode="json"))
     return report, False
 
 

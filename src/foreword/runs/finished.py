@@ -86,9 +86,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         UserError: it cannot be read, or lacks what a run writes.
     """
     file = folder / METRICS
-    found = _parsed(str(file), _read(file, METRICS_BYTES), folder)
-    _check(str(file), found, _Metrics, folder)
-    return dict(found)
+    metrics = _parsed(str(file), _read(file, METRICS_BYTES), folder)
+    _check(str(file), metrics, _Metrics, folder)
+    return dict(metrics)
 
 
 def read_answers(folder: Path) -> list[dict[str, Any]]:
@@ -123,9 +123,9 @@ def _parsed(where: str, text: str, folder: Path) -> Any:
         raise UserError(f"{where}: cannot be read as JSON: {error}; {_again(folder)}") from error
 
 
-def _check(where: str, found: Any, model: type[BaseModel], folder: Path) -> None:
+def _check(where: str, value: Any, model: type[BaseModel], folder: Path) -> None:
     try:
-        model.model_validate(found)
+        model.model_validate(value)
     except ValidationError as error:
         lines = [f"  - {line}" for line in explain(error, model, root="the whole")]
         raise UserError("\n".join([f"{where}: is damaged:", *lines, _again(folder)])) from error

@@ -45,10 +45,10 @@ def as_the_recipe_says(backbone: Backbone, spec: BackboneSpec, device: str | Non
     return backbone.with_bos(spec.bos)
 
 
-def _differs(field: str, said: str, found: str) -> str:
+def _differs(field: str, said: str, loaded: str) -> str:
     return (
-        f"backbone.{field}: the recipe says '{said}', the backbone given has '{found}'; load what "
-        f"the recipe says, or override it with 'backbone.{field}={found}'"
+        f"backbone.{field}: the recipe says '{said}', the backbone given has '{loaded}'; load what "
+        f"the recipe says, or override it with 'backbone.{field}={loaded}'"
     )
 
 
@@ -59,6 +59,6 @@ def _same_name(one: str, other: str) -> bool:
     return one_folder.is_dir() and one_folder.resolve() == other_folder.resolve()
 
 
-def _other_commit(said: str, found: str) -> bool:
+def _other_commit(said: str, loaded: str) -> bool:
     """A branch or a tag may well be this commit; another commit is not."""
-    return bool(re.fullmatch("[0-9a-f]{7,40}", said)) and not found.startswith(said)
+    return bool(re.fullmatch("[0-9a-f]{7,40}", said)) and not loaded.startswith(said)

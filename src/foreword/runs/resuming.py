@@ -127,11 +127,11 @@ def compare(saved: Saved, now: dict[str, Any]) -> list[str]:
     """
     folder, before = saved.checkpoint.folder, saved.checkpoint.values["run"]
 
-    def refuse(what: str, was: str, found: str) -> None:
-        if was != found:
+    def refuse(what: str, was: str, current: str) -> None:
+        if was != current:
             raise UserError(
                 f"{folder}: was made with {what} of sha256 {was[:12]}…, and now it is "
-                f"{found[:12]}…; put the old one back, or start a new run"
+                f"{current[:12]}…; put the old one back, or start a new run"
             )
 
     refuse("a recipe", before["recipe_sha256"], now["recipe_sha256"])
@@ -145,11 +145,11 @@ def compare(saved: Saved, now: dict[str, Any]) -> list[str]:
         before["backbone"]["tokenizer_sha256"],
         now["backbone"]["tokenizer_sha256"],
     )
-    was, found = before["made_with"], now["made_with"]
+    was, current = before["made_with"], now["made_with"]
     return [
-        f"{key} was {was.get(key)} and is {found.get(key)}"
-        for key in {**was, **found}
-        if was.get(key) != found.get(key)
+        f"{key} was {was.get(key)} and is {current.get(key)}"
+        for key in {**was, **current}
+        if was.get(key) != current.get(key)
     ]
 
 

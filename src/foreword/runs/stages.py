@@ -100,15 +100,15 @@ class Stages:
                 advance=lambda _: self.stop.check(),
             )
 
-        found = self.task.task.settled_on(self.recipe.task, dev, answers)
-        if not found:
+        thresholds = self.task.task.settled_on(self.recipe.task, dev, answers)
+        if not thresholds:
             return self, stated
         if tuned and self.data.test_split == "dev":
             self.progress.say(
-                f"note: {' and '.join(found)} are tuned on the dev examples, and measured on them, "
-                "too; task.data.test names others"
+                f"note: {' and '.join(thresholds)} are tuned on the dev examples, and measured "
+                "on them, too; task.data.test names others"
             )
-        stated = stated.model_copy(update=found)
+        stated = stated.model_copy(update=thresholds)
         return replace(self, task=task_of(stated).on(model)), stated
 
     def calibrate(self, task: BoundTask) -> dict[str, float]:

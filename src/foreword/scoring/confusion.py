@@ -90,21 +90,21 @@ class ConfusionMatrix:
 
 
 def confusion_matrix(
-    gold: Sequence[str], found: Sequence[str], labels: Sequence[str] = ()
+    gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str] = ()
 ) -> ConfusionMatrix:
     """Count answers by label.
 
     Args:
         gold: the right labels.
-        found: the answers.
+        predicted: the answers.
         labels: in the order to show them; those of `gold` that are missing here follow, sorted.
     """
     rows = tuple(dict.fromkeys((*labels, *sorted(set(gold)))))
-    strange = any(answer not in rows for answer in found)
+    strange = any(answer not in rows for answer in predicted)
     columns = (*rows, *([OTHER] if strange else []))
     row_of = {label: i for i, label in enumerate(rows)}
     counts = np.zeros((len(rows), len(columns)), dtype=np.int64)
-    for label, answer in zip(gold, found, strict=True):
+    for label, answer in zip(gold, predicted, strict=True):
         counts[row_of[label], row_of.get(answer, len(rows))] += 1
     return ConfusionMatrix(rows, columns, counts)
 

@@ -26,8 +26,8 @@ def find_java() -> Path | None:
         candidates.append(JAVA)
     if home := os.environ.get("JAVA_HOME"):
         candidates.append(Path(home) / "bin" / "java")
-    if found := shutil.which("java"):
-        candidates.append(Path(found))
+    if on_path := shutil.which("java"):
+        candidates.append(Path(on_path))
     return next((java for java in candidates if os.access(java, os.X_OK)), None)
 
 

@@ -11,27 +11,27 @@ from foreword.scoring.statistics import Floats, Statistics
 Numbers = Sequence[float] | Floats
 
 
-def squared_error(gold: Numbers, found: Numbers) -> Statistics:
+def squared_error(gold: Numbers, predicted: Numbers) -> Statistics:
     """Mean squared error."""
-    return Statistics.mean(np.square(_apart(gold, found)))
+    return Statistics.mean(np.square(_apart(gold, predicted)))
 
 
-def absolute_error(gold: Numbers, found: Numbers) -> Statistics:
+def absolute_error(gold: Numbers, predicted: Numbers) -> Statistics:
     """Mean absolute error."""
-    return Statistics.mean(np.abs(_apart(gold, found)))
+    return Statistics.mean(np.abs(_apart(gold, predicted)))
 
 
-def pearson(gold: Numbers, found: Numbers) -> Statistics:
+def pearson(gold: Numbers, predicted: Numbers) -> Statistics:
     """Pearson's correlation, -1 to 1; 0 where either side is constant."""
-    columns = [_centred(gold), _centred(found)]
+    columns = [_centred(gold), _centred(predicted)]
     x, y = columns
     return Statistics(np.stack([x, y, x * x, y * y, x * y, np.ones_like(x)], axis=-1), _pearson)
 
 
-def spearman(gold: Numbers, found: Numbers) -> Statistics:
+def spearman(gold: Numbers, predicted: Numbers) -> Statistics:
     """Spearman's rank correlation: Pearson's of the ranks among all segments, equals sharing the
     mean of theirs. A resampled set keeps the ranks of the whole."""
-    return pearson(ranks(gold), ranks(found))
+    return pearson(ranks(gold), ranks(predicted))
 
 
 def ranks(values: Numbers) -> Floats:
@@ -39,12 +39,14 @@ def ranks(values: Numbers) -> Floats:
     given = np.asarray(values, dtype=np.float64)
     _, inverse, counts = np.unique(given, return_inverse=True, return_counts=True)
     last = counts.cumsum()
-    found: Floats = (last - (counts - 1) / 2)[inverse]
-    return found
+    averaged: Floats = (last - (counts - 1) / 2)[inverse]
+    return averaged
 
 
-def _apart(gold: Numbers, found: Numbers) -> Floats:
-    difference: Floats = np.asarray(found, dtype=np.float64) - np.asarray(gold, dtype=np.float64)
+def _apart(gold: Numbers, predicted: Numbers) -> Floats:
+    difference: Floats = np.asarray(predicted, dtype=np.float64) - np.asarray(
+        gold, dtype=np.float64
+    )
     return difference
 
 
@@ -65,5 +67,5 @@ def _pearson(sums: Floats) -> Floats:
     shared = xy * count - x * y
     spread = np.maximum(xx * count - x**2, 0) * np.maximum(yy * count - y**2, 0)
     bottom = np.sqrt(spread)
-    found: Floats = np.divide(shared, bottom, out=np.zeros_like(shared), where=bottom > 0)
-    return found
+    correlation: Floats = np.divide(shared, bottom, out=np.zeros_like(shared), where=bottom > 0)
+    return correlation

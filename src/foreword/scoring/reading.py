@@ -32,21 +32,21 @@ def read_pairs(outputs: Path, references: Path | None = None) -> Pairs:
     Raises:
         DataError: the file, the line, what was found and what was expected.
     """
-    found = _outputs(outputs, alone=references is None)
+    rows = _outputs(outputs, alone=references is None)
     if references is None:
-        return [row.output or "" for row in found], [row.references for row in found]
+        return [row.output or "" for row in rows], [row.references for row in rows]
     records = _references(references)
-    by_record = found[0].key is not None and records[0].key is not None
+    by_record = rows[0].key is not None and records[0].key is not None
     if by_record:
         records = _merged(records)
-        found = _matched(outputs, found, references, records)
-    elif len(found) != len(records):
+        rows = _matched(outputs, rows, references, records)
+    elif len(rows) != len(records):
         raise DataError(
-            f"{outputs} has {len(found)} outputs (the last in {found[-1].where}), {references} has "
+            f"{outputs} has {len(rows)} outputs (the last in {rows[-1].where}), {references} has "
             f"{len(records)} records (the last in {records[-1].where}); expected one output for "
             "each record. Records of a text file are parted by empty lines"
         )
-    return [row.output or "" for row in found], [row.references for row in records]
+    return [row.output or "" for row in rows], [row.references for row in records]
 
 
 def _outputs(file: Path, *, alone: bool) -> list[Row]:
@@ -108,11 +108,11 @@ def _one(rows: list[Row]) -> Row:
 
 
 def _matched(
-    outputs: Path, found: Sequence[Row], references: Path, records: Sequence[Row]
+    outputs: Path, rows: Sequence[Row], references: Path, records: Sequence[Row]
 ) -> list[Row]:
     """The outputs in the order of the records."""
     by_key: dict[str | None, Row] = {}
-    for row in found:
+    for row in rows:
         if row.key in by_key:
             raise DataError(
                 f"{row.where}: a second output for the MR {row.key!r}; the first is in "
@@ -120,7 +120,7 @@ def _matched(
             )
         by_key[row.key] = row
     known = {row.key for row in records}
-    for row in found:
+    for row in rows:
         if row.key not in known:
             raise DataError(f"{row.where}: {references} has no record with the MR {row.key!r}")
     missing = [row for row in records if row.key not in by_key]

@@ -56,12 +56,12 @@ class Statistics:
         count = len(self.segments)
         draws = np.random.default_rng(seed)
         step = max(1, _CELLS // count)
-        found = []
+        combined = []
         for start in range(0, samples, step):
             size = min(step, samples - start)
             weights = draws.multinomial(count, np.full(count, 1 / count), size=size)
-            found.append(self.combine(weights.astype(np.float64) @ self.segments))
+            combined.append(self.combine(weights.astype(np.float64) @ self.segments))
         tail = (1 - level) / 2
-        low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
+        low, high = np.quantile(np.concatenate(combined), [tail, 1 - tail])
         value = self.value()
         return min(float(low), value), max(float(high), value)

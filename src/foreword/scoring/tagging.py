@@ -21,30 +21,30 @@ Sentences = Sequence[Sequence[str | None]]
 
 
 def entity_score(
-    gold: Sentences, found: Sentences, what: Literal["f1", "precision", "recall"] = "f1"
+    gold: Sentences, predicted: Sentences, what: Literal["f1", "precision", "recall"] = "f1"
 ) -> Statistics:
     """One of the three; 0 where there is no entity to divide by.
 
     Columns: entities that are right, that stand, that are said. Sentences are what is resampled.
     """
     rows = []
-    for own, said in zip(gold, found, strict=True):
+    for own, said in zip(gold, predicted, strict=True):
         a, b = entities(own), entities(said)
         rows.append([len(a & b), len(a), len(b)])
     return Statistics(np.array(rows, dtype=np.float64), partial(_combine, what))
 
 
-def tag_accuracy(gold: Sentences, found: Sentences) -> Statistics:
+def tag_accuracy(gold: Sentences, predicted: Sentences) -> Statistics:
     """Share of words whose tag is right. Sentences are what is resampled."""
     rows = [
         [sum(a == b for a, b in zip(own, said, strict=True)), len(own)]
-        for own, said in zip(gold, found, strict=True)
+        for own, said in zip(gold, predicted, strict=True)
     ]
     return Statistics(np.array(rows, dtype=np.float64), lambda s: ratio(s[..., 0], s[..., 1]))
 
 
 def _combine(what: str, sums: Floats) -> Floats:
-    right, gold, found = np.moveaxis(sums, -1, 0)
+    right, gold, predicted = np.moveaxis(sums, -1, 0)
     if what == "precision":
-        return ratio(right, found)
-    return ratio(right, gold) if what == "recall" else ratio(2 * right, gold + found)
+        return ratio(right, predicted)
+    return ratio(right, gold) if what == "recall" else ratio(2 * right, gold + predicted)

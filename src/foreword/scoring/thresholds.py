@@ -39,8 +39,8 @@ def best_threshold(probabilities: Sequence[float] | Floats, right: Sequence[bool
     apart[-1] = True
     best = apart & np.isclose(f1, f1[apart].max(), rtol=0, atol=1e-12)
     ranges = zip(lows[best], shares[best], strict=True)
-    found = [USUAL if low < USUAL <= high else (low + high) / 2 for low, high in ranges]
-    return float(min(found, key=lambda threshold: abs(threshold - USUAL)))
+    candidates = [USUAL if low < USUAL <= high else (low + high) / 2 for low, high in ranges]
+    return float(min(candidates, key=lambda threshold: abs(threshold - USUAL)))
 
 
 def best_thresholds(probabilities: Floats, right: Bools) -> list[float]:

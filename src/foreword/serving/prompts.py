@@ -110,13 +110,13 @@ class PromptStore:
         Raises:
             UserError: there is none.
         """
-        found = self._prompts.get(name)
-        if found is None:
+        entry = self._prompts.get(name)
+        if entry is None:
             close = get_close_matches(name, tuple(self._prompts), n=1)
             raise UserError(
                 f"model: there is no '{name[:128]}' among {len(self):,}{did_you_mean(name, close)}"
             )
-        return found
+        return entry
 
     def add(self, name: str, folder: Path | str) -> Registered:
         """Read an artifact, check it, and register it; one of the same name is replaced.
@@ -180,19 +180,19 @@ class PromptStore:
             UserError: there is none of this name.
             ArtifactError: its folder holds something else now.
         """
-        found = self.registered(name)
-        with found.loading:
-            loaded = found.loaded
+        entry = self.registered(name)
+        with entry.loading:
+            loaded = entry.loaded
             if loaded is None:
-                manifest, loaded, _ = self._read(found.folder)
-                if _hashes(manifest) != _hashes(found.manifest):
+                manifest, loaded, _ = self._read(entry.folder)
+                if _hashes(manifest) != _hashes(entry.manifest):
                     raise ArtifactError(
-                        f"{found.folder}: was changed since '{name}' was added; add it again"
+                        f"{entry.folder}: was changed since '{name}' was added; add it again"
                     )
             with self._changing:
-                if self._prompts.get(name) is found:
-                    found.loaded = loaded
-                    self._use(found)
+                if self._prompts.get(name) is entry:
+                    entry.loaded = loaded
+                    self._use(entry)
         return loaded
 
     def _read(self, folder: Path) -> tuple[Manifest, LoadedPrompt, int]:

@@ -110,13 +110,13 @@ def read_spec(file: Path | None, flags: Mapping[str, Any]) -> ServeSpec:
     stated: dict[str, Any] = {}
     if file is not None:
         try:
-            found = parse_yaml(opening.read_text(file))
+            raw = parse_yaml(opening.read_text(file))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{file}: cannot be read: {reason}") from error
-        if not isinstance(found, Mapping):
+        if not isinstance(raw, Mapping):
             raise UserError(f"{file}: expected settings by name, such as `backbone: foreword/mini`")
-        stated = _relative(found, file.parent)
+        stated = _relative(raw, file.parent)
     if flags.get("prompt") and isinstance(stated.get("prompt"), Mapping):
         flags = {**flags, "prompt": {**stated["prompt"], **flags["prompt"]}}
     try:

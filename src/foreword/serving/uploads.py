@@ -39,9 +39,9 @@ def below_roots(roots: Sequence[Path], folder: str) -> Path:
     for root in roots:
         whole = root.resolve()
         with suppress(OSError, RuntimeError):
-            found = (whole / folder).resolve(strict=True)
-            if found.is_relative_to(whole) and found.is_dir():
-                return found
+            place = (whole / folder).resolve(strict=True)
+            if place.is_relative_to(whole) and place.is_dir():
+                return place
     raise DataError(f"folder: there is no {folder!r:.80} below the server's roots")
 
 
@@ -60,12 +60,12 @@ class Uploads:
 
     def kept(self) -> dict[str, Path]:
         """Those of an earlier time, by name."""
-        found = {}
+        newest = {}
         for place in sorted(self.folder.iterdir()):
             inner = [one for one in place.iterdir() if _is_artifact(one)] if place.is_dir() else []
             if inner:
-                found[place.name] = max(inner, key=lambda one: one.stat().st_mtime)
-        return found
+                newest[place.name] = max(inner, key=lambda one: one.stat().st_mtime)
+        return newest
 
     def add(self, name: str, encoded: Mapping[str, str]) -> Registered:
         """Take an artifact's files, check it as any other, and register it.
@@ -128,20 +128,20 @@ class Uploads:
             place.rmdir()
 
     def _decoded(self, encoded: Mapping[str, str]) -> dict[str, bytes]:
-        found, left = {}, self.store.largest
+        contents, left = {}, self.store.largest
         for file, text in encoded.items():
             if file not in TAKEN:
                 raise DataError(f"files: {file!r:.80} is none of {', '.join(TAKEN)}")
             if len(text) * 3 // 4 > left:
                 raise DataError(f"files: have more than the {self.store.largest:,} bytes they may")
             try:
-                found[file] = base64.b64decode(text, validate=True)
+                contents[file] = base64.b64decode(text, validate=True)
             except (binascii.Error, ValueError) as error:
                 raise DataError(f"files: '{file}' is not in base64: {error}") from error
-            left -= len(found[file])
-        if MANIFEST not in found:
+            left -= len(contents[file])
+        if MANIFEST not in contents:
             raise DataError(f"files: has no '{MANIFEST}'")
-        return found
+        return contents
 
 
 def _is_artifact(folder: Path) -> bool:

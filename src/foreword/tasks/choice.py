@@ -119,9 +119,9 @@ class ChoiceTask(ReadTask):
         outputs: Sequence[Tensor],
     ) -> Prediction:
         """The choice with the highest score, or those that are likely enough."""
-        choices, found = choices_of(example), self.scores(example, rows, outputs)
-        shares = tuple(found.shares)
-        more: dict[str, Any] = {"shares": shares, "log_likelihoods": found.log_likelihoods}
+        choices, scores = choices_of(example), self.scores(example, rows, outputs)
+        shares = tuple(scores.shares)
+        more: dict[str, Any] = {"shares": shares, "log_likelihoods": scores.log_likelihoods}
         if self.several:
             told = tuple(i for i, share in enumerate(shares) if share >= self.threshold)
             answers, sure = tuple(choices[i] for i in told), tuple(shares[i] for i in told)
@@ -317,8 +317,8 @@ class ChoiceByHead(ChoiceTask):
         outputs: Sequence[Tensor],
     ) -> Scores:
         """Shares of all choices, or each one's own probability where several may be right."""
-        found = torch.cat(list(outputs)).double()
-        return Scores((found.sigmoid() if self.several else found.softmax(0)).tolist())
+        logits = torch.cat(list(outputs)).double()
+        return Scores((logits.sigmoid() if self.several else logits.softmax(0)).tolist())
 
 
 def choices_of(example: Example) -> tuple[str, ...]:

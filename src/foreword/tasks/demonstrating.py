@@ -68,13 +68,13 @@ def target(
 
 
 def types_of(
-    tokens: Tokens, pieces: Sequence[tuple[str, int]], ids: Sequence[int], found: int, other: int
+    tokens: Tokens, pieces: Sequence[tuple[str, int]], ids: Sequence[int], inside: int, other: int
 ) -> list[int]:
     """Of each token of some pieces of text the type `found` if a character of such a piece is in
     it, `other` if not."""
     of = [kind for words, kind in pieces for _ in words]
     spans = tokens.spans("".join(words for words, _ in pieces), ids)
-    return [found if found in of[begin:end] else other for begin, end in spans]
+    return [inside if inside in of[begin:end] else other for begin, end in spans]
 
 
 def _one_text(templates: Templates) -> Template:

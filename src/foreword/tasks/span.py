@@ -172,14 +172,14 @@ class Question(ReadTask):
                 assert isinstance(begin, tuple)
                 assert isinstance(end, tuple)
                 spans.append((float(scores[first, last]), none, begin[0], end[1]))
-        found = _apart(sorted(spans, key=lambda one: one[1] - one[0]))
+        best_first = _apart(sorted(spans, key=lambda one: one[1] - one[0]))
         candidates = tuple(
             Candidate(context[start:end], start, _probability(score), score - none)
-            for score, none, start, end in found
+            for score, none, start, end in best_first
         )
         best = candidates[0] if candidates else None
         if best is None or (self.may_be_none and best.score <= 0):
-            sure = 0.0 if best is None else _probability(found[0][1])
+            sure = 0.0 if best is None else _probability(best_first[0][1])
             return Prediction("", sure, candidates=candidates)
         return Prediction(
             best.answer,
@@ -257,8 +257,8 @@ def _labels(
 ) -> list[tuple[int, int]]:
     """Which marked tokens begin and end each of some spans that is whole here; the first for both
     where none is."""
-    found = dict.fromkeys(_ordinals(at, span) for span in spans)
-    return [pair for pair in found if pair != (0, 0)] or [(0, 0)]
+    ends = dict.fromkeys(_ordinals(at, span) for span in spans)
+    return [pair for pair in ends if pair != (0, 0)] or [(0, 0)]
 
 
 def _ordinals(at: Sequence[tuple[int, int] | None], span: tuple[int, int]) -> tuple[int, int]:

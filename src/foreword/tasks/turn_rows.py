@@ -287,12 +287,12 @@ def _boundary(spans: Sequence[Stretch], begins: Sequence[int], char: int) -> int
 
 def _unpredicted(spans: Sequence[Stretch], stretches: Sequence[Stretch]) -> tuple[Stretch, ...]:
     """Stretches of tokens that cover no character of what is predicted."""
-    found: list[list[int]] = []
+    ranges: list[list[int]] = []
     for at, (begin, end) in enumerate(spans):
         if any(begin < last and end > first for first, last in stretches):
             continue
-        if found and found[-1][1] == at:
-            found[-1][1] = at + 1
+        if ranges and ranges[-1][1] == at:
+            ranges[-1][1] = at + 1
         else:
-            found.append([at, at + 1])
-    return tuple((begin, end) for begin, end in found)
+            ranges.append([at, at + 1])
+    return tuple((begin, end) for begin, end in ranges)

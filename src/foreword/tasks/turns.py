@@ -125,9 +125,9 @@ class Turns(WrittenTask):
             second = chats.spoken([asked, said, asked, said])
         except BackboneError:  # said of the first conversation, with its place
             return []
-        found, end = [], backbone.tokens.eos
+        lines, end = [], backbone.tokens.eos
         if end not in first.turn:
-            found.append(
+            lines.append(
                 f"the chat template marks what is trained without the end token {end!r}, so "
                 "nothing teaches where an answer ends"
                 if first.closed
@@ -135,11 +135,11 @@ class Turns(WrittenTask):
                 "behind each that is trained"
             )
         if not second.text.startswith(first.text):
-            found.append(
+            lines.append(
                 "the chat template renders earlier turns of the assistant otherwise than the last "
                 "one, so each is trained in a row of its own, as it is written"
             )
-        return found
+        return lines
 
     def _chats(self, backbone: Backbone) -> Chats:
         name = self.chat_template

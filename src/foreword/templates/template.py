@@ -115,9 +115,9 @@ class Template:
                 raise _error(source, at, "'}' closes no slot; write '}}' for a brace")
             else:
                 text, at = text + one, at + 1
-        found = cls(source, (*pieces, text) if text else tuple(pieces))
-        found._check_cuts()
-        return found
+        template = cls(source, (*pieces, text) if text else tuple(pieces))
+        template._check_cuts()
+        return template
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -213,15 +213,15 @@ class _Loop:
 
     def _evaluation(self, held_out: _HeldOut) -> dict[str, float]:
         """Every process evaluates alike: parameters are equal, so nothing need be sent."""
-        found: dict[str, float] = {"step": self.step}
+        figures: dict[str, float] = {"step": self.step}
         # Processes that train together stop together, after a step.
         check = self.stop.check if self.hardware.processes == 1 else lambda: None
         with self.hardware.accelerator.autocast():
             if held_out.pairs:
-                found["loss"] = dev_loss(self.model, held_out.pairs, held_out.batch_size, check)
+                figures["loss"] = dev_loss(self.model, held_out.pairs, held_out.batch_size, check)
             if held_out.score is not None and self.spec.best_by not in (None, "loss"):
-                found[self.spec.best_by] = held_out.score(self.model)
-        return found
+                figures[self.spec.best_by] = held_out.score(self.model)
+        return figures
 
     def _impatient(self) -> bool:
         return self.spec.patience is not None and self.best.waited >= self.spec.patience
@@ -268,8 +268,8 @@ def _groups(model: TunedModel, spec: TrainingSpec) -> list[dict[str, Any]]:
         (model.readout, spec.head_learning_rate or spec.learning_rate),
         (model.delta, spec.delta_learning_rate or spec.learning_rate),
     )
-    found = [([p for p in part.parameters() if p.requires_grad], rate) for part, rate in parts]
-    return [{"params": trained, "lr": rate} for trained, rate in found if trained]
+    by_rate = [([p for p in part.parameters() if p.requires_grad], rate) for part, rate in parts]
+    return [{"params": trained, "lr": rate} for trained, rate in by_rate if trained]
 
 
 def _note(entry: dict[str, float], history: History) -> str:

@@ -47,8 +47,8 @@ class Planned:
 @contextmanager
 def reusing(planned: Planned) -> Iterator[None]:
     """While it lasts, the model's calls leave out what `REUSES` found worth keeping."""
-    found = [made for make in REUSES if (made := make(planned)) is not None]
-    planned.model.reuses = tuple(found)
+    reuses = [made for make in REUSES if (made := make(planned)) is not None]
+    planned.model.reuses = tuple(reuses)
     try:
         yield
     finally:

@@ -78,9 +78,9 @@ def stop_on_signals() -> Iterator[Stop]:
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            found = signal.getsignal(number)
-            if found not in (signal.SIG_IGN, None):
-                before[number] = found
+            previous = signal.getsignal(number)
+            if previous not in (signal.SIG_IGN, None):
+                before[number] = previous
         for number in before:
             signal.signal(number, handle)
     try:

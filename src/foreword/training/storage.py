@@ -112,12 +112,12 @@ class Storage:
         """The folders that may hold a checkpoint, in the order in which they are to be tried."""
         if not self.folder.is_dir():
             return []
-        found = {
+        by_name = {
             place.name: (int(match[1]), int(match[2] or 1))
             for place in self.folder.iterdir()
             if (match := _NAME.fullmatch(place.name))
         }
-        names = sorted(found, key=lambda name: found[name], reverse=True)
+        names = sorted(by_name, key=lambda name: by_name[name], reverse=True)
         pointed = self._pointed()
         if pointed in names:
             names.remove(pointed)

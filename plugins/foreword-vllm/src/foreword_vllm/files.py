@@ -32,10 +32,10 @@ def read_bytes(file: Path, *, within: Path, most: int) -> bytes:
     return content
 
 
-def _check(file: Path, found: os.stat_result, most: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
+def _check(file: Path, status: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(file))
-    if found.st_size > most:
+    if status.st_size > most:
         raise OSError(
-            errno.EFBIG, f"has {found.st_size:,} bytes, and at most {most:,} are read", str(file)
+            errno.EFBIG, f"has {status.st_size:,} bytes, and at most {most:,} are read", str(file)
         )

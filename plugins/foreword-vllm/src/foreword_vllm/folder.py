@@ -40,8 +40,8 @@ class PromptFolder:
             return None
         folder = self.root / name
         try:
-            found = (folder / STATED).stat()
-            state = (found.st_mtime_ns, found.st_size, found.st_ino)
+            status = (folder / STATED).stat()
+            state = (status.st_mtime_ns, status.st_size, status.st_ino)
             known = self._read.get(name)
             if known is None or known[0] != state:
                 known = self._read[name] = state, read_prompt(folder)

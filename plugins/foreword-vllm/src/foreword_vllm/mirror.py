@@ -54,12 +54,12 @@ def mirror(source: str, folder: Path) -> Changes:
     store, root = _store(source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found = _statements(store, root)
+        statements = _statements(store, root)
     except Exception as error:  # each store raises its own
         raise PromptError(f"{source}: cannot be listed: {error!s:.300}") from error
     known = _known(folder)
     copied, failed = [], []
-    for name, state in found.items():
+    for name, state in statements.items():
         if known.get(name) == state and (folder / name / STATED).exists():
             continue
         try:
@@ -70,7 +70,7 @@ def mirror(source: str, folder: Path) -> Changes:
             continue
         known[name] = state
         copied.append(name)
-    removed = [name for name in known if name not in found]
+    removed = [name for name in known if name not in statements]
     for name in removed:
         (folder / name / STATED).unlink(missing_ok=True)
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -93,13 +93,13 @@ def _store(source: str) -> tuple[Any, str]:
 
 def _statements(store: Any, root: str) -> dict[str, str]:
     """Each prompt's name, and what tells one state of its statement from another."""
-    found = {}
+    statements = {}
     for path, told in store.find(root, detail=True).items():
         *_, name, file = f"/{path}".split("/")
         if file == STATED and is_name(name) and path.removesuffix(f"/{name}/{file}") == root:
             kinds = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-            found[name] = repr([told.get("size"), *(str(told.get(kind)) for kind in kinds)])
-    return found
+            statements[name] = repr([told.get("size"), *(str(told.get(kind)) for kind in kinds)])
+    return statements
 
 
 def _copy(store: Any, place: str, folder: Path) -> None:
@@ -142,10 +142,10 @@ def _write(file: Path, content: bytes) -> None:
 
 def _known(folder: Path) -> dict[str, str]:
     try:
-        found = json.loads((folder / _MARK).read_bytes())
+        states = json.loads((folder / _MARK).read_bytes())
     except (OSError, ValueError):
         return {}
-    return {str(name): str(state) for name, state in found.items()}
+    return {str(name): str(state) for name, state in states.items()}
 
 
 def main(given: Sequence[str] | None = None) -> None:

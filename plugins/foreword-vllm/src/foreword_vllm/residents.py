@@ -42,15 +42,15 @@ class Residents:
             sha256: of their file.
             read: reads them where they are not held; what it raises is raised.
         """
-        found = self._held.get(sha256)
-        if found is None:
-            found = read()
-            self._held[sha256] = found
-            self.size += len(found.content)
+        resident = self._held.get(sha256)
+        if resident is None:
+            resident = read()
+            self._held[sha256] = resident
+            self.size += len(resident.content)
         self._held.move_to_end(sha256)
         self._users[sha256] += 1
         self._make_room()
-        return found
+        return resident
 
     def let_go(self, sha256: str) -> None:
         """One request that has taken them is done."""

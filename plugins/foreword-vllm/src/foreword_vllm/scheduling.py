@@ -110,16 +110,16 @@ class Scheduling:
         folder = prompt.folder
 
         def read() -> KeysValues:
-            found = read_keys_values(folder, sha256, self._engine.shape)
+            keys_values = read_keys_values(folder, sha256, self._engine.shape)
             if self._engine.weights is not None:
                 check_same(
                     folder,
                     prompt.backbone,
-                    found.backbone_sha256,
+                    keys_values.backbone_sha256,
                     self._engine.model,
                     self._engine.weights,
                 )
-            return found
+            return keys_values
 
         return self._residents.take(sha256, read), sha256
 

@@ -76,9 +76,9 @@ def read_keys_values(folder: Path, sha256: str, shape: Shape) -> KeysValues:
         raise
     except OSError as error:
         raise PromptError(f"{file}: cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise PromptError(f"{file}: is damaged: its sha256 is {found[:12]}…, not {sha256[:12]}…")
+    own_hash = hashlib.sha256(content).hexdigest()
+    if own_hash != sha256:
+        raise PromptError(f"{file}: is damaged: its sha256 is {own_hash[:12]}…, not {sha256[:12]}…")
     try:
         keys, values = unpacked(content)
         trained_on = _metadata(content)["backbone"]

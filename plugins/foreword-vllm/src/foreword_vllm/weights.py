@@ -81,12 +81,12 @@ def _downloaded(model: str, revision: str | None, cache: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        found: Any = snapshot_download(
+        folder: Any = snapshot_download(
             model, revision=revision, cache_dir=cache, local_files_only=True
         )
     except (OSError, ValueError) as error:
         raise PromptError(f"{model}: its checkpoint is not here: {str(error)[:300]}") from error
-    return Path(found)
+    return Path(folder)
 
 
 def _checkpoint(folder: Path) -> list[Path]:
@@ -125,10 +125,10 @@ def _memory() -> Path:
 
 def _recalled() -> dict[str, str]:
     try:
-        found = json.loads(_memory().read_text(encoding="utf-8"))
+        hashes = json.loads(_memory().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return {str(k): str(v) for k, v in hashes.items()} if isinstance(hashes, dict) else {}
 
 
 def _remember(known: dict[str, str]) -> None:

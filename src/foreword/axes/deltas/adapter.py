@@ -101,8 +101,8 @@ class Adapter(Moving):
 def _through(adapter: Bottleneck) -> Any:
     def hook(_: nn.Module, given: Any, output: Tensor) -> Tensor:
         del given
-        found: Tensor = adapter(output)
-        return found
+        adapted: Tensor = adapter(output)
+        return adapted
 
     return hook
 

@@ -99,19 +99,19 @@ class Weights(Moving):
         return self.tensors()
 
 
-def expect_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def expect_names(named: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise ArtifactError unless both have the same names and shapes, and finite numbers."""
     wrong = sorted(
         name
-        for name in {*found, *expected}
-        if name not in found or name not in expected or found[name].shape != expected[name].shape
+        for name in {*named, *expected}
+        if name not in named or name not in expected or named[name].shape != expected[name].shape
     )
     if wrong:
         raise ArtifactError(
-            f"delta.safetensors: {len(wrong)} tensors are missing, superfluous or of another shape "
+            f"delta.safetensors: {len(wrong)} named are missing, superfluous or of another shape "
             f"than this backbone needs, the first of them {wrong[0]}"
         )
-    for name, tensor in found.items():
+    for name, tensor in named.items():
         if not tensor.is_floating_point() or not tensor.isfinite().all():
             raise ArtifactError(
                 f"delta.safetensors: {name} must hold finite floating-point numbers"

@@ -108,11 +108,11 @@ class LoRA(Moving):
     def weights(self) -> dict[str, Tensor]:
         """The updated weights, in the update's type: each layer's own plus its update. A quantised
         layer's own are those it computes with, `[out, in]`."""
-        found: dict[str, Tensor] = {}
+        merged: dict[str, Tensor] = {}
         for name, layer in self.layers.items():
             update = layer.get_delta_weight(NAME)
-            found[f"{name}.weight"] = whole(layer.get_base_layer()).to(update.dtype) + update
-        return found
+            merged[f"{name}.weight"] = whole(layer.get_base_layer()).to(update.dtype) + update
+        return merged
 
     def stated(self) -> dict[str, Any]:
         """What PEFT's format says of it, and its options do not."""

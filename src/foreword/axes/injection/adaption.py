@@ -81,13 +81,13 @@ class Adaption(Injection):
 
     def parts(self, length: int) -> tuple[Part, ...]:
         """`<site>.prompts` and `<site>.gates` `[layers, heads or 1]` of each site."""
-        found: list[Part] = []
+        every_part: list[Part] = []
         for site, layers in self.projections.items():
             one = next(iter(layers.values()))
             heads = one.heads if self.each_head else 1
-            found.append(StatesPart(site, length, tuple(layers), one.width))
-            found.append(FreePart(site, "gates", (len(layers), heads)))
-        return tuple(found)
+            every_part.append(StatesPart(site, length, tuple(layers), one.width))
+            every_part.append(FreePart(site, "gates", (len(layers), heads)))
+        return tuple(every_part)
 
     def prompt(self, named: Named) -> Prompt:
         """Keys, values and gates of every site."""

@@ -77,7 +77,7 @@ def read_together(
     Returns:
         For each part what `Predictor.read` gives.
     """
-    found: list[list[Tensor]] = [[] for _ in parts]
+    answers: list[list[Tensor]] = [[] for _ in parts]
     groups: dict[tuple[object, ...], list[int]] = {}
     if len(parts) == 1:
         ((readout, call),) = parts
@@ -87,7 +87,7 @@ def read_together(
             kind = readout.reads, way(backbone.geometry, call)
             groups.setdefault(kind, []).append(number)
         else:
-            found[number] = readout.read(backbone, call)
+            answers[number] = readout.read(backbone, call)
     for members in groups.values():
         runs = [parts[number][0].run(parts[number][1]) for number in members]
         together = Call.joined(runs, backbone.geometry.vocabulary)
@@ -101,8 +101,8 @@ def read_together(
         shares = torch.split(taken, [len(one) for one in at])
         for number, share in zip(members, shares, strict=True):
             readout, call = parts[number]
-            found[number] = readout.answers(share, call)
-    return found
+            answers[number] = readout.answers(share, call)
+    return answers
 
 
 def _taken(

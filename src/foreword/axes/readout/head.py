@@ -130,8 +130,8 @@ class NumberHead(SequenceHead):
 
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Squared error of each row's number: `[B]`."""
-        found = self._rows(self.taken(backbone, call), call).flatten()
-        return (found - _labels(call.layout).to(found.dtype)).square()
+        scores = self._rows(self.taken(backbone, call), call).flatten()
+        return (scores - _labels(call.layout).to(scores.dtype)).square()
 
     def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
         """The number of each row: `[1]`."""
@@ -170,9 +170,9 @@ class SpanHead(Head):
 
     def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
         """Log-probabilities of begin and end: `[2, marked tokens]` for each row."""
-        found = self._rows(taken, call).log_softmax(-1).cpu()
+        log_shares = self._rows(taken, call).log_softmax(-1).cpu()
         counts = _marks(call.layout).sum(1).tolist()
-        return [row[:, :count] for row, count in zip(found, counts, strict=True)]
+        return [row[:, :count] for row, count in zip(log_shares, counts, strict=True)]
 
     def _rows(self, states: Tensor, call: Call) -> Tensor:
         """Logits `[B, 2, most marked tokens]`, minus infinity where a row has fewer."""

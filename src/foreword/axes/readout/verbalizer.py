@@ -139,34 +139,34 @@ class Verbalizer(Blank):
         labels = call.layout.labels
         assert labels is not None, "label words are trained on labels"
         scores = self.scores(self._less_the_prior(self._words(self.taken(backbone, call), call)))
-        found = nn.functional.cross_entropy(scores, labels, reduction="none")
+        losses = nn.functional.cross_entropy(scores, labels, reduction="none")
         if self.beside is None or not (self.training and torch.is_grad_enabled()):
-            return found
-        return (1 - self.beside_weight) * found + self.beside_weight * self.beside(call.prompt)
+            return losses
+        return (1 - self.beside_weight) * losses + self.beside_weight * self.beside(call.prompt)
 
     def read(self, backbone: Backbone, call: Call) -> list[Tensor]:
         """As `answers` says; masks one after the other, where that is the order."""
         if self.one_pass:
             return super().read(backbone, call)
-        found = self._words(self.taken(backbone, call), call)
+        scores = self._words(self.taken(backbone, call), call)
         counts = _marks(call.layout).sum(1)
         for number, word in enumerate(self.words):
             rows = (counts == len(word)).nonzero().squeeze(1)
             if len(word) > 1 and rows.numel():
-                found[rows, number] = self._surest_first(backbone, call.taken(rows), word)
-        return self._of_words(found, call)
+                scores[rows, number] = self._surest_first(backbone, call.taken(rows), word)
+        return self._of_words(scores, call)
 
     def answers(self, taken: Tensor, call: Call) -> list[Tensor]:
         """Of each row the logarithm of each word's probability, less that of its label's prior; NaN
         where the row has another number of masks than the word has tokens."""
         return self._of_words(self._words(taken, call), call)
 
-    def _of_words(self, found: Tensor, call: Call) -> list[Tensor]:
+    def _of_words(self, scores: Tensor, call: Call) -> list[Tensor]:
         if self.masked:
             counts = _marks(call.layout).sum(1)
             lengths = torch.tensor([len(word) for word in self.words], device=counts.device)
-            found = found.masked_fill(lengths[None] != counts[:, None], torch.nan)
-        return list(self._less_the_prior(found).cpu())
+            scores = scores.masked_fill(lengths[None] != counts[:, None], torch.nan)
+        return list(self._less_the_prior(scores).cpu())
 
     def scores(self, words: Tensor) -> Tensor:
         """Scores of the labels `[B, labels]` from those of their words `[B, words]`."""

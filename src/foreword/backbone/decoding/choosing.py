@@ -60,24 +60,24 @@ class Likely:
 
 def penalties(how: Decoding) -> list[LogitsProcessor]:
     """What lowers tokens that a row has read or written already."""
-    found: list[LogitsProcessor] = []
+    processors: list[LogitsProcessor] = []
     if how.repetition_penalty != 1.0:
-        found.append(RepetitionPenaltyLogitsProcessor(how.repetition_penalty))
+        processors.append(RepetitionPenaltyLogitsProcessor(how.repetition_penalty))
     if how.no_repeat_ngram_size:
-        found.append(NoRepeatNGramLogitsProcessor(how.no_repeat_ngram_size))
-    return found
+        processors.append(NoRepeatNGramLogitsProcessor(how.no_repeat_ngram_size))
+    return processors
 
 
 def warpers(how: Decoding) -> list[LogitsProcessor]:
     """What shapes the distribution that a token is drawn from, in transformers' order."""
-    found: list[LogitsProcessor] = []
+    processors: list[LogitsProcessor] = []
     if how.temperature != 1.0:
-        found.append(TemperatureLogitsWarper(how.temperature))
+        processors.append(TemperatureLogitsWarper(how.temperature))
     if how.top_k:
-        found.append(TopKLogitsWarper(how.top_k))
+        processors.append(TopKLogitsWarper(how.top_k))
     if how.top_p < 1.0:
-        found.append(TopPLogitsWarper(how.top_p))
-    return found
+        processors.append(TopPLogitsWarper(how.top_p))
+    return processors
 
 
 def real_tokens(layout: Layout, vocabulary: int) -> list[Tensor]:

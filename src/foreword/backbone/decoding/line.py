@@ -340,12 +340,12 @@ def sources_of(call: Call, vocabulary: int) -> list[Source]:
         ]
         for part in parts
     ]
-    found = []
+    sources = []
     for own, member in zip(zip(*kept, strict=True), members, strict=True):
         ids = [token for part, _ in own for token in part]
         shared = member is not None and member.gates is None
         virtual = any(token >= vocabulary for token in ids)
-        found.append(
+        sources.append(
             Source(
                 ids,
                 [position for _, part in own for position in part],
@@ -355,7 +355,7 @@ def sources_of(call: Call, vocabulary: int) -> list[Source]:
                 prompt.embeddings if virtual and prompt is not None else None,
             )
         )
-    return found
+    return sources
 
 
 def _members(tokens: KeyValues | None, rows: int) -> Sequence[PromptKeyValues | None]:

@@ -46,14 +46,14 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
         BackboneError: the family has none, or one of them stands at several depths: a prompt tells
             its places by counting calls, which a second computation would add to.
     """
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     inside: set[nn.Module] = set()
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer) and module not in inside:
-            found.append(module)
+            layers.append(module)
             inside.update(module.modules())
     shared = any(len(getattr(module, PLACES, ())) > 1 for module in model.modules())
-    if not found or shared:
+    if not layers or shared:
         reason = (
             "one module stands for several of its layers"
             if shared
@@ -63,7 +63,7 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
             f"{FIELD}: backbone family '{model.config.model_type}' cannot do it: {reason}; leave "
             "it at false"
         )
-    return found
+    return layers
 
 
 @contextmanager

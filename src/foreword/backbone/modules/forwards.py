@@ -48,18 +48,18 @@ class Shared:
             model: whose modules they are; `wrap` and `modules` are the same at each call for it.
         """
         with self._changing:
-            found = self._set.get(id(model))
-            if found is None:
-                found = self._set[id(model)] = _Set(_wrapped(modules, wrap))
-            found.users += 1
+            active = self._set.get(id(model))
+            if active is None:
+                active = self._set[id(model)] = _Set(_wrapped(modules, wrap))
+            active.users += 1
         try:
             yield
         finally:
             with self._changing:
-                found.users -= 1
-                if not found.users:
+                active.users -= 1
+                if not active.users:
                     del self._set[id(model)]
-                    for module, forward in found.before:
+                    for module, forward in active.before:
                         _restore(module, forward)
 
 

@@ -38,19 +38,19 @@ def layers_of(model: PreTrainedModel, geometry: Geometry) -> list[nn.ModuleList]
 
 
 def _list(model: PreTrainedModel, part: nn.Module, count: int) -> nn.ModuleList:
-    found: list[nn.ModuleList] = []
+    candidates: list[nn.ModuleList] = []
     inside: set[nn.Module] = set()
     for module in part.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count and module not in inside:
-            found.append(module)
+            candidates.append(module)
             inside.update(module.modules())
-    if len(found) != 1 or len(set(found[0])) < count:
+    if len(candidates) != 1 or len(set(candidates[0])) < count:
         raise BackboneError(
             f"backbone family '{model.config.model_type}' has no list of its {count} layers, one "
             "module for each, so nothing can move in some of them alone; let everything move "
             "(delta: full), or train a prompt"
         )
-    return found[0]
+    return candidates[0]
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,18 @@ def endings(model: PreTrainedModel, geometry: Geometry) -> list[Ending]:
         if key.endswith("input_ids")
     }
     calls = _run(model, geometry, stacks, given)
-    found: list[Ending] = []
+    ends: list[Ending] = []
     for stack, own in zip(stacks, (["input_ids"], [*changed]), strict=False):
         tokens = given[own[-1]].shape[1]
         paths = [
             _after_attention(model, stack[0], calls, changed[key], tokens) for key in reversed(own)
         ]
         for layer in stack:
-            found += [
+            ends += [
                 Ending(names[module], width)
                 for module, width in _in_layer(model, layer, paths, calls, tokens)
             ]
-    return found
+    return ends
 
 
 def _has_experts(layer: nn.Module) -> bool:

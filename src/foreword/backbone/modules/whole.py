@@ -76,14 +76,14 @@ def errors(model: PreTrainedModel, stored: PreTrainedModel) -> dict[str, tuple[f
         model: quantised.
         stored: the same checkpoint, loaded without quantisation.
     """
-    found: dict[str, tuple[float, float]] = {}
+    squares: dict[str, tuple[float, float]] = {}
     for name, layer in quantised_layers(model):
         plain = stored.get_submodule(name)
         stated = dict(plain.named_parameters())["weight"].detach().to(layer.weight.device).double()
         before = stated.T if isinstance(plain, Conv1D) else stated
         change = whole(layer).double() - before
-        found[name] = (change.square().sum().item(), before.square().sum().item())
-    return found
+        squares[name] = (change.square().sum().item(), before.square().sum().item())
+    return squares
 
 
 def _plain_layer(like: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:

@@ -109,8 +109,10 @@ class _Following(DynamicLayer):  # type: ignore[misc]
         if self.is_initialized:
             self.keys = self.keys.to(key_states.device)
             self.values = self.values.to(value_states.device)
-        found: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
-        return found
+        keys_values: tuple[Tensor, Tensor] = super().update(
+            key_states, value_states, *args, **kwargs
+        )
+        return keys_values
 
 
 class _Prefix(DynamicLayer):  # type: ignore[misc]

@@ -254,13 +254,13 @@ class RowKeyValues(KeyValues):
         return Apart(rows.keys, rows.values, gates[of].masked_fill(none[:, None], 0), rows.seen)
 
     def _rows_of(self, parts: Sequence[Front | Apart | None]) -> Front | None:
-        found = next((part for part in parts if part is not None), None)
-        if found is None:
+        first = next((part for part in parts if part is not None), None)
+        if first is None:
             return None
-        of, _ = self._of(found.keys.device)
+        of, _ = self._of(first.keys.device)
         sides: list[Tensor] = []
         for name in ("keys", "values"):
-            like: Tensor = getattr(found, name)
+            like: Tensor = getattr(first, name)
             table = like.new_zeros(len(parts), like.shape[1], self.length, like.shape[3])
             for number, part in enumerate(parts):
                 if part is not None:
@@ -268,12 +268,12 @@ class RowKeyValues(KeyValues):
                     table[number, :, : side.shape[2]] = side[0]
             sides.append(table.index_select(0, of))
         here = tuple(part is not None for part in parts)
-        return Front(sides[0], sides[1], self._seen_by(here, found.keys.device))
+        return Front(sides[0], sides[1], self._seen_by(here, first.keys.device))
 
     def seen(self, rows: int, device: torch.device) -> Tensor:
         """Each row's own."""
-        found = self._seen_by(tuple(m.gates is None for m in self.members), device)
-        return found.repeat_interleave(rows // len(found), 0)
+        by_member = self._seen_by(tuple(m.gates is None for m in self.members), device)
+        return by_member.repeat_interleave(rows // len(by_member), 0)
 
     def _seen_by(self, here: tuple[bool, ...], device: torch.device) -> Tensor:
         """Which columns rows have; the same object for layers where the same members are."""

@@ -79,8 +79,8 @@ class Chats:
                 "task.input: messages are read, but the backbone's tokenizer has no chat template; "
                 "name one in task.chat_template, or give task.input as one text"
             )
-        found: str = tokenizer.get_chat_template(None, list(tools) or None)
-        return found
+        template: str = tokenizer.get_chat_template(None, list(tools) or None)
+        return template
 
     @property
     def marks(self) -> bool:

@@ -34,9 +34,9 @@ class Frame:
             BackboneError: it changes a text, so that it cannot be told what stands around one.
         """
         words = ("a", "b")[:texts]
-        found = whole(tokenizer)(*words, return_token_type_ids=True, verbose=False)
-        ids: list[int] = found["input_ids"]
-        kinds: list[int] = found.get("token_type_ids") or [0] * len(ids)
+        encoding = whole(tokenizer)(*words, return_token_type_ids=True, verbose=False)
+        ids: list[int] = encoding["input_ids"]
+        kinds: list[int] = encoding.get("token_type_ids") or [0] * len(ids)
         parts: list[Special] = []
         segments: list[int] = []
         start = 0

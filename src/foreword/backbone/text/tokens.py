@@ -95,14 +95,14 @@ class Tokens:
     @property
     def bos_id(self) -> int | None:
         """The beginning token, if there is one, whatever the rule."""
-        found = self.tokenizer.bos_token_id
-        return None if found is None else self._known(int(found))
+        number = self.tokenizer.bos_token_id
+        return None if number is None else self._known(int(number))
 
     @property
     def mask_id(self) -> int | None:
         """The mask token, if there is one."""
-        found = self.tokenizer.mask_token_id
-        return None if found is None else self._known(int(found))
+        number = self.tokenizer.mask_token_id
+        return None if number is None else self._known(int(number))
 
     def names(self, ids: Sequence[int]) -> list[str]:
         """Tokens as a person reads them, virtual ones as `<soft1>`, `<soft2>` and so on."""
@@ -114,9 +114,9 @@ class Tokens:
         """The token that stands for a span that an encoder-decoder fills in (T5's), if there is
         one."""
         name = f"<extra_id_{number}>"
-        found = self.tokenizer.convert_tokens_to_ids(name)
-        known = found is not None and self.tokenizer.convert_ids_to_tokens(found) == name
-        return self._known(int(found)) if known else None
+        token_id = self.tokenizer.convert_tokens_to_ids(name)
+        known = token_id is not None and self.tokenizer.convert_ids_to_tokens(token_id) == name
+        return self._known(int(token_id)) if known else None
 
     def words(
         self, words: Sequence[str], room: int | None, stride: int, *, ahead: bool = True
@@ -174,14 +174,14 @@ class Tokens:
         ids, spans = self._spans(context)
         most = None if room is None else room - frame.size - len(asked)
         front = sum(map(len, frame.parts[:2])) + len(asked)
-        found = []
+        parts = []
         for begin, end in cut_in_windows(len(ids), most, stride):
             row, segments = frame.around(asked, ids[begin:end])
             covered = {
                 front + i: span for i, span in enumerate(spans[begin:end]) if span[0] < span[1]
             }
-            found.append((row, segments, covered))
-        return found
+            parts.append((row, segments, covered))
+        return parts
 
     def target(self, text: str) -> list[int]:
         """Tokens of an answer, ended by the end token: a decoder's goes on after the source, an
@@ -227,20 +227,20 @@ class Tokens:
             DataError: they are no tokens of the text.
         """
         for before in ("", ".", "a"):  # what `continued` reads a text after
-            found, spans = self._spans(before + text)
-            if len(found) >= len(ids) and found[len(found) - len(ids) :] == list(ids):
+            whole_ids, spans = self._spans(before + text)
+            if len(whole_ids) >= len(ids) and whole_ids[len(whole_ids) - len(ids) :] == list(ids):
                 skipped = len(before)
-                own = spans[len(found) - len(ids) :]
+                own = spans[len(whole_ids) - len(ids) :]
                 return [(max(0, begin - skipped), end - skipped) for begin, end in own]
         raise DataError(f"cannot tell which token is of which part of {text[:80]!r}")
 
     def _spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokens of a text without any special token, and the characters that each covers."""
-        found = whole(self.tokenizer)(
+        encoding = whole(self.tokenizer)(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        self._known(*found["input_ids"])
-        return found["input_ids"], found["offset_mapping"]
+        self._known(*encoding["input_ids"])
+        return encoding["input_ids"], encoding["offset_mapping"]
 
     def _known(self, *ids: int) -> int:
         """The last of some tokens.

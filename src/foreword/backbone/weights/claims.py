@@ -33,15 +33,15 @@ def check_files(name: str, where: str) -> None:
     folder = Path(where)
     for place in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
-            found = place.stat()
+            status = place.stat()
         except OSError:
             continue  # a link to nothing, which nothing can be read from
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(status.st_mode):
             continue
         reason = ""
-        if not stat.S_ISREG(found.st_mode):
-            reason = f"is no regular file but {opening.kind_of(found.st_mode)}"
-        elif found.st_size > MOST_BYTES and place.suffix not in _WEIGHTS:
+        if not stat.S_ISREG(status.st_mode):
+            reason = f"is no regular file but {opening.kind_of(status.st_mode)}"
+        elif status.st_size > MOST_BYTES and place.suffix not in _WEIGHTS:
             reason = f"has more than {MOST_BYTES:,} bytes"
         if reason:
             raise BackboneError(f"backbone '{name}': {place}: {reason}")

@@ -41,14 +41,14 @@ def hash_module(module: nn.Module) -> str:
     Raises:
         BackboneError: some of them are not here.
     """
-    found = dict(_parts(module.state_dict()))
-    away = [name for name, tensor in found.items() if tensor.is_meta]
+    tensors = dict(_parts(module.state_dict()))
+    away = [name for name, tensor in tensors.items() if tensor.is_meta]
     if away:
         raise BackboneError(
             f"the backbone cannot be told by its weights: {len(away)} of them, the first "
             f"{away[0]}, lie elsewhere; load it from its folder, or give its `sha256`"
         )
-    return hash_tensors(sorted(found.items()))
+    return hash_tensors(sorted(tensors.items()))
 
 
 def _parts(tensors: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

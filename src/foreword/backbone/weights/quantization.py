@@ -67,20 +67,20 @@ def plain(quantization: Quantization) -> dict[str, Any]:
     """
     try:
         check_depth(quantization)
-        found: dict[str, Any] = json.loads(json.dumps(dict(quantization)))
+        copied: dict[str, Any] = json.loads(json.dumps(dict(quantization)))
     except (TypeError, ValueError) as error:
         raise BackboneError(
             f"{FIELD}: {error}; give plain values, a type by its name, such as bfloat16"
         ) from error
-    return found
+    return copied
 
 
 def stored(config: Any) -> dict[str, Any] | None:
     """How a checkpoint says that it is stored, if it is quantised."""
     for one in (config, config.get_text_config(decoder=True)):
-        found = getattr(one, "quantization_config", None)
-        if found is not None:
-            return plain(found if isinstance(found, Mapping) else found.to_dict())
+        own = getattr(one, "quantization_config", None)
+        if own is not None:
+            return plain(own if isinstance(own, Mapping) else own.to_dict())
     return None
 
 

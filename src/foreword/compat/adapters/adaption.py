@@ -97,30 +97,30 @@ class AdaptionAdapter(AdapterConfig):
         check_numbers(file, tensors)
         if self.target_modules == "attn":
             raise ArtifactError(f"{file}: {ON_GPT2}")
-        found: dict[str, dict[int, Tensor]] = {"prompt": {}, "gate": {}}
+        by_layer: dict[str, dict[int, Tensor]] = {"prompt": {}, "gate": {}}
         odd: list[str] = []
         for name, tensor in tensors.items():
             match = NAME.fullmatch(name)
             shape = None if match is None else list(tensor.shape)
             if match is not None and match[2] == "gate" and shape == [1]:
-                found["gate"][int(match[1])] = tensor
+                by_layer["gate"][int(match[1])] = tensor
             elif match is not None and match[2] == "prompt" and self._is_prompt(tensor):
-                found["prompt"][int(match[1])] = tensor[0]
+                by_layer["prompt"][int(match[1])] = tensor[0]
             else:
                 odd.append(f"{name} {list(tensor.shape)}")
-        layers = sorted(found["prompt"])
-        if odd or layers != sorted(found["gate"]) or not _in_a_row(layers, self.adapter_layers):
+        layers = sorted(by_layer["prompt"])
+        if odd or layers != sorted(by_layer["gate"]) or not _in_a_row(layers, self.adapter_layers):
             raise ArtifactError(
                 f"{file}: expected {BASE}model.layers.N.{ATTENTION}.adaption_prompt [1, "
                 f"{self.adapter_len}, d] and .adaption_gate [1] of the last {self.adapter_layers} "
                 f"layers (adapter_len and adapter_layers of {CONFIG}); found "
                 f"{', '.join(sorted(odd) or sorted(tensors))[:300]}"
             )
-        if len({(each.shape, each.dtype) for each in found["prompt"].values()}) > 1:
+        if len({(each.shape, each.dtype) for each in by_layer["prompt"].values()}) > 1:
             raise ArtifactError(f"{file}: its adaption prompts differ in their widths or types")
         named = {
-            "decoder.prompts": torch.stack([found["prompt"][layer] for layer in layers]),
-            "decoder.gates": torch.stack([found["gate"][layer] for layer in layers]),
+            "decoder.prompts": torch.stack([by_layer["prompt"][layer] for layer in layers]),
+            "decoder.gates": torch.stack([by_layer["gate"][layer] for layer in layers]),
             "decoder.layers": torch.tensor(layers),
         }
         return named, {}

@@ -72,31 +72,31 @@ def keys_values(source: Path, model: TunedModel) -> PromptKeyValues:
         )
     prompt = model.prompt()
     sites = {} if prompt is None or prompt.embeddings is not None else prompt.sites
-    found = sites.get("decoder")
-    if not isinstance(found, PromptKeyValues):
+    prefix = sites.get("decoder")
+    if not isinstance(prefix, PromptKeyValues):
         raise UserError(
             f"{source}: its virtual tokens enter as {model.injection.kind}, and vLLM has a place "
             "for keys and values before the text alone"
         )
-    if found.gates is not None:
+    if prefix.gates is not None:
         raise UserError(
             f"{source}: its virtual tokens have a softmax of their own (LLaMA-Adapter), and in "
             "vLLM a prompt shares that of the text"
         )
     every = range(backbone.geometry.main.layers)
-    if found.layers != tuple(every):
+    if prefix.layers != tuple(every):
         raise UserError(
-            f"{source}: stands in the layers {str(list(found.layers))[:80]} of {len(every)} alone; "
-            "in vLLM a prompt stands in all; train without method.layers"
+            f"{source}: stands in {str(list(prefix.layers))[:80]} of {len(every)} layers alone; in "
+            "vLLM a prompt stands in all; train without method.layers"
         )
-    if found.keys.shape != found.values.shape:
+    if prefix.keys.shape != prefix.values.shape:
         raise UserError(
             f"{source}: keys and values of {family} have different widths, for which vLLM's cache "
             "has no place"
         )
-    if not _finite(found.keys, found.values):
+    if not _finite(prefix.keys, prefix.values):
         raise ArtifactError(f"{source}: its keys and values are not finite on {family}")
-    return found
+    return prefix
 
 
 def _finite(*tensors: Tensor) -> bool:

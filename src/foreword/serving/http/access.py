@@ -85,10 +85,10 @@ class Access:
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise Refusal(401, "give a key: Authorization: Bearer KEY")
-        found = self._holders.get(_digest(key.strip()))
-        if found is None:
+        known_holder = self._holders.get(_digest(key.strip()))
+        if known_holder is None:
             raise Refusal(401, "this key is not known here", code="invalid_api_key")
-        return found
+        return known_holder
 
     @contextmanager
     def counted(self, holder: Holder) -> Iterator[None]:

@@ -203,10 +203,10 @@ class Form:
     def _best(self, one: Likely) -> dict[str, float]:
         """The likeliest tokens by their names, and the token itself; of tokens that are called the
         same, the likeliest."""
-        found: dict[str, float] = {}
+        by_piece: dict[str, float] = {}
         for token, log in (*one.best[: self.best], (one.token, one.log)):
-            found.setdefault(piece_of(self.tokens, token), max(log, LEAST))
-        return found
+            by_piece.setdefault(piece_of(self.tokens, token), max(log, LEAST))
+        return by_piece
 
 
 def usage_of(choices: Sequence[Choice]) -> dict[str, Any]:

@@ -35,10 +35,10 @@ async def model(served: Served, holder: Holder, request: Request) -> Response:
     """One of them."""
     name = request.path_params["name"]
     served.check_may_use(holder, name)
-    found = _model(served, name)
-    if found is None:
+    description = _model(served, name)
+    if description is None:
         raise Refusal(404, f"model: there is no '{name[:128]}' here any more", param="model")
-    return Json(found)
+    return Json(description)
 
 
 def _model(served: Served, name: str) -> dict[str, Any] | None:
@@ -63,8 +63,8 @@ def _model(served: Served, name: str) -> dict[str, Any] | None:
 
 async def prompts(served: Served, holder: Holder, _: Request) -> Response:
     """The prompts that a key may use, with what they take."""
-    found = (served.store.find(name) for name in served.names(holder))
-    return Json({"object": "list", "data": [_prompt(one) for one in found if one is not None]})
+    entries = (served.store.find(name) for name in served.names(holder))
+    return Json({"object": "list", "data": [_prompt(one) for one in entries if one is not None]})
 
 
 def _prompt(prompt: Registered) -> dict[str, Any]:

@@ -41,14 +41,14 @@ async def classify(served: Served, holder: Holder, request: Request) -> Response
         ]
 
     works = await asyncio.to_thread(ask)
-    found: dict[int, Prediction] = {}
+    predictions: dict[int, Prediction] = {}
 
     async def answer() -> bool:
         async with exchange(served.engine, works, Telling()) as events:
             async for number, event in events:
                 assert isinstance(event, Told)
                 assert event.prediction is not None
-                found[number] = event.prediction
+                predictions[number] = event.prediction
         return True
 
     left = served.spec.timeout - (time.monotonic() - begun)
@@ -61,7 +61,7 @@ async def classify(served: Served, holder: Holder, request: Request) -> Response
             "object": "list",
             "created": int(time.time()),
             "model": body.model,
-            "data": [{"index": n, **_told(found[n])} for n in range(len(works))],
+            "data": [{"index": n, **_told(predictions[n])} for n in range(len(works))],
         }
     )
 
