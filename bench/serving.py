@@ -339,7 +339,7 @@ def by_load(
     with Engine(backbone, EngineOptions(rows=size, queue=10**6)) as engine:
 
         def ask(number: int) -> Timed:
-            request, heard = requests[number % size], Timed(asked=time.perf_counter())
+            request, heard = requests[number % size], Timed(answers=time.perf_counter())
             engine.submit([Job(_writing(models[number % len(models)], request), heard)])
             return heard
 
@@ -356,15 +356,15 @@ def by_load(
         last = statistics.median(one.last - one.asked for one in alone)
         found = []
         for load in LOADS:
-            asked, due = [], time.perf_counter()
+            answers, due = [], time.perf_counter()
             for number in range(max(60, 2 * size)):
                 due += dice.expovariate(load * most)
                 time.sleep(max(0.0, due - time.perf_counter()))
-                asked.append(ask(number))
-            for heard in asked:
+                answers.append(ask(number))
+            for heard in answers:
                 heard.ended.wait()
-            firsts = sorted((one.first - one.asked) / first for one in asked)
-            lasts = sorted((one.last - one.asked) / last for one in asked)
+            firsts = sorted((one.first - one.asked) / first for one in answers)
+            lasts = sorted((one.last - one.asked) / last for one in answers)
             found.append(
                 {
                     "load": load,

@@ -159,15 +159,15 @@ def measured(runs: dict[str, Callable[[], int]], options: argparse.Namespace) ->
             tokens = runs[name]()
             if number:
                 seen[name].append(tokens / (clock() - start))
-    told = {}
+    figures_by_name = {}
     for name, rates in seen.items():
         ratios = [rate / bare for rate, bare in zip(rates, seen[BARE], strict=True)]
-        told[name] = {
+        figures_by_name[name] = {
             "tokens per second": statistics.median(rates),
             "beside bare, median of ratios": statistics.median(ratios),
             "ratios": ratios,
         }
-    return told
+    return figures_by_name
 
 
 def main() -> None:
@@ -213,11 +213,11 @@ def main() -> None:
         figures = measured(variants(engine, names, options, vocabulary), options)
     rounds = f"of {options.rounds} rounds"
     print(f"{'variant':28s} tokens/s  beside bare  ({rounds})")
-    for name, told in figures.items():
-        low, high = min(told["ratios"]), max(told["ratios"])
+    for name, measured_figures in figures.items():
+        low, high = min(measured_figures["ratios"]), max(measured_figures["ratios"])
         print(
-            f"{name:28s} {told['tokens per second']:8.0f}  "
-            f"{told['beside bare, median of ratios']:.2f}  ({low:.2f} to {high:.2f})"
+            f"{name:28s} {measured_figures['tokens per second']:8.0f}  "
+            f"{measured_figures['beside bare, median of ratios']:.2f}  ({low:.2f} to {high:.2f})"
         )
     if options.out:
         stated = {

@@ -44,8 +44,8 @@ def problem(line: str) -> str | None:
         if rest and rest[0].startswith("-"):
             return None
         if not rest or rest[0] not in verbs:
-            said = " ".join([*words[1 : len(words) - len(rest)], *rest[:1]])
-            return f"no such verb: {said}" if rest else f"a verb is missing after {said}"
+            given = " ".join([*words[1 : len(words) - len(rest)], *rest[:1]])
+            return f"no such verb: {given}" if rest else f"a verb is missing after {given}"
         command, rest = verbs[rest[0]], rest[1:]
     try:
         command.make_context(command.name, rest)

@@ -175,8 +175,8 @@ def reason_of(family: str) -> str:
     try:
         wrapped(family)
     except BackboneError as error:
-        said = str(error).removesuffix(". Families that work: docs/families.md")
-        return said.partition(" cannot carry a prompt: ")[2]
+        message = str(error).removesuffix(". Families that work: docs/families.md")
+        return message.partition(" cannot carry a prompt: ")[2]
     raise AssertionError(f"{family} is not refused")
 
 

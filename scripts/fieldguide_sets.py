@@ -38,8 +38,8 @@ def read(split: str) -> Rows:
 def labels(rows: Rows) -> Iterator[dict[str, Any]]:
     """Each description with the keys that it tells."""
     for row in rows:
-        told = [key for key in TOLD if key in row["record"]]
-        yield from ({"text": text, "tells": told} for text in row["references"])
+        attributes = [key for key in TOLD if key in row["record"]]
+        yield from ({"text": text, "tells": attributes} for text in row["references"])
 
 
 def numbers(rows: Rows) -> Iterator[dict[str, Any]]:

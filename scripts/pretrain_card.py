@@ -222,8 +222,8 @@ def examples(folder: Path, objective: Objective, corpus: Corpus) -> str:
     dice = np.random.default_rng(7)
     page = objective.page or objective.name
     lines = _sentences(corpus, *_LINES.get(page, (SHORTEST, LONGEST)))
-    said = [_WRITERS[page](model, tokenizer, line, dice) for line in lines]
-    return "\n".join(said)
+    pages = [_WRITERS[page](model, tokenizer, line, dice) for line in lines]
+    return "\n".join(pages)
 
 
 def _sentences(corpus: Corpus, shortest: int, longest: int) -> list[str]:
@@ -281,8 +281,8 @@ def _infilled(model: Any, tokenizer: Any, line: str, dice: np.random.Generator) 
     encoded = tokenizer(shown, return_tensors="pt")
     with torch.no_grad():
         ids = model.generate(**encoded, max_new_tokens=16, do_sample=False)[0]
-    said = _first_span(tokenizer.decode(ids))
-    return f"- {shown}\n  `{said}` (was: `{' '.join(words[begin : begin + count])}`)"
+    infilled = _first_span(tokenizer.decode(ids))
+    return f"- {shown}\n  `{infilled}` (was: `{' '.join(words[begin : begin + count])}`)"
 
 
 def _first_span(text: str) -> str:
@@ -298,8 +298,8 @@ def _continued(model: Any, tokenizer: Any, line: str, dice: np.random.Generator)
     encoded = tokenizer(shown, return_tensors="pt")
     with torch.no_grad():
         ids = model.generate(**encoded, max_new_tokens=20, do_sample=False)[0]
-    said = tokenizer.decode(ids[encoded["input_ids"].shape[1] :], skip_special_tokens=True)
-    return f"- {shown}\n  `{' '.join(said.split())}`"
+    continued = tokenizer.decode(ids[encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+    return f"- {shown}\n  `{' '.join(continued.split())}`"
 
 
 _CLASSES: dict[str, Any] = {

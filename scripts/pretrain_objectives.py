@@ -526,11 +526,11 @@ def mark_runs(ids: np.ndarray, noise: np.ndarray, sentinel: int) -> np.ndarray:
     return np.insert(ids, begins, sentinel + np.arange(len(begins)))
 
 
-def restore_spans(shown: np.ndarray, said: np.ndarray, sentinel: int) -> np.ndarray:
+def restore_spans(shown: np.ndarray, tokens: np.ndarray, sentinel: int) -> np.ndarray:
     """The text of an example again, without its </s>: what `Denoising.example` undoes."""
     spans: dict[int, list[int]] = {}
     at = -1
-    for token in said[:-1].tolist():
+    for token in tokens[:-1].tolist():
         if token >= sentinel:
             at = token
             spans[at] = []

@@ -31,11 +31,11 @@ def texts_of(examples: list[Example], slots: tuple[str, ...]) -> list[str]:
     """
     texts: dict[str, None] = {}
     for example in examples:
-        said = [example.fields.get(slot) for slot in slots]
-        for slot, value in zip(slots, said, strict=True):
+        values = [example.fields.get(slot) for slot in slots]
+        for slot, value in zip(slots, values, strict=True):
             if not isinstance(value, str):
                 raise UserError(f"{example.where}: the field `{slot}` is no text")
-        text = "\n".join(str(value).strip() for value in said).strip()
+        text = "\n".join(str(value).strip() for value in values).strip()
         if text:
             texts[text] = None
     return list(texts)

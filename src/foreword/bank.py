@@ -229,8 +229,8 @@ class PromptBank:
                 request.task.check([request.example], request.how)
             except UserError as error:
                 place = request.example.where
-                said = str(error)
-                raise type(error)(said if said.startswith(place) else f"{place}: {said}") from error
+                text = str(error)
+                raise type(error)(text if text.startswith(place) else f"{place}: {text}") from error
 
     def _requests(
         self,

@@ -140,8 +140,8 @@ def save_artifact(
         )
         text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
         files.write_text(temporary / MANIFEST, text + "\n")
-        asked = task_of(task)
-        usage = usage_of(asked.verb, (*asked.fields, *manifest.fields_beside))
+        bound_kind = task_of(task)
+        usage = usage_of(bound_kind.verb, (*bound_kind.fields, *manifest.fields_beside))
         files.write_text(temporary / CARD, card(manifest, usage))
     return manifest
 

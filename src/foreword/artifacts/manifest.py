@@ -181,8 +181,8 @@ def _is_later(stated: Any) -> bool:
     if not isinstance(stated, str) or not re.fullmatch(r"\d{1,9}\.\d{1,9}", stated):
         return False
     major, minor = map(int, FORMAT.split("."))
-    said = [int(number) for number in stated.split(".")]
-    return said[0] == major and said[1] > minor
+    numbers = [int(number) for number in stated.split(".")]
+    return numbers[0] == major and numbers[1] > minor
 
 
 def _drop(node: Any, place: tuple[int | str, ...]) -> bool:

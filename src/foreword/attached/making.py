@@ -157,10 +157,10 @@ def _options(method: str, options: dict[str, Any]) -> MethodOptions:
         if isinstance(value, str) and f"method.{key}" in PLAIN
     }
     try:
-        asked = _Asked.model_validate({"method": {"name": method, **options, **plain}})
+        section = _Asked.model_validate({"method": {"name": method, **options, **plain}})
     except ValidationError as error:
         raise UserError("\n".join(explain(error, _Asked))) from error
-    chosen: MethodOptions = asked.method
+    chosen: MethodOptions = section.method
     if chosen.stands.stands == "between":
         raise UserError(
             "method: virtual tokens between source and target need to know where the source ends, "

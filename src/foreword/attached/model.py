@@ -160,14 +160,14 @@ class AttachedModel(Surface):
         return output
 
     def save_pretrained(
-        self, save_directory: Path | str, *, is_main_process: bool = True, **said: Any
+        self, save_directory: Path | str, *, is_main_process: bool = True, **details: Any
     ) -> Manifest | None:
         """Write the prompt as an artifact, which `foreword.load` reads.
 
         Args:
             save_directory: a folder that is empty, or that is not there yet.
             is_main_process: whether this process writes; others do nothing.
-            said: what an artifact says of its task; see `saving.save`.
+            details: what an artifact says of its task; see `saving.save`.
 
         Raises:
             UserError: the folder is not empty, no tokenizer is known, or the model's weights are no
@@ -176,7 +176,7 @@ class AttachedModel(Surface):
         self._backbone()
         if not is_main_process:
             return None
-        return saving.save(Path(save_directory), self.prompt, self.method, self.told, **said)
+        return saving.save(Path(save_directory), self.prompt, self.method, self.told, **details)
 
     @property
     def base_model(self) -> Any:

@@ -82,21 +82,21 @@ def save(
     Raises:
         UserError: see `AttachedModel.save_pretrained`.
     """
-    backbone, told, head, moved = model.backbone, {}, None, 0
+    backbone, stated, head, moved = model.backbone, {}, None, 0
     if own is not None:
         moved = sum(p.numel() for module in own.modules.values() for p in module.parameters())
         head = own.kept(backbone, in_its_input=bool(model.placement.columns))
-        told = head.stated(backbone)
+        stated = head.stated(backbone)
     if messages is not None:
         if own is not None:
             raise UserError(
                 f"messages: '{messages}' names conversations, after which a text is written, but "
                 "this model has a head that writes none; leave it out"
             )
-        told = {"answer": "turns", "messages": messages}
+        stated = {"answer": "turns", "messages": messages}
     try:
         spec = DecodingSpec.model_validate({} if decoding is None else decoding)
-        task = TaskId.model_validate({"input": input, "target": target, **told})
+        task = TaskId.model_validate({"input": input, "target": target, **stated})
     except ValidationError as error:
         section = DecodingSpec if error.title == "DecodingSpec" else TaskId
         root = "decoding" if section is DecodingSpec else "task"

@@ -121,8 +121,8 @@ class Surface(nn.Module):
             BackboneError: the family cannot do it.
             UserError: another way of doing it is asked for.
         """
-        asked = dict(gradient_checkpointing_kwargs or {})
-        if asked.pop("use_reentrant", False) or asked or every_n_layers != 1 or offload:
+        options = dict(gradient_checkpointing_kwargs or {})
+        if options.pop("use_reentrant", False) or options or every_n_layers != 1 or offload:
             raise UserError(
                 "gradient_checkpointing_kwargs: beside a prompt every layer is computed again, "
                 "without re-entering autograd; leave all but `use_reentrant: false` out"

@@ -183,19 +183,19 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quantising(
-    name: str, config: Any, asked: Quantization | None, dtype: str, spread: dict[str, Any]
+    name: str, config: Any, wanted: Quantization | None, dtype: str, spread: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """The options of `from_pretrained` for a quantised model, and its mistakes in our words."""
     stored = quantized.stored(config)
     where = spread.get("device_map")
     if stored is not None:
         what = f"backbone '{name}' is stored quantised ({stored.get('quant_method')})"
-        if asked and quantized.plain(asked) != stored:
+        if wanted and quantized.plain(wanted) != stored:
             raise BackboneError(f"{quantized.FIELD}: {what}, and loads so; leave the field out")
         quantized.check_environment(stored, where, what=what, is_stored=True)
         yield {}
-    elif asked:
-        made = quantized.config_of(asked)
+    elif wanted:
+        made = quantized.config_of(wanted)
         quantized.check_environment(made, where, what=quantized.FIELD, is_stored=False)
         with quantized.converting(name, dtype):
             yield {"quantization_config": made}

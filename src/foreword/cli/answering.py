@@ -66,7 +66,7 @@ class Asked:
 
 
 def answer(
-    asked: Asked,
+    inputs: Asked,
     *,
     load: Callable[[], Answering],
     task: Callable[[], TaskId] | None,
@@ -79,7 +79,7 @@ def answer(
     `batch_size`. A file is read to its end before anything is loaded.
 
     Args:
-        asked: what is asked.
+        inputs: what is asked.
         load: loads what answers.
         task: reads what an artifact says of its own data, where there is one artifact.
         title: of the progress.
@@ -88,29 +88,29 @@ def answer(
     Returns:
         The rows, where `to` is a file; else nothing, since they were written.
     """
-    if not asked.texts and asked.source is None:
+    if not inputs.texts and inputs.source is None:
         raise UserError("give inputs with --text, or a file (or - for standard input) with --input")
-    texts = (Given(f"--text {number}", text) for number, text in enumerate(asked.texts, 1))
-    source = asked.source
+    texts = (Given(f"--text {number}", text) for number, text in enumerate(inputs.texts, 1))
+    source = inputs.source
     with _stream(source) as stream:
         if stream is not None:
-            return _answer_stream(asked, texts, stream, load, to)
+            return _answer_stream(inputs, texts, stream, load, to)
     read: Iterator[Given] = iter(())
     if source is not None:
         own = None if task is None else task()
         read = read_inputs(
             source,
-            asked.format,
-            encoding=asked.encoding,
+            inputs.format,
+            encoding=inputs.encoding,
             trained_on=None if own is None else own.format,
             words=1 if own is None else own.words,
         )
-    given = list(islice(chain(texts, read), asked.limit))
+    given = list(islice(chain(texts, read), inputs.limit))
     loaded = load()
     together = len(given)
     if loaded.check is not None:
         loaded.check(given)
-        together = GROUPS * asked.batch_size
+        together = GROUPS * inputs.batch_size
     from foreword.common.progress import progress_for_terminal
 
     progress = progress_for_terminal()
@@ -126,26 +126,26 @@ def answer(
 
 
 def _answer_stream(
-    asked: Asked,
+    inputs: Asked,
     texts: Iterator[Given],
     stream: Arriving,
     load: Callable[[], Answering],
     to: Destination,
 ) -> str:
-    lines = arriving_inputs(stream.name, stream, asked.format, encoding=asked.encoding)
+    lines = arriving_inputs(stream.name, stream, inputs.format, encoding=inputs.encoding)
     loaded = load()
-    given = islice(chain(texts, lines), asked.limit)
+    given = islice(chain(texts, lines), inputs.limit)
     written = []
     done = 0
-    for group in _groups(given, stream.has_line, asked.batch_size):
+    for group in _groups(given, stream.has_line, inputs.batch_size):
         written.append(_to(to, _rows(loaded, group, done, lambda _: None)))
         done += len(group)
     return "".join(written)
 
 
 def _rows(loaded: Answering, given: list[Given], done: int, advance: Advance) -> str:
-    told = loaded.answers(given, done, advance)
-    return "".join(to_json(one.beside(its)) + "\n" for one, its in zip(given, told, strict=True))
+    answers = loaded.answers(given, done, advance)
+    return "".join(to_json(one.beside(its)) + "\n" for one, its in zip(given, answers, strict=True))
 
 
 def _to(to: Destination, rows: str) -> str:

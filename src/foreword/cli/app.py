@@ -122,9 +122,9 @@ def _run() -> int:
 
 def _say_usage(error: Any) -> int:
     """Say what is wrong with the arguments, as plain text: they may hold anything."""
-    said = error.format_message()
-    if said:  # else the help was shown, since nothing was given
+    message = error.format_message()
+    if message:  # else the help was shown, since nothing was given
         usage = f"{error.ctx.get_usage()}\n" if error.ctx is not None else ""
         named = error.ctx.command_path if error.ctx is not None else "foreword"
-        complain(f"{usage}foreword: {said.rstrip('.')}; see {named} --help")
+        complain(f"{usage}foreword: {message.rstrip('.')}; see {named} --help")
     return int(error.exit_code)

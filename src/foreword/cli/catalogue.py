@@ -51,8 +51,8 @@ def ls(
     _print_list(folder, artifacts, bundled)
     for run in unfinished:
         of = f" of {run['steps']}" if run.get("steps") else ""
-        said = run.get("error") or f"{run['state']} at step {run['step']}{of} ({run['method']})"
-        say(f"unfinished {run['folder']}: {said}")
+        state = run.get("error") or f"{run['state']} at step {run['step']}{of} ({run['method']})"
+        say(f"unfinished {run['folder']}: {state}")
 
 
 def _unfinished(folder: Path) -> list[dict[str, Any]]:
@@ -165,9 +165,9 @@ def _named(entry: Mapping[str, Any]) -> str:
 
 def _moved(manifest: Manifest) -> dict[str, str]:
     """What of the backbone moved, where something did."""
-    said = manifest.method.moves.model_dump(exclude_none=True)
-    kind = said.pop("kind")
-    options = ", ".join(f"{name}={value}" for name, value in said.items())
+    options_given = manifest.method.moves.model_dump(exclude_none=True)
+    kind = options_given.pop("kind")
+    options = ", ".join(f"{name}={value}" for name, value in options_given.items())
     return {} if kind == "none" else {"delta": f"{kind}{f' ({options})' if options else ''}"}
 
 
@@ -185,13 +185,13 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
     decoding = ", ".join(f"{name}={value}" for name, value in chosen.items()) or "greedy"
     rendered = {} if task.chat_template is None else {"chat template": task.chat_template}
     if task.chat_options:
-        said = ", ".join(f"{name}={value}" for name, value in task.chat_options.items())
-        rendered["chat options"] = said
+        options = ", ".join(f"{name}={value}" for name, value in task.chat_options.items())
+        rendered["chat options"] = options
     if task.answer == "turns":
         tools = "" if task.tools is None else f", and what it may call in '{task.tools}'"
-        asked = f"a conversation in the column '{task.messages}'{tools}"
+        column = f"a conversation in the column '{task.messages}'{tools}"
         answers = "the assistant's next turn"
-        return {"input": asked, **rendered, "answers": answers, "decoding": decoding}
+        return {"input": column, **rendered, "answers": answers, "decoding": decoding}
     texts = {"input": repr(written_input(task.input)), **rendered}
     if task.second is not None:
         texts["second"] = repr(task.second)
@@ -216,8 +216,8 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
     if task.answer == "label":
         return {**texts, "answers": f"a label: {', '.join(task.labels)}"}
     if task.answer == "labels":
-        told = (f"{label} (from {task.thresholds.get(label, 0.5):.3g})" for label in task.labels)
-        return {**texts, "answers": f"any of the labels {', '.join(told)}"}
+        lines = (f"{label} (from {task.thresholds.get(label, 0.5):.3g})" for label in task.labels)
+        return {**texts, "answers": f"any of the labels {', '.join(lines)}"}
     if task.answer == "number":
         scale = f"a head tells it as {task.deviation:.4g} times its output and {task.mean:.4g}"
         plain = (task.mean, task.deviation) == (0.0, 1.0)
@@ -235,8 +235,8 @@ def _chosen(task: TaskId) -> str:
     elif task.choice.normalise != "none" and not task.has_head:
         by += f", divided by its {task.choice.normalise}"
     least = task.thresholds.get("right")
-    told = "" if least is None else f", from a probability of {least:.3g}"
-    return f"{which} of a row's own choices ({', '.join(columns)}), by {by}{told}"
+    threshold = "" if least is None else f", from a probability of {least:.3g}"
+    return f"{which} of a row's own choices ({', '.join(columns)}), by {by}{threshold}"
 
 
 def recipe_schema(plugin: o.PluginOption = None) -> None:  # noqa: ARG001

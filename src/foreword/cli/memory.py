@@ -26,8 +26,8 @@ def ran_out(error: BaseException | None) -> bool:
 
 def advice(error: BaseException) -> str:
     """One line: how much was asked for, and what needs less."""
-    asked = _ASKED.search(_text(error))
-    much = f" (asked for {_readable(asked[1])} more)" if asked else ""
+    amount = _ASKED.search(_text(error))
+    much = f" (asked for {_readable(amount[1])} more)" if amount else ""
     return (
         f"out of memory{much}; give a smaller --batch-size (half of training.batch_size with twice "
         "training.accumulation trains the same prompt), a smaller evaluation.batch_size, or the "

@@ -149,8 +149,8 @@ def _dry_run(recipe: Recipe, on: o.BackboneFlags, as_json: bool) -> None:
 
 def _print_words(words: LabelWords) -> None:
     for label, named in words.items():
-        said = ", ".join(f"{word!r} as {' '.join(tokens)}" for word, tokens in named.items())
-        say(f"label {label!r}: {said}")
+        listed = ", ".join(f"{word!r} as {' '.join(tokens)}" for word, tokens in named.items())
+        say(f"label {label!r}: {listed}")
 
 
 def _print_examples(examples: Sequence[Shown], longest: int | None, words: LabelWords) -> None:
@@ -166,15 +166,15 @@ def _print_examples(examples: Sequence[Shown], longest: int | None, words: Label
                 if tokens:
                     say(f"  {name:<8} {' '.join(tokens)}")
             if row.says:
-                say(f"  says     {' '.join(_named(said, words) for said in row.says)}")
+                say(f"  says     {' '.join(_named(token, words) for token in row.says)}")
         if shown.cut:
             say(f"  cut      {shown.cut} tokens of {', then of '.join(shown.cut_fields)}")
 
 
-def _named(said: str, words: LabelWords) -> str:
+def _named(token: str, words: LabelWords) -> str:
     """A label with its words, where these are not the label itself."""
-    named = list(words.get(said, ()))
-    return f"{said} ({', '.join(named)})" if named not in ([], [said]) else said
+    named = list(words.get(token, ()))
+    return f"{token} ({', '.join(named)})" if named not in ([], [token]) else token
 
 
 def _go_on(folder: Path | None, on: o.BackboneFlags) -> str:

@@ -72,7 +72,7 @@ def generate(
         "stop": tuple(stop) if stop else None,
     }
     given = {key: value for key, value in chosen.items() if value is not None}
-    asked = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
+    inputs = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
 
     def load_one(artifact: Path) -> Answering:
         loaded = _load(artifact, on)
@@ -80,7 +80,7 @@ def generate(
         def answers(rows: list[Given], done: int, advance: Advance) -> list[dict[str, Any]]:
             written = loaded.answer(
                 [loaded.example(row.value, row.where) for row in rows],
-                batch_size=asked.batch_size,
+                batch_size=inputs.batch_size,
                 seed=None if seed is None else seed + done,
                 advance=advance,
                 **given,
@@ -90,9 +90,9 @@ def generate(
         return Answering(answers)
 
     def load_many(folders: dict[str, Path]) -> Answering:
-        return writers(load_bank(folders, on), asked.batch_size, seed, given)
+        return writers(load_bank(folders, on), inputs.batch_size, seed, given)
 
-    _answer(artifact, prompt, on, asked, "generate", out, overwrite, load_one, load_many)
+    _answer(artifact, prompt, on, inputs, "generate", out, overwrite, load_one, load_many)
 
 
 @o.with_flags
@@ -112,22 +112,22 @@ def predict(
 ) -> None:
     """Tell labels, tags, spans or missing words, with probabilities, by a trained prompt or by the
     one of several that each row names; JSONL comes out."""
-    asked = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
+    inputs = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
 
     def load_one(artifact: Path) -> Answering:
         loaded = _load(artifact, on)
 
         def answers(rows: list[Given], _: int, advance: Advance) -> list[dict[str, Any]]:
             examples = [loaded.example(row.value, row.where) for row in rows]
-            predictions = loaded.predict(examples, batch_size=asked.batch_size, advance=advance)
+            predictions = loaded.predict(examples, batch_size=inputs.batch_size, advance=advance)
             return [predicted_row(one) for one in predictions]
 
         return Answering(answers)
 
     def load_many(folders: dict[str, Path]) -> Answering:
-        return tellers(load_bank(folders, on), asked.batch_size)
+        return tellers(load_bank(folders, on), inputs.batch_size)
 
-    _answer(artifact, prompt, on, asked, "predict", out, overwrite, load_one, load_many)
+    _answer(artifact, prompt, on, inputs, "predict", out, overwrite, load_one, load_many)
 
 
 @o.with_flags
@@ -215,7 +215,7 @@ def _answer(
     artifact: Path | None,
     prompts: list[str] | None,
     on: o.ArtifactFlags,
-    asked: Asked,
+    inputs: Asked,
     title: str,
     out: Path | None,
     overwrite: bool,
@@ -224,15 +224,15 @@ def _answer(
 ) -> None:
     from foreword.artifacts.manifest import artifact_folder, read_manifest
 
-    folders = folders_of(artifact, prompts, on.backbone, asked.texts)
+    folders = folders_of(artifact, prompts, on.backbone, inputs.texts)
     to = destination(out)
     if to.file is not None:
         refuse_existing(to.file, overwrite=overwrite)
     if artifact is None:
-        rows = answer(asked, load=lambda: load_many(folders), task=None, title=title, to=to)
+        rows = answer(inputs, load=lambda: load_many(folders), task=None, title=title, to=to)
     else:
         rows = answer(
-            asked,
+            inputs,
             load=lambda: load_one(artifact),
             task=lambda: read_manifest(artifact_folder(artifact)).task,
             title=title,

@@ -88,10 +88,10 @@ class OptionsIn:
         """pydantic's union of them, made anew when something was registered."""
         members = self.members()
         if self._made is None or self._made[0] != self.registry.changes:
-            told: Any = members[0]
+            union: Any = members[0]
             if len(members) > 1:
-                told = Annotated[reduce(or_, members), Field(discriminator=self.key)]
-            self._made = (self.registry.changes, TypeAdapter(told))
+                union = Annotated[reduce(or_, members), Field(discriminator=self.key)]
+            self._made = (self.registry.changes, TypeAdapter(union))
         return self._made[1]
 
     def __get_pydantic_core_schema__(

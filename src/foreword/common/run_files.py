@@ -34,11 +34,11 @@ def is_finished(folder: Path) -> bool:
 def how_to_go_on(folder: Path) -> str:
     """The command, or the call in Python, that goes on with a run by its own recipe."""
     file = folder / RECIPE
-    said = argument(
+    command = argument(
         f"foreword train {shlex.quote(str(file))} --out {shlex.quote(str(folder))} --resume",
         f"foreword.train({str(file)!r}, out={str(folder)!r}, resume=True)",
     )
-    return f"`{said}`"
+    return f"`{command}`"
 
 
 def refuse_for_new_run(folder: Path) -> None:

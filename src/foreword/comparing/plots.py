@@ -85,8 +85,8 @@ def _by_method(content: Mapping[str, Any], metric: Mapping[str, Any]) -> Plot | 
     points = base.mark_point(filled=True, size=90).encode(x=x, y=y, tooltip=["method:N", "mean:Q"])
     lines = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", y=y)
     chart = (lines + points).properties(width=WIDTH, height=alt.Step(26))
-    told = _said(rows, max(1, metric["decimals"]))
-    return Plot(title, f"{title}{_spread(content)}. {told}.", chart.to_dict())
+    in_words = _said(rows, max(1, metric["decimals"]))
+    return Plot(title, f"{title}{_spread(content)}. {in_words}.", chart.to_dict())
 
 
 def _by_parameters(content: Mapping[str, Any], metric: Mapping[str, Any]) -> Plot | None:
@@ -142,8 +142,8 @@ def _along(content: Mapping[str, Any], metric: Mapping[str, Any]) -> Plot | None
     line = base.mark_line(point=True).encode(x=x, y=y, color=color, tooltip=["method:N", "mean:Q"])
     area = base.mark_area(opacity=0.18).encode(x=x, y="low:Q", y2="high:Q", color=color)
     chart = (area + line).properties(width=WIDTH, height=HEIGHT)
-    told = _said(rows, max(1, metric["decimals"]))
-    return Plot(title, f"{title}{_spread(content)}. {told}.", chart.to_dict())
+    in_words = _said(rows, max(1, metric["decimals"]))
+    return Plot(title, f"{title}{_spread(content)}. {in_words}.", chart.to_dict())
 
 
 def _by_group(content: Mapping[str, Any], metric: Mapping[str, Any]) -> Plot | None:

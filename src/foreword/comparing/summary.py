@@ -236,8 +236,8 @@ def _warnings(
             f"One seed only: {named}. Another seed may turn the order of methods around; give "
             "`seeds: [0, 1, 2]` in the grid."
         )
-    asked = {(len(run.answers)) for members in by_method.values() for run in members}
-    if len(asked) > 1:
+    counts = {(len(run.answers)) for members in by_method.values() for run in members}
+    if len(counts) > 1:
         lines.append(
             "Not all runs answered the same test items, so that only seeds are compared; figures "
             "of different test items say little of each other."

@@ -177,9 +177,9 @@ def _layers(adapter: Adapter, backbone: Backbone, kind: HeadKind) -> tuple[Layer
     if backbone.geometry.kind == "encoder":
         if family not in kind.encoders:
             why = OTHERWISE.get(family)
-            said = f"has {why} before its linear one" if why else "is not known"
+            reason = f"has {why} before its linear one" if why else "is not known"
             raise ArtifactError(
-                f"{where}: the {adapter.config.task_type} head of '{family}' {said}, and what is "
+                f"{where}: the {adapter.config.task_type} head of '{family}' {reason}, and what is "
                 "taken over exactly is a linear layer, or one after a layer with tanh "
                 f"({', '.join(kind.encoders)}); train a head here instead"
             )

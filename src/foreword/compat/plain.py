@@ -116,7 +116,7 @@ def _notes(manifest: Manifest) -> list[str]:
 
 def _card(manifest: Manifest, notes: list[str]) -> str:
     task = manifest.task
-    said = "".join(f"- {note}\n" for note in notes)
+    bullets = "".join(f"- {note}\n" for note in notes)
     return f"""# {manifest.name}
 
 `{manifest.backbone.name}` with what {manifest.method.name} changed put into its weights, by
@@ -125,4 +125,4 @@ foreword: a plain transformers model.
 - {asked_and_answered(task)}
 - Beginning token: `{manifest.tokens.bos}` (auto: as the tokenizer does by itself).
 - Backbone sha256 over its stored tensors, before: `{manifest.backbone.sha256}`
-{said}"""
+{bullets}"""

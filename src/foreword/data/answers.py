@@ -129,12 +129,12 @@ def _labels(
     if isinstance(value, str) and separator is not None:
         value = value.split(separator) if value.strip() else []
     if not isinstance(value, list | tuple):
-        said = "a list of labels"
+        expected = "a list of labels"
         if separator is None:
-            said += "; of a text say in task.data.separator what stands between its labels"
+            expected += "; of a text say in task.data.separator what stands between its labels"
         else:
-            said += f", or a text with {separator!r} between them"
-        raise DataError(f"{where}, field '{name}': expected {said}, found {show(value)}")
+            expected += f", or a text with {separator!r} between them"
+        raise DataError(f"{where}, field '{name}': expected {expected}, found {show(value)}")
     chosen: list[str] = []
     for item in value:
         text = _as_label(item)
@@ -266,8 +266,8 @@ def _which(
             f"{place}: {show(value)} is a choice's number and another one's text; give the number "
             "as a number"
         )
-    told = f"one of {', '.join(named)}" if named else f"a number from 0 to {len(choices) - 1}"
-    raise DataError(f"{place}: expected {told}, or the text of a choice, found {show(value)}")
+    expected = f"one of {', '.join(named)}" if named else f"a number from 0 to {len(choices) - 1}"
+    raise DataError(f"{place}: expected {expected}, or the text of a choice, found {show(value)}")
 
 
 def _as_label(value: Any) -> str | None:

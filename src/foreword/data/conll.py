@@ -24,15 +24,15 @@ Sentence = list[tuple[str, str, str | None]]
 """Where each word stands, the word, and its tag."""
 
 
-def read(asked: Request) -> Iterator[Row]:
+def read(request: Request) -> Iterator[Row]:
     """The sentences of a file."""
-    sentences = list(_sentences(data_file(asked.path), asked))
+    sentences = list(_sentences(data_file(request.path), request))
     tags = [[tag for _, _, tag in sentence if tag is not None] for sentence in sentences]
     scheme = scheme_of(tags)
     if scheme is not None:
         _refuse_mixture(sentences)
         if scheme != "IOB2":
-            asked.notes.append(f"its tags follow {scheme} and are read as IOB2")
+            request.notes.append(f"its tags follow {scheme} and are read as IOB2")
     for sentence, own in zip(sentences, tags, strict=True):
         words = tuple(word for _, word, _ in sentence)
         yield Row(
@@ -43,11 +43,11 @@ def read(asked: Request) -> Iterator[Row]:
         )
 
 
-def _sentences(file: Path, asked: Request) -> Iterator[Sentence]:
+def _sentences(file: Path, request: Request) -> Iterator[Sentence]:
     separator: str | None = None
     width = 0
     sentence: Sentence = []
-    for number, raw in text_lines(file, asked.encoding):
+    for number, raw in text_lines(file, request.encoding):
         line = raw.rstrip("\r\n")
         if not line.strip() or line.startswith("-DOCSTART-"):
             if sentence:
@@ -63,25 +63,25 @@ def _sentences(file: Path, asked: Request) -> Iterator[Sentence]:
                 f"{where}: expected {width} columns, as in the lines before, found {len(columns)}: "
                 f"{show(line)}"
             )
-        sentence.append((where, *_word_and_tag(where, columns, asked)))
+        sentence.append((where, *_word_and_tag(where, columns, request)))
     if sentence:
         yield sentence
 
 
-def _word_and_tag(where: str, columns: list[str], asked: Request) -> tuple[str, str | None]:
+def _word_and_tag(where: str, columns: list[str], request: Request) -> tuple[str, str | None]:
     width = len(columns)
-    for name, column in (("words", asked.words), ("tags", asked.tags)):
-        if column is not None and column > width and (name == "words" or asked.answers):
+    for name, column in (("words", request.words), ("tags", request.tags)):
+        if column is not None and column > width and (name == "words" or request.answers):
             raise DataError(f"{where}: has {width} columns; task.data.{name} names number {column}")
-    at = width if asked.tags is None else asked.tags
-    tagged = at <= width and at != asked.words
-    if asked.answers and not tagged:
+    at = width if request.tags is None else request.tags
+    tagged = at <= width and at != request.words
+    if request.answers and not tagged:
         raise DataError(
             f"{where}: expected a column of words and another of tags, found {width} columns; "
             "task.data.words and task.data.tags number them from 1"
         )
     # A word may be a blank of another kind: Chinese corpora tag U+3000.
-    word, tag = columns[asked.words - 1].strip(" "), columns[at - 1].strip() if tagged else None
+    word, tag = columns[request.words - 1].strip(" "), columns[at - 1].strip() if tagged else None
     if not word or tag == "":
         raise DataError(f"{where}: a column is empty")
     return word, tag

@@ -98,8 +98,8 @@ class Conversation:
     @property
     def last_question(self) -> str:
         """What the user asked last, before the last answer."""
-        asked = (turn.content for turn in reversed(self.asked.turns) if turn.role == "user")
-        return next(asked, "")
+        questions = (turn.content for turn in reversed(self.asked.turns) if turn.role == "user")
+        return next(questions, "")
 
     def each_measured(self) -> Iterator[Conversation]:
         """A conversation for every turn that is measured, which is its last one. Of what comes

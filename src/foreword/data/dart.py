@@ -24,11 +24,11 @@ from foreword.data.triples import Entry, Triple, linearise_triples, read_entries
 from foreword.errors import DataError
 
 
-def read(asked: Request) -> Iterator[Row]:
+def read(request: Request) -> Iterator[Row]:
     """The sets of triples of a JSON or (by the ending .xml) an XML file."""
-    file = data_file(asked.path)
+    file = data_file(request.path)
     entries_of = read_entries if file.suffix.lower() == ".xml" else _json_entries
-    entries = entries_of(file, asked.encoding)
+    entries = entries_of(file, request.encoding)
     for entry in entries:
         yield Row(
             entry.where,

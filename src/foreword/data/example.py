@@ -88,8 +88,8 @@ class Example:
     @property
     def asks_text(self) -> bool:
         """Whether a text is to be written, rather than a label, tags or a span to be told."""
-        told = (self.label, self.labels, self.number, self.choices, self.words, self.spans)
-        return all(part is None for part in told)
+        other_answers = (self.label, self.labels, self.number, self.choices, self.words, self.spans)
+        return all(part is None for part in other_answers)
 
 
 def linearise(field: Field) -> str:

@@ -44,9 +44,9 @@ class Given:
     where: str
     value: str | dict[str, Any]
 
-    def beside(self, told: Mapping[str, Any]) -> dict[str, Any]:
+    def beside(self, more: Mapping[str, Any]) -> dict[str, Any]:
         """The row of an output: what was given, and what is told of it."""
-        return {**(self.value if isinstance(self.value, dict) else {"input": self.value}), **told}
+        return {**(self.value if isinstance(self.value, dict) else {"input": self.value}), **more}
 
 
 def read_inputs(
@@ -80,13 +80,13 @@ def read_inputs(
         return
     assert kind is not None
     own = UTF8 if is_bundled(path) else encoding
-    asked = Request(name, answers=False, words=words, encoding=own)
+    request = Request(name, answers=False, words=words, encoding=own)
     empty = True
-    for row in reader(kind)(asked):
+    for row in reader(kind)(request):
         empty = False
         yield Given(row.where, _value(row))
     if empty:
-        left = f" but {len(asked.empty)} empty rows" if asked.empty else ""
+        left = f" but {len(request.empty)} empty rows" if request.empty else ""
         raise DataError(f"{name}: holds no input{left}")
 
 

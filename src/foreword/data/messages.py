@@ -124,7 +124,7 @@ def _turn(place: str, message: Any, before: Sequence[Turn]) -> Turn:
             f"{show(message)}"
         )
     kept = {key: value for key, value in message.items() if value is not None}
-    who, said = next((keys for keys in _KEYS if keys[0] in kept), _KEYS[0])
+    who, what = next((keys for keys in _KEYS if keys[0] in kept), _KEYS[0])
     if who not in kept:
         known = [str(key) for key in kept]
         raise DataError(
@@ -133,9 +133,9 @@ def _turn(place: str, message: Any, before: Sequence[Turn]) -> Turn:
         )
     role = _role(f"{place}, field '{who}'", kept[who], before)
     more = _more(place, kept)
-    content = _content(f"{place}, field '{said}'", said, kept, optional="tool_calls" in more)
+    content = _content(f"{place}, field '{what}'", what, kept, optional="tool_calls" in more)
     if not content.strip() and role != "tool" and "tool_calls" not in more:
-        raise DataError(f"{place}, field '{said}': is empty; expected a text")
+        raise DataError(f"{place}, field '{what}': is empty; expected a text")
     written = json.dumps(more, ensure_ascii=False) if more else ""
     return Turn(role, content, written, _trained(place, kept, role))
 
@@ -158,13 +158,13 @@ def _role(place: str, given: Any, before: Sequence[Turn]) -> Role:
     )
 
 
-def _content(place: str, said: str, message: Mapping[str, Any], *, optional: bool) -> str:
-    if said not in message:
+def _content(place: str, what: str, message: Mapping[str, Any], *, optional: bool) -> str:
+    if what not in message:
         if optional:
             return ""
         known = [str(key) for key in message]
-        raise DataError(f"{place}: is missing; expected a text{did_you_mean(said, known)}")
-    given = message[said]
+        raise DataError(f"{place}: is missing; expected a text{did_you_mean(what, known)}")
+    given = message[what]
     if isinstance(given, str):
         return given
     if isinstance(given, list) and given:

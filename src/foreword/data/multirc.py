@@ -17,9 +17,9 @@ from foreword.data.tables import jsonl
 from foreword.errors import DataError
 
 
-def read(asked: Request) -> Iterator[Row]:
+def read(request: Request) -> Iterator[Row]:
     """A row for each question, with the fields `passage` and `question`."""
-    for where, columns in jsonl(data_file(asked.path), asked.encoding):
+    for where, columns in jsonl(data_file(request.path), request.encoding):
         passage = part(where, columns, "passage", dict)
         text = part(where, passage, "text", str, "passage")
         questions = part(where, passage, "questions", list, "passage")
@@ -36,7 +36,7 @@ def read(asked: Request) -> Iterator[Row]:
                     "passage": text,
                     "question": part(where, question, "question", str, inside),
                     CHOICES: [_text(where, f"{inside}.answers[{i}]", a) for i, a in _each(answers)],
-                    RIGHT: _right(where, inside, answers, need=asked.answers),
+                    RIGHT: _right(where, inside, answers, need=request.answers),
                 },
             )
 

@@ -122,26 +122,26 @@ def read_data(
         choices, right = CHOICES, RIGHT
     file = None if ids is None else Path(ids)
     own = UTF8 if is_bundled(path) else check_encoding(encoding)
-    asked = Request(str(path), need_references, words, tags, sections, file, own)
+    request = Request(str(path), need_references, words, tags, sections, file, own)
     names = None if inputs is None else tuple(dict.fromkeys(inputs))
     columns = Columns(
         references, label, label_list, separator, number, choices, right, messages, tools, measured
     )
     examples = []
-    for row in reader(format)(asked):
+    for row in reader(format)(request):
         example = _example(row, columns, group, names, need_references)
         if columns.own is not None and _holds_nothing(example, row, names, group):
-            asked.empty.append(row.where)
+            request.empty.append(row.where)
         else:
             _refuse_null(row, names)
             examples.append(example)
     if not examples:
-        left = f" but {len(asked.empty)} empty rows" if asked.empty else ""
+        left = f" but {len(request.empty)} empty rows" if request.empty else ""
         raise DataError(f"{path}: no examples in it{left}")
     return Reading(
         merged(examples) if merge and columns.own is None else examples,
-        tuple(asked.empty),
-        tuple(asked.notes),
+        tuple(request.empty),
+        tuple(request.notes),
     )
 
 
@@ -253,17 +253,17 @@ def _group(where: str, name: str, value: Any) -> str | None:
 
 
 def _tabular(rows: Callable[[Path, str], Iterator[Named]]) -> Reader:
-    def read(asked: Request) -> Iterator[Row]:
-        path = asked.path
-        named = hub_rows(path) if path.startswith(HUB) else rows(data_file(path), asked.encoding)
+    def read(request: Request) -> Iterator[Row]:
+        path = request.path
+        named = hub_rows(path) if path.startswith(HUB) else rows(data_file(path), request.encoding)
         return (Row(where, columns) for where, columns in named)
 
     return read
 
 
-def _e2e(asked: Request) -> Iterator[Row]:
-    columns = ("mr", "ref") if asked.answers else ("mr",)
-    for where, cells in table(",", columns)(data_file(asked.path), asked.encoding):
+def _e2e(request: Request) -> Iterator[Row]:
+    columns = ("mr", "ref") if request.answers else ("mr",)
+    for where, cells in table(",", columns)(data_file(request.path), request.encoding):
         try:
             record = parse_meaning(cells["mr"])
         except ValueError as error:

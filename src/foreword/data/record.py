@@ -22,10 +22,10 @@ from foreword.errors import DataError
 PLACEHOLDER = "@placeholder"
 
 
-def read(asked: Request) -> Iterator[Row]:
+def read(request: Request) -> Iterator[Row]:
     """A row for each sentence, with the fields `passage`, `query`, and what of the query stands
     `before` and `after` the missing entity; the choices are the passage's entities, each once."""
-    for where, columns in jsonl(data_file(asked.path), asked.encoding):
+    for where, columns in jsonl(data_file(request.path), request.encoding):
         passage = part(where, columns, "passage", dict)
         text = part(where, passage, "text", str, "passage")
         entities = _entities(where, text, part(where, passage, "entities", list, "passage"))
@@ -50,7 +50,7 @@ def read(asked: Request) -> Iterator[Row]:
                     "before": before.rstrip(),
                     "after": after,
                     CHOICES: entities,
-                    RIGHT: _right(where, inside, asks, entities, need=asked.answers),
+                    RIGHT: _right(where, inside, asks, entities, need=request.answers),
                 },
             )
 

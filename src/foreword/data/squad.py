@@ -20,22 +20,22 @@ from foreword.data.sources import data_file
 from foreword.errors import DataError
 
 
-def read(asked: Request) -> Iterator[Row]:
+def read(request: Request) -> Iterator[Row]:
     """The questions of a file."""
-    file = data_file(asked.path)
-    for where, article in _each(str(file), json_file(file, asked.encoding), "data"):
+    file = data_file(request.path)
+    for where, article in _each(str(file), json_file(file, request.encoding), "data"):
         title = article.get("title", "")
         for here, paragraph in _each(where, article, "paragraphs"):
             context = _text(here, paragraph, "context")
             for place, question in _each(here, paragraph, "qas"):
-                row = _row(place, question, context, title, asked)
+                row = _row(place, question, context, title, request)
                 if not context.strip() or not row.columns["question"].strip():
-                    asked.empty.append(row.where)
+                    request.empty.append(row.where)
                     continue
                 yield row
 
 
-def _row(where: str, given: dict[str, Any], context: str, title: Any, asked: Request) -> Row:
+def _row(where: str, given: dict[str, Any], context: str, title: Any, request: Request) -> Row:
     known = given.get("id")
     if isinstance(known, str | int):
         where = f"{where} (id {known})"
@@ -46,13 +46,13 @@ def _row(where: str, given: dict[str, Any], context: str, title: Any, asked: Req
             f"{where}, field 'is_impossible': expected true or false, found {show(impossible)}"
         )
     spans: tuple[Span, ...] | None = None
-    if "answers" in given or asked.answers:
+    if "answers" in given or request.answers:
         spans = tuple(
             dict.fromkeys(_span(here, one, context) for here, one in _each(where, given, "answers"))
         )
         if impossible and spans:
             raise DataError(f"{where}, field 'answers': is_impossible, but has answers")
-        if not impossible and not spans and asked.answers:
+        if not impossible and not spans and request.answers:
             raise DataError(
                 f"{where}, field 'answers': expected one at least; a question without an answer "
                 "says is_impossible: true"

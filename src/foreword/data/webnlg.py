@@ -39,11 +39,11 @@ SEEN = frozenset(
 """The categories of the training set. The test set has five others."""
 
 
-def read(asked: Request) -> Iterator[Row]:
+def read(request: Request) -> Iterator[Row]:
     """The entries of a file or of all XML files below a folder."""
     unmended = left = 0
-    for file in folder_files(data_file(asked.path), ".xml"):
-        for entry in read_entries(file, asked.encoding):
+    for file in folder_files(data_file(request.path), ".xml"):
+        for entry in read_entries(file, request.encoding):
             good = [text for comment, text in entry.texts if comment in ("good", "")]
             unmended += len(entry.texts) - len(good)
             if entry.texts and not good:
@@ -61,7 +61,7 @@ def read(asked: Request) -> Iterator[Row]:
                 },
             )
     if unmended:
-        asked.notes.append(
+        request.notes.append(
             f"{unmended} texts marked as to be mended were left out, and {left} entries that have "
             "no other"
         )

@@ -34,13 +34,13 @@ _URL = re.compile(r".*bbc\.co(?:m|\.uk)/(?P<path>[^?#]*)", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+$")
 
 
-def read(asked: Request) -> Iterator[Row]:
+def read(request: Request) -> Iterator[Row]:
     """The documents of a file that are asked for."""
-    ids = None if asked.ids is None else _ids(asked.ids, asked.encoding)
-    wanted = {section.casefold() for section in asked.sections}
+    ids = None if request.ids is None else _ids(request.ids, request.encoding)
+    wanted = {section.casefold() for section in request.sections}
     seen: set[str] = set()
     total = kept = 0
-    for where, columns in _rows(asked.path, asked.encoding):
+    for where, columns in _rows(request.path, request.encoding):
         total += 1
         if wanted:
             own = _own_sections(where, columns)
@@ -50,17 +50,17 @@ def read(asked: Request) -> Iterator[Row]:
         if ids is not None and _id(where, columns) not in ids:
             continue
         kept += 1
-        if any(_blank(columns, name) for name in ("document", "summary")[: 1 + asked.answers]):
-            asked.empty.append(where)
+        if any(_blank(columns, name) for name in ("document", "summary")[: 1 + request.answers]):
+            request.empty.append(where)
             continue
         yield Row(where, columns)
     if wanted and not wanted & seen:
         raise DataError(
-            f"{asked.path}: no document is in the sections {', '.join(asked.sections)}; there are "
-            f"{', '.join(sorted(seen)[:20])}"
+            f"{request.path}: no document is in the sections {', '.join(request.sections)}; there "
+            f"are {', '.join(sorted(seen)[:20])}"
         )
     if wanted or ids is not None:
-        asked.notes.append(f"{kept:,} of {total:,} documents are the ones asked for")
+        request.notes.append(f"{kept:,} of {total:,} documents are the ones asked for")
 
 
 def sections_of(url: str) -> set[str]:

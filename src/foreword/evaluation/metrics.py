@@ -129,7 +129,7 @@ def _several(average: of_labels.Average) -> Measure:
         labels: Sequence[str] = (),
     ) -> Statistics | None:
         gold = _gold_sets(examples)
-        seen = sorted({label for told in (*gold, *answers) for label in told})
+        seen = sorted({label for several in (*gold, *answers) for label in several})
         known = tuple(dict.fromkeys((*labels, *seen)))
         if not gold or not known:
             return None

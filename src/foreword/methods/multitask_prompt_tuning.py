@@ -168,9 +168,9 @@ class MultitaskPromptTuning(PromptOptions):
             raise UserError(
                 f"is {before.name}, but a target task starts from an artifact of {self.name}"
             )
-        said = self.model_fields_set
-        rank = self.rank if "rank" in said else before.rank
-        length = self.length if "length" in said else before.length
+        stated = self.model_fields_set
+        rank = self.rank if "rank" in stated else before.rank
+        length = self.length if "length" in stated else before.length
         if (before.length, before.rank) != (length, rank):
             raise UserError(
                 f"has a length of {before.length} and a rank of {before.rank}, this run has "

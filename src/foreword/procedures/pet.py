@@ -126,14 +126,14 @@ class Procedure:
         self._write("unlabelled.jsonl", self.unlabelled, once=True)
         self._write("dev.jsonl", self.dev, once=True)
         weights = self._weights()
-        said: dict[Member, Said] = {}
+        taught: dict[Member, Said] = {}
         for generation in range(self.method.generations + 1):
-            said = self._generation(generation, said, weights)
+            taught = self._generation(generation, taught, weights)
         shared, dev = (
-            mixed([getattr(s, part) for s in said.values()], [weights[m.pattern] for m in said])
+            mixed([getattr(s, part) for s in taught.values()], [weights[m.pattern] for m in taught])
             for part in ("unlabelled", "dev")
         )
-        report = self._report(said, weights, dev)
+        report = self._report(taught, weights, dev)
         shares = (shared / self.method.temperature).softmax(-1).tolist()
         softly = [(e, tuple(row)) for e, row in zip(self.unlabelled, shares, strict=True)]
         return softly, report
@@ -209,7 +209,7 @@ class Procedure:
             for pattern in range(len(self.method.patterns))
             for model in range(self.method.models)
         ]
-        said = {}
+        taught = {}
         for i, member in enumerate(members):
             file = self.folder / member.name / SAID
             if not file.exists():
@@ -219,10 +219,10 @@ class Procedure:
                 )
                 data = self._training_set(member, before, weights)
                 self._teach(member, data, file)
-            said[member] = read_said(
+            taught[member] = read_said(
                 file, unlabelled=len(self.unlabelled), dev=len(self.dev), labels=len(self.labels)
             )
-        return said
+        return taught
 
     def _teach(self, member: Member, data: Path, file: Path) -> None:
         """Train one model, and keep what it says."""
@@ -346,13 +346,13 @@ class Procedure:
         return None if says or all(field not in t.slots for t in templates) else field
 
     def _report(
-        self, said: dict[Member, Said], weights: Sequence[float], dev: Tensor
+        self, taught: dict[Member, Said], weights: Sequence[float], dev: Tensor
     ) -> dict[str, Any]:
         gold = [self.labels.index(e.label) if e.label in self.labels else -1 for e in self.dev]
 
         def accuracy(logs: Tensor) -> float:
-            told: list[int] = logs.argmax(-1).tolist()
-            return 100 * sum(a == b for a, b in zip(told, gold, strict=True)) / len(gold)
+            predicted: list[int] = logs.argmax(-1).tolist()
+            return 100 * sum(a == b for a, b in zip(predicted, gold, strict=True)) / len(gold)
 
         report = {
             "labelled": len(self.labelled),
@@ -364,7 +364,7 @@ class Procedure:
                     "weight": weights[member.pattern],
                     "accuracy": accuracy(answers.dev),
                 }
-                for member, answers in said.items()
+                for member, answers in taught.items()
             ],
             "ensemble_accuracy": accuracy(dev),
         }

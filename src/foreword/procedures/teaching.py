@@ -85,7 +85,7 @@ def soft_pairs(
     return pairs
 
 
-def mixed(said: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def mixed(log_shares: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The mean of what several say, as each counts: `[examples, labels]`."""
     total = sum(weights) or 1.0
-    return torch.stack([s * (w / total) for s, w in zip(said, weights, strict=True)]).sum(0)
+    return torch.stack([s * (w / total) for s, w in zip(log_shares, weights, strict=True)]).sum(0)

@@ -164,8 +164,8 @@ def _override(
 def _quoted(path: str, text: str) -> str:
     """How to give a text that YAML takes for something else."""
     item = f"{path}={json.dumps(_short(text), ensure_ascii=False)}"
-    said = f"{argument('--set', '')} {argument(shlex.quote(item), repr(item))}".strip()
-    return f"a text that YAML takes for something else needs quotes of its own: {said}"
+    flag = f"{argument('--set', '')} {argument(shlex.quote(item), repr(item))}".strip()
+    return f"a text that YAML takes for something else needs quotes of its own: {flag}"
 
 
 def _with_quotes(line: str, overrides: Iterable[str]) -> str:

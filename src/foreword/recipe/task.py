@@ -212,8 +212,8 @@ class TaskSpec(Data):
     @property
     def answer(self) -> names.Answer:
         """What the task asks for: a pattern with a mask and no label asks for the missing word."""
-        asked = self.data.answer
-        return "word" if asked == "text" and any(t.mask for t in self.templates) else asked
+        stated = self.data.answer
+        return "word" if stated == "text" and any(t.mask for t in self.templates) else stated
 
     @property
     def has_head(self) -> bool:

@@ -135,10 +135,10 @@ def _word(recipe: Recipe, example: Example) -> str:
 
 
 def _turns(recipe: Recipe, last: MessageSpec, example: Example) -> tuple[MessageSpec, MessageSpec]:
-    asked = Template.parse(last.content).render(example.fields)
+    question = Template.parse(last.content).render(example.fields)
     answer = Template.parse(recipe.task.target)
-    said = answer.render({**example.fields, "reference": example.references[0]})
+    answered = answer.render({**example.fields, "reference": example.references[0]})
     return (
-        MessageSpec(role=last.role, content=escaped(asked)),
-        MessageSpec(role="assistant", content=escaped(said)),
+        MessageSpec(role=last.role, content=escaped(question)),
+        MessageSpec(role="assistant", content=escaped(answered)),
     )

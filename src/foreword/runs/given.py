@@ -34,21 +34,21 @@ def as_the_recipe_says(backbone: Backbone, spec: BackboneSpec, device: str | Non
         lines.append(_differs("dtype", spec.dtype, backbone.dtype))
     if spec.attention not in ("auto", backbone.attention):
         lines.append(_differs("attention", spec.attention, backbone.attention))
-    asked = None if is_stored(backbone.model) and not spec.quantization else backbone.quantization
-    if spec.quantization != asked:
+    own = None if is_stored(backbone.model) and not spec.quantization else backbone.quantization
+    if spec.quantization != own:
         lines.append(
             f"backbone.quantization: the recipe says {spec.quantization or 'nothing'}, the backbone"
-            f" given has {asked or 'none'}; load what the recipe says, or say there what it has"
+            f" given has {own or 'none'}; load what the recipe says, or say there what it has"
         )
     if lines:
         raise RecipeError("recipe", lines)
     return backbone.with_bos(spec.bos)
 
 
-def _differs(field: str, said: str, loaded: str) -> str:
+def _differs(field: str, named: str, loaded: str) -> str:
     return (
-        f"backbone.{field}: the recipe says '{said}', the backbone given has '{loaded}'; load what "
-        f"the recipe says, or override it with 'backbone.{field}={loaded}'"
+        f"backbone.{field}: the recipe says '{named}', the backbone given has '{loaded}'; load "
+        f"what the recipe says, or override it with 'backbone.{field}={loaded}'"
     )
 
 
@@ -59,6 +59,6 @@ def _same_name(one: str, other: str) -> bool:
     return one_folder.is_dir() and one_folder.resolve() == other_folder.resolve()
 
 
-def _other_commit(said: str, loaded: str) -> bool:
+def _other_commit(named: str, loaded: str) -> bool:
     """A branch or a tag may well be this commit; another commit is not."""
-    return bool(re.fullmatch("[0-9a-f]{7,40}", said)) and not loaded.startswith(said)
+    return bool(re.fullmatch("[0-9a-f]{7,40}", named)) and not loaded.startswith(named)

@@ -58,8 +58,8 @@ class ConfusionMatrix:
             recall = _share(right[i], int(self.counts[i].sum()))
             table.add_row(Text(printable(label)), *cells, recall)
         table.add_section()
-        said = self.counts.sum(axis=0)
-        precision = [_share(right[i], int(said[i])) for i in range(len(self.labels))]
+        predicted = self.counts.sum(axis=0)
+        precision = [_share(right[i], int(predicted[i])) for i in range(len(self.labels))]
         table.add_row("precision %", *precision, *[""] * (len(self.answers) - len(self.labels)), "")
         return table
 

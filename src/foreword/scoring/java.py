@@ -77,6 +77,6 @@ def run(jar: str, arguments: list[str], lines: list[str], *, main: str | None = 
 
 def _complaint(stderr: bytes) -> str:
     """The line of a Java program's errors that names one, else the last."""
-    said = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
-    named = [line for line in said if "Error" in line or "Exception" in line]
-    return "".join(f": {line}" for line in (named or said[-1:])[:1])
+    lines = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
+    named = [line for line in lines if "Error" in line or "Exception" in line]
+    return "".join(f": {line}" for line in (named or lines[-1:])[:1])

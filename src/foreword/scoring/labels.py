@@ -54,10 +54,10 @@ def several_f1(gold: Sets, predicted: Sets, labels: Sequence[str], average: Aver
         labels: all of them, which macro F1 is a mean over.
         average: which of the three.
     """
-    right, own, said = np.moveaxis(_sets(gold, predicted, labels), 1, 0)
+    right, own, answered = np.moveaxis(_sets(gold, predicted, labels), 1, 0)
     if average == "samples":
-        return Statistics.mean(ratio(2 * (right * own).sum(1), own.sum(1) + said.sum(1)))
-    counts = np.concatenate([right, own, said], axis=-1)
+        return Statistics.mean(ratio(2 * (right * own).sum(1), own.sum(1) + answered.sum(1)))
+    counts = np.concatenate([right, own, answered], axis=-1)
     if average == "macro":
         return Statistics(counts, lambda sums: _f1(_by_label(sums)).mean(axis=-1))
     return Statistics(counts, lambda sums: _f1(_by_label(sums).sum(axis=-1, keepdims=True))[..., 0])
@@ -71,8 +71,8 @@ def subset_accuracy(gold: Sets, predicted: Sets) -> Statistics:
 def _sets(gold: Sets, predicted: Sets, labels: Sequence[str]) -> Floats:
     """`[examples, 3, labels]`: whether each label is right, is a gold one, is said."""
     own = np.array([[label in one for label in labels] for one in gold], dtype=np.float64)
-    said = np.array([[label in one for label in labels] for one in predicted], dtype=np.float64)
-    return np.stack([own * said, own, said], axis=1)
+    answered = np.array([[label in one for label in labels] for one in predicted], dtype=np.float64)
+    return np.stack([own * answered, own, answered], axis=1)
 
 
 def _matthews(sums: Floats) -> Floats:

@@ -51,8 +51,8 @@ def _best(
 
 
 def _overlap(answer: str, reference: str) -> float:
-    said, wanted = answer.split(), reference.split()
-    if not said or not wanted:
-        return float(said == wanted)
-    shared = sum((Counter(said) & Counter(wanted)).values())
-    return 2 * shared / (len(said) + len(wanted))
+    words, wanted = answer.split(), reference.split()
+    if not words or not wanted:
+        return float(words == wanted)
+    shared = sum((Counter(words) & Counter(wanted)).values())
+    return 2 * shared / (len(words) + len(wanted))

@@ -28,8 +28,8 @@ def entity_score(
     Columns: entities that are right, that stand, that are said. Sentences are what is resampled.
     """
     rows = []
-    for own, said in zip(gold, predicted, strict=True):
-        a, b = entities(own), entities(said)
+    for own, tags in zip(gold, predicted, strict=True):
+        a, b = entities(own), entities(tags)
         rows.append([len(a & b), len(a), len(b)])
     return Statistics(np.array(rows, dtype=np.float64), partial(_combine, what))
 
@@ -37,8 +37,8 @@ def entity_score(
 def tag_accuracy(gold: Sentences, predicted: Sentences) -> Statistics:
     """Share of words whose tag is right. Sentences are what is resampled."""
     rows = [
-        [sum(a == b for a, b in zip(own, said, strict=True)), len(own)]
-        for own, said in zip(gold, predicted, strict=True)
+        [sum(a == b for a, b in zip(own, tags, strict=True)), len(own)]
+        for own, tags in zip(gold, predicted, strict=True)
     ]
     return Statistics(np.array(rows, dtype=np.float64), lambda s: ratio(s[..., 0], s[..., 1]))
 

@@ -32,8 +32,8 @@ def best_threshold(probabilities: Sequence[float] | Floats, right: Sequence[bool
     shares, hits = shares[order], np.asarray(right, dtype=np.float64)[order]
     if not hits.sum():
         return USUAL
-    told = np.arange(1, len(shares) + 1)
-    f1 = 2 * hits.cumsum() / (told + hits.sum())
+    answered = np.arange(1, len(shares) + 1)
+    f1 = 2 * hits.cumsum() / (answered + hits.sum())
     lows = np.append(shares[1:], 0.0)
     apart = shares > lows
     apart[-1] = True

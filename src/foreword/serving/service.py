@@ -181,8 +181,8 @@ class Service:
             text = Chats(tokens).begun(messages)
         except BackboneError as error:
             raise BackboneError(f"messages: {str(error).removeprefix('task.input: ')}") from error
-        asked = self.written(model, tokens.plain(text), settings, "messages")
-        return Asked(asked.writing, text)
+        work = self.written(model, tokens.plain(text), settings, "messages")
+        return Asked(work.writing, text)
 
     def read(self, model: Model, given: str | Mapping[str, Any], where: str) -> Request:
         """An input whose answer is read by a head or label words.

@@ -123,9 +123,9 @@ class ChoiceTask(ReadTask):
         shares = tuple(scores.shares)
         more: dict[str, Any] = {"shares": shares, "log_likelihoods": scores.log_likelihoods}
         if self.several:
-            told = tuple(i for i, share in enumerate(shares) if share >= self.threshold)
-            answers, sure = tuple(choices[i] for i in told), tuple(shares[i] for i in told)
-            return Prediction(answers, sure, chosen=told, **more)
+            above = tuple(i for i, share in enumerate(shares) if share >= self.threshold)
+            answers, sure = tuple(choices[i] for i in above), tuple(shares[i] for i in above)
+            return Prediction(answers, sure, chosen=above, **more)
         best = max(range(len(shares)), key=shares.__getitem__)
         return Prediction(choices[best], shares[best], chosen=(best,), **more)
 
@@ -139,11 +139,11 @@ class ChoiceTask(ReadTask):
         if isinstance(spec.threshold, float):
             threshold = spec.threshold
         elif dev:
-            said = answers()
-            shares = [share for one in said for share in one.shares]
+            predictions = answers()
+            shares = [share for one in predictions for share in one.shares]
             right = [
                 number in (example.right or ())
-                for example, one in zip(dev, said, strict=True)
+                for example, one in zip(dev, predictions, strict=True)
                 for number in range(len(one.shares))
             ]
             threshold = best_threshold(shares, right)

@@ -92,8 +92,8 @@ class ChoiceByWords(ChoiceTask):
         rows = []
         for number, choice in enumerate(choices_of(example)):
             label = RIGHT_WRONG[number not in right] if labelled else None
-            asked = replace(with_choice(example, choice), label=label)
-            own = self.judges.rows(model, asked, labelled=labelled, reserve=reserve)
+            labelled_example = replace(with_choice(example, choice), label=label)
+            own = self.judges.rows(model, labelled_example, labelled=labelled, reserve=reserve)
             rows += [replace(row, at=(number,)) for row in own]
         return rows
 

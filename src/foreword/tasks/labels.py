@@ -87,8 +87,8 @@ class SeveralLabels(PooledTask):
     ) -> Prediction:
         """The labels that are as probable as their thresholds say."""
         probabilities = dict(zip(self.labels, outputs[0].tolist(), strict=True))
-        told = zip(self.labels, self.thresholds or [USUAL] * len(self.labels), strict=True)
-        answer = tuple(label for label, least in told if probabilities[label] >= least)
+        thresholds = zip(self.labels, self.thresholds or [USUAL] * len(self.labels), strict=True)
+        answer = tuple(label for label, least in thresholds if probabilities[label] >= least)
         return Prediction(answer, tuple(probabilities[label] for label in answer), probabilities)
 
     def settled_on(

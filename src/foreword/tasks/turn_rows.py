@@ -146,13 +146,13 @@ class TurnRows:
         return window, cut
 
     def _too_long(self, window: Conversation, over: int) -> str:
-        asked = next(turn.content for turn in window.turns if turn.role == "user")
+        first = next(turn.content for turn in window.turns if turn.role == "user")
         system = ", with the system's message," if window.turns[0].role == "system" else ""
         mend = f"shorten it, or cut what is not the assistant's with `task.truncate: {self.column}`"
         if self.cuts:
             mend = "more than may be cut of it; shorten the assistant's or the system's message"
         return (
-            f"the exchange that begins with {asked[:40]!r}{system} has {over} tokens more than fit "
+            f"the exchange that begins with {first[:40]!r}{system} has {over} tokens more than fit "
             f"into a window; {mend}"
         )
 

@@ -119,10 +119,10 @@ class Turns(WrittenTask):
     def notes(self, backbone: Backbone) -> list[str]:
         """What the chat template does that a reader of the data would not expect."""
         chats = self._chats(backbone)
-        asked, said = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+        question, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
         try:
-            first = chats.spoken([asked, said])
-            second = chats.spoken([asked, said, asked, said])
+            first = chats.spoken([question, reply])
+            second = chats.spoken([question, reply, question, reply])
         except BackboneError:  # said of the first conversation, with its place
             return []
         lines, end = [], backbone.tokens.eos

@@ -274,17 +274,17 @@ def _groups(model: TunedModel, spec: TrainingSpec) -> list[dict[str, Any]]:
 
 def _note(entry: dict[str, float], history: History) -> str:
     """How the training goes: the step's loss, and what the last evaluation measured."""
-    said = [f"loss {entry['loss']:.3f}"]
+    parts = [f"loss {entry['loss']:.3f}"]
     if history.evaluations:
         measured = history.evaluations[-1]
         if "loss" in measured:
-            said.append(f"dev loss {measured['loss']:.3f}")
-        said += [
+            parts.append(f"dev loss {measured['loss']:.3f}")
+        parts += [
             f"dev {METRICS[name].title} {value:.{METRICS[name].decimals}f}"
             for name, value in measured.items()
             if name in METRICS
         ]
-    return ", ".join(said)
+    return ", ".join(parts)
 
 
 def _finite(what: str, value: float, step: int, spec: TrainingSpec) -> None:

@@ -30,9 +30,9 @@ class Answers:
 
     def whole(self, body: bytes) -> bytes:
         """A whole answer's body."""
-        said = json.loads(body)
-        self._restore(said)
-        return json.dumps(said, ensure_ascii=False).encode()
+        answer = json.loads(body)
+        self._restore(answer)
+        return json.dumps(answer, ensure_ascii=False).encode()
 
     def event(self, event: bytes) -> bytes:
         """One event of a stream, `data: {...}`.
@@ -41,18 +41,18 @@ class Answers:
         stand nowhere but there.
         """
         if b'"cached_tokens"' in event and event.startswith(b"data: {"):
-            said = json.loads(event[6:])
-            self._restore(said)
-            return b"data: " + json.dumps(said, ensure_ascii=False).encode()
+            chunk = json.loads(event[6:])
+            self._restore(chunk)
+            return b"data: " + json.dumps(chunk, ensure_ascii=False).encode()
         for field in self._fields:
             if field in event:
                 return event.replace(field, b'"model":' + self._name, 1)
         return event
 
-    def _restore(self, said: dict[str, Any]) -> None:
-        if "model" in said:
-            said["model"] = self._prompt.name
-        details = (said.get("usage") or {}).get("prompt_tokens_details") or {}
+    def _restore(self, answer: dict[str, Any]) -> None:
+        if "model" in answer:
+            answer["model"] = self._prompt.name
+        details = (answer.get("usage") or {}).get("prompt_tokens_details") or {}
         if details.get("cached_tokens"):
             details["cached_tokens"] = max(0, details["cached_tokens"] - self._prompt.length)
 

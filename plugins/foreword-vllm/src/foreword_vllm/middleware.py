@@ -145,8 +145,8 @@ class Foreword:
             await asgi.answer(send, answered.status, answered.content)
         except PromptError as problem:
             logger.error("foreword: %s", problem)
-            said = "the prompt cannot be served; the server's log says why"
-            await asgi.answer(send, 500, error(500, said, "model"))
+            message = "the prompt cannot be served; the server's log says why"
+            await asgi.answer(send, 500, error(500, message, "model"))
 
     async def _models(
         self, scope: Scope, server: _Server, path: str, receive: Receive, send: Send
@@ -170,42 +170,42 @@ class Foreword:
             PromptError: the prompt is none that can be served.
         """
         ours = path in (COMPLETIONS, CHAT)
-        asked = _parsed(body) if ours or _may_choose(body) else None
-        if not ours or not isinstance(asked, dict):
+        fields = _parsed(body) if ours or _may_choose(body) else None
+        if not ours or not isinstance(fields, dict):
             return body, send
-        prompt = server.prompt(asked.get("model"))
+        prompt = server.prompt(fields.get("model"))
         if prompt is None:
             return body, send
         await self._admit(scope)
-        refuse(asked, prompt)
+        refuse(fields, prompt)
         await self._check_tokenizer(scope, server, prompt)
         make = self._chat if path == CHAT else self._completion
-        made = await make(scope, server, prompt, asked)
+        made = await make(scope, server, prompt, fields)
         answers = Answers(prompt, server.served)
-        if asked.get("stream"):
+        if fields.get("stream"):
             out = asgi.changing_events(send, answers.event)
         else:
             out = asgi.changing(send, answers.whole)
         return json.dumps(made).encode(), out
 
     async def _completion(
-        self, scope: Scope, server: _Server, prompt: Prompt, asked: dict[str, Any]
+        self, scope: Scope, server: _Server, prompt: Prompt, fields: dict[str, Any]
     ) -> dict[str, Any]:
-        rows = rows_of(asked, prompt)
-        most = answer_tokens(asked, prompt)
+        rows = rows_of(fields, prompt)
+        most = answer_tokens(fields, prompt)
         tokens = await asyncio.gather(*(self._tokens(scope, server, prompt, row) for row in rows))
         for one in tokens:
             check_room(prompt, len(one), most, server.context)
-        return {**rewritten(asked, prompt, server.served), "prompt": tokens}
+        return {**rewritten(fields, prompt, server.served), "prompt": tokens}
 
     async def _chat(
-        self, scope: Scope, server: _Server, prompt: Prompt, asked: dict[str, Any]
+        self, scope: Scope, server: _Server, prompt: Prompt, fields: dict[str, Any]
     ) -> dict[str, Any]:
-        messages = messages_of(asked, prompt)
-        made = {**rewritten(asked, prompt, server.served), "messages": messages}
+        messages = messages_of(fields, prompt)
+        made = {**rewritten(fields, prompt, server.served), "messages": messages}
         what = {name: made[name] for name in _TEMPLATE_FIELDS if name in made}
         tokens = await self._tokenized(scope, server, what)
-        check_room(prompt, len(tokens), answer_tokens(asked, prompt), server.context)
+        check_room(prompt, len(tokens), answer_tokens(fields, prompt), server.context)
         return made
 
     async def _tokens(self, scope: Scope, server: _Server, prompt: Prompt, row: Row) -> list[int]:
@@ -262,15 +262,15 @@ class Foreword:
 
 def _with_prompts(server: _Server, body: bytes) -> bytes:
     """The list of models with the prompts behind them."""
-    said = json.loads(body)
+    models = json.loads(body)
     for name in server.folder.names():
         try:
             prompt = server.prompt(name)
         except PromptError:  # the answer to a request for it says that it is damaged
             continue
         if prompt is not None:
-            said["data"].append(as_model(prompt, server.served, server.context))
-    return json.dumps(said, ensure_ascii=False).encode()
+            models["data"].append(as_model(prompt, server.served, server.context))
+    return json.dumps(models, ensure_ascii=False).encode()
 
 
 def _asks_for_keys(state: Any) -> bool:

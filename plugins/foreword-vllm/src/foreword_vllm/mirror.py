@@ -94,11 +94,11 @@ def _store(source: str) -> tuple[Any, str]:
 def _statements(store: Any, root: str) -> dict[str, str]:
     """Each prompt's name, and what tells one state of its statement from another."""
     statements = {}
-    for path, told in store.find(root, detail=True).items():
+    for path, info in store.find(root, detail=True).items():
         *_, name, file = f"/{path}".split("/")
         if file == STATED and is_name(name) and path.removesuffix(f"/{name}/{file}") == root:
             kinds = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-            statements[name] = repr([told.get("size"), *(str(told.get(kind)) for kind in kinds)])
+            statements[name] = repr([info.get("size"), *(str(info.get(kind)) for kind in kinds)])
     return statements
 
 

@@ -77,8 +77,8 @@ class Scheduling:
     def arrived(self, request: Any) -> None:
         """Settle a request's prompt, tokens and salt, whatever a client sent. Never raises."""
         params = request.kv_transfer_params
-        asked = params.get(FIELD) if isinstance(params, dict) else params
-        if asked is None:
+        named = params.get(FIELD) if isinstance(params, dict) else params
+        if named is None:
             salt = salts.of_bare(request.cache_salt)
             if salt != request.cache_salt:
                 _resalt(request, salt)
@@ -86,7 +86,7 @@ class Scheduling:
         try:
             if not isinstance(params, dict):
                 raise Refused(f"kv_transfer_params is {params!r:.60}, expected an object")
-            keys_values, sha256 = self._prompt(asked, params.get(FIELD_HASH))
+            keys_values, sha256 = self._prompt(named, params.get(FIELD_HASH))
             try:
                 self._check(request, keys_values.length)
             except Refused:

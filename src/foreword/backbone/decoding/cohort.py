@@ -72,8 +72,8 @@ class Cohort:
             rows, logits, layout.input_ids, layout.attention_mask, strict=True
         ):
             if row.telling.source:
-                told = likely(own[mask][:-1], ids[mask][1:].tolist(), row.telling.best or 0)
-                row.source = [None, *told]
+                likelihoods = likely(own[mask][:-1], ids[mask][1:].tolist(), row.telling.best or 0)
+                row.source = [None, *likelihoods]
 
     @property
     def held(self) -> int:

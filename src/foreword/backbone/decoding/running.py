@@ -161,11 +161,11 @@ class Running:
         parts: list[Part] = [*steps, *(stretch for _, stretch in stretches)]
         line = Line(parts)
         ids, line.embeddings = self._ids(parts)
-        at, told = _read_at(work, stretches)
+        at, places = _read_at(work, stretches)
         positions = [position for part in parts for position in part.positions]
         logits = backbone.line_logits(ids, positions, line, at)
         rows = self._after(work, stretches)
-        for (reading, stretch), first in told:
+        for (reading, stretch), first in places:
             _tell(reading.row, stretch, logits[first : first + len(stretch.ids)])
         return rows, logits[: len(rows)]
 
@@ -258,12 +258,12 @@ def _read_at(
         begin += len(stretch.ids)
         if stretch.last == len(reading.source.ids):
             at.append(begin - 1)
-    told = []
+    places = []
     for pair, begin in zip(stretches, begins, strict=True):
         if pair[0].row.telling.source:
-            told.append((pair, len(at)))
+            places.append((pair, len(at)))
             at += range(begin, begin + len(pair[1].ids))
-    return at, told
+    return at, places
 
 
 def _tell(row: Row, stretch: Stretch, logits: Tensor) -> None:

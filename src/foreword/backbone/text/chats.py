@@ -174,8 +174,8 @@ class Chats:
     ) -> tuple[str, list[Stretch]]:
         """The text, and what of it the template marks."""
         source = self.source(tools)
-        told = {**self.tokens.tokenizer.special_tokens_map, **self.options}
-        known = tuple((name, str(value)) for name, value in told.items() if isinstance(value, str))
+        names = {**self.tokens.tokenizer.special_tokens_map, **self.options}
+        known = tuple((name, str(value)) for name, value in names.items() if isinstance(value, str))
         if _takes_parts(source, known):
             messages = [_in_parts(message) for message in messages]
         marked = _MARK.search(source) is not None
@@ -186,7 +186,7 @@ class Chats:
                 chat_template=source,
                 add_generation_prompt=begin,
                 return_assistant_tokens_mask=marked,
-                **told,
+                **names,
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise BackboneError(
@@ -204,14 +204,14 @@ def _in_parts(message: Message) -> Message:
 
 
 @lru_cache(maxsize=64)
-def _takes_parts(source: str, told: tuple[tuple[str, str], ...]) -> bool:
+def _takes_parts(source: str, variables: tuple[tuple[str, str], ...]) -> bool:
     """Whether a template shows a content of parts and passes over one that is a text."""
     message = {"role": "user", "content": _PROBE}
 
     def shows(message: Message) -> bool:
         try:
             (text,), _ = render_jinja_template(
-                conversations=[[message]], chat_template=source, **dict(told)
+                conversations=[[message]], chat_template=source, **dict(variables)
             )
         except (TemplateError, TypeError, ValueError):
             return False

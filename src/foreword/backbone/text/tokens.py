@@ -170,13 +170,13 @@ class Tokens:
         Raises:
             DataError: as `source`.
         """
-        asked, frame = self.plain(question), self._frame(2)
+        question_ids, frame = self.plain(question), self._frame(2)
         ids, spans = self._spans(context)
-        most = None if room is None else room - frame.size - len(asked)
-        front = sum(map(len, frame.parts[:2])) + len(asked)
+        most = None if room is None else room - frame.size - len(question_ids)
+        front = sum(map(len, frame.parts[:2])) + len(question_ids)
         parts = []
         for begin, end in cut_in_windows(len(ids), most, stride):
-            row, segments = frame.around(asked, ids[begin:end])
+            row, segments = frame.around(question_ids, ids[begin:end])
             covered = {
                 front + i: span for i, span in enumerate(spans[begin:end]) if span[0] < span[1]
             }

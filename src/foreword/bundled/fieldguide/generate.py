@@ -118,13 +118,13 @@ class Describer:
 
     def noun(self, adjectives: int = 2, hang: float = 0.3) -> str:
         """A noun phrase without article: up to so many adjectives, the type, perhaps a "with"."""
-        told = self.dice.shuffled(self.has(*ADJECTIVES))[:adjectives]
-        head = [self.record[f] for f in ADJECTIVES if f in told]
-        self.left = [f for f in self.left if f not in told]
+        adjectives_shown = self.dice.shuffled(self.has(*ADJECTIVES))[:adjectives]
+        head = [self.record[f] for f in ADJECTIVES if f in adjectives_shown]
+        self.left = [f for f in self.left if f not in adjectives_shown]
         if len(head) < 2 and self.has("edible") and self.spare() and self.dice.chance(0.3):
             self.left.remove("edible")
             head = [*head[:1], "edible" if self.record["edible"] == "yes" else "inedible"]
-            if told and told[0] == "colour":
+            if adjectives_shown and adjectives_shown[0] == "colour":
                 head.reverse()
         phrase = " ".join([*head, self.kind])
         self.typed = True
@@ -171,15 +171,15 @@ class Describer:
 
     def predicates(self, units: Sequence[Sequence[str]]) -> str:
         """Verb phrases joined into one; "has a flat cap and has ..." loses its second "has"."""
-        said = [self.predicate(u) for u in units]
-        if len(said) > 1 and self.turn(units[-2], units[-1]):
-            last = said.pop()
+        phrases = [self.predicate(u) for u in units]
+        if len(phrases) > 1 and self.turn(units[-2], units[-1]):
+            last = phrases.pop()
             if last.startswith("is found"):
                 last = last.replace("is found", "can be found", 1)
-            return w.listed(said) + " but " + last
-        if len(said) == 2 and all(s.startswith("has ") for s in said):
-            said[1] = said[1].removeprefix("has ")
-        return w.listed(said)
+            return w.listed(phrases) + " but " + last
+        if len(phrases) == 2 and all(s.startswith("has ") for s in phrases):
+            phrases[1] = phrases[1].removeprefix("has ")
+        return w.listed(phrases)
 
     # ---- sentences ----
 
@@ -228,15 +228,15 @@ class Describer:
         clause = next((u[0] for u in units if len(u) == 1 and self.key(w.CLAUSES, u[0])), None)
         if subject == "it" and clause and self.dice.chance(0.5):
             others = [u for u in units if u != [clause]]
-            said = self.say(w.CLAUSES, clause)
+            sentence = self.say(w.CLAUSES, clause)
             if not others:
-                return said
+                return sentence
             joint = ", but it " if self.turn([clause], others[0]) else ", and it "
-            return said + joint + self.predicates(others)
+            return sentence + joint + self.predicates(others)
         if clause and len(units) > 1 and self.dice.chance(0.35):
             others = [u for u in units if u != [clause]]
-            said = self.predicates(others)
-            return f"{subject} {said}, and {self.say(w.CLAUSES, clause)}"
+            sentence = self.predicates(others)
+            return f"{subject} {sentence}, and {self.say(w.CLAUSES, clause)}"
         return f"{subject} {self.predicates(units)}"
 
     def place_sentence(self, place: list[str], others: list[list[str]]) -> str:
@@ -244,16 +244,16 @@ class Describer:
         if "song" in self.left and self.dice.chance(0.5):
             others = [u for u in others if u != ["song"]]
             self.left.remove("song")
-            said = f"listen for its {self.record['song']} {self.where(place)}"
+            sentence = f"listen for its {self.record['song']} {self.where(place)}"
         else:
             form = self.dice.pick(("look for it {p}", "you will find it {p}", "you may see it {p}"))
-            said = form.replace("{p}", self.where(place))
+            sentence = form.replace("{p}", self.where(place))
         if not others:
-            return said
+            return sentence
         if place[0] == "habitat" and others[0] in (["food"], ["height"], ["song"]):
-            said += ", where it " + self.predicate(others[0])
+            sentence += ", where it " + self.predicate(others[0])
             others = others[1:]
-        return said + (f". It {self.predicates(others)}" if others else "")
+        return sentence + (f". It {self.predicates(others)}" if others else "")
 
     # ---- openings ----
 

@@ -43,16 +43,16 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 """Field -> questions about it, and how the answer is put."""
 
 
-def conversation(dice: Dice, record: Record, told: str) -> list[dict[str, str]]:
+def conversation(dice: Dice, record: Record, description: str) -> list[dict[str, str]]:
     """A conversation about an entry, as messages."""
     shown = " | ".join(f"{name} : {value}" for name, value in record.items())
     messages = [{"role": "system", "content": SYSTEM}] if dice.chance(0.5) else []
 
-    def exchange(asked: str, answered: str) -> None:
-        messages.append({"role": "user", "content": asked})
+    def exchange(question: str, answered: str) -> None:
+        messages.append({"role": "user", "content": question})
         messages.append({"role": "assistant", "content": answered})
 
-    exchange(dice.pick(SHOWN).format(shown), told)
+    exchange(dice.pick(SHOWN).format(shown), description)
     held = dice.shuffled([name for name in QUESTIONS if name in record])
     missing = dice.shuffled([name for name in QUESTIONS if name not in record])
     for _ in range(1 + dice.below(3)):

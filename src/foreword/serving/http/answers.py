@@ -105,17 +105,17 @@ class Form:
             delta = {"role": "assistant", "content": ""}
             if event is not None:
                 delta = {"content": event.text} if event.text else {}
-            told: dict[str, Any] = {"delta": delta}
+            chosen: dict[str, Any] = {"delta": delta}
         else:
             echoed = choice.asked.text if event is None and self.echo else ""
-            told = {"text": echoed if event is None else event.text}
+            chosen = {"text": echoed if event is None else event.text}
         logs = self._of_event(choice, event)
         if not (event is None and (self.chat or self.echo)) and not (
             end or logs or (event is not None and event.text)
         ):
             return None
-        told |= {"index": choice.index, "logprobs": logs, "finish_reason": end}
-        return {**self._head(kind), "choices": [told], **({"usage": None} if self.usage else {})}
+        chosen |= {"index": choice.index, "logprobs": logs, "finish_reason": end}
+        return {**self._head(kind), "choices": [chosen], **({"usage": None} if self.usage else {})}
 
     def last(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The last piece of a stream that tells numbers of tokens."""
@@ -132,19 +132,19 @@ class Form:
         }
 
     def _whole(self, choice: Choice) -> dict[str, Any]:
-        told: dict[str, Any] = {"index": choice.index, "finish_reason": choice.reason}
+        chosen: dict[str, Any] = {"index": choice.index, "finish_reason": choice.reason}
         if self.chat:
             message = {"role": "assistant", "content": choice.text, "refusal": None}
-            told |= {"message": message, "logprobs": self._chat_logs(choice.likely)}
+            chosen |= {"message": message, "logprobs": self._chat_logs(choice.likely)}
         else:
             before = choice.asked.text if self.echo else ""
-            told |= {
+            chosen |= {
                 "text": before + choice.text,
                 "logprobs": self._logs(choice, 0, echo=self.echo),
             }
         if choice.asked.truncated:
-            told["truncated"] = True
-        return told
+            chosen["truncated"] = True
+        return chosen
 
     def _of_event(self, choice: Choice, event: Written | None) -> dict[str, Any] | None:
         """The log-probabilities that belong to an event."""

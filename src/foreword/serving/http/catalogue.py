@@ -51,14 +51,14 @@ def _model(served: Served, name: str) -> dict[str, Any] | None:
     if prompt is None:
         return None
     task = task_of(prompt.manifest.task)
-    told = {
+    description = {
         "root": prompt.manifest.name,
         "parent": served.service.name,
         "max_model_len": max(0, longest - prompt.manifest.method.length),
         "fields": list(task.fields),
         "answers": "completions" if task.verb == "generate" else "classify",
     }
-    return {**own, **told, **({"labels": list(task.labels)} if task.labels else {})}
+    return {**own, **description, **({"labels": list(task.labels)} if task.labels else {})}
 
 
 async def prompts(served: Served, holder: Holder, _: Request) -> Response:

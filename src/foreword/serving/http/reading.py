@@ -29,9 +29,9 @@ async def classify(served: Served, holder: Holder, request: Request) -> Response
     begun = time.monotonic()
     request.state.model = body.model
     model = await asyncio.to_thread(served.model, holder, body.model)
-    asked = body.input if body.fields is None else body.fields
-    assert asked is not None, "one of the two is given"
-    given = asked if isinstance(asked, list) else [asked]
+    inputs = body.input if body.fields is None else body.fields
+    assert inputs is not None, "one of the two is given"
+    given = inputs if isinstance(inputs, list) else [inputs]
     field = "input" if body.fields is None else "fields"
 
     def ask() -> list[Reading]:
@@ -68,19 +68,19 @@ async def classify(served: Served, holder: Holder, request: Request) -> Response
 
 def _told(one: Prediction) -> dict[str, Any]:
     """An answer by what it is."""
-    told: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     if isinstance(one.answer, tuple):
-        told = {"tags": list(one.answer), "probabilities": one.probability}
+        described = {"tags": list(one.answer), "probabilities": one.probability}
     elif one.probabilities:
         shares = one.probabilities
-        told = {
+        described = {
             "label": one.answer,
             "probs": list(shares.values()),
             "num_classes": len(shares),
             "probabilities": shares,
         }
     elif one.score is not None:
-        told = {"answer": one.answer, "start": one.start, "score": one.score}
+        described = {"answer": one.answer, "start": one.start, "score": one.score}
     else:
-        told = {"label": one.answer, "probability": one.probability}
-    return {**told, **({"truncated": True} if one.truncated else {})}
+        described = {"label": one.answer, "probability": one.probability}
+    return {**described, **({"truncated": True} if one.truncated else {})}

@@ -33,16 +33,16 @@ def ask(host: str, port: int, model: str, text: str, key: str | None = None) -> 
         connection.request("POST", "/v1/completions", body, headers)
         response = connection.getresponse()
         if response.status != 200:
-            told = parse_json(response.read().decode())
-            raise RuntimeError(told["error"]["message"])
+            message = parse_json(response.read().decode())
+            raise RuntimeError(message["error"]["message"])
         pieces, first = [], None
         for line in response:
             if not line.startswith(b"data: {"):
                 continue
-            told = parse_json(line.removeprefix(b"data: ").decode())
-            if "error" in told:
-                raise RuntimeError(told["error"]["message"])
-            pieces.append(told["choices"][0]["text"])
+            message = parse_json(line.removeprefix(b"data: ").decode())
+            if "error" in message:
+                raise RuntimeError(message["error"]["message"])
+            pieces.append(message["choices"][0]["text"])
             if first is None and pieces[-1]:
                 first = time.perf_counter() - begun
     finally:

@@ -44,13 +44,13 @@ async def completions(served: Served, holder: Holder, request: Request) -> Respo
             for number, one in enumerate(given)
         ]
 
-    asked = await asyncio.to_thread(ask)
-    told = bool(body.echo) and body.logprobs is not None
-    if told:
+    prompts = await asyncio.to_thread(ask)
+    echoes = bool(body.echo) and body.logprobs is not None
+    if echoes:
         _check_source_is_told(model)
     form = _form(served, body, "text_completion", body.logprobs, echo=bool(body.echo))
-    telling = Telling(text=True, best=body.logprobs, source=told)
-    return await _answer(served, request, body, asked, form, telling, begun)
+    telling = Telling(text=True, best=body.logprobs, source=echoes)
+    return await _answer(served, request, body, prompts, form, telling, begun)
 
 
 async def chat(served: Served, holder: Holder, request: Request) -> Response:
@@ -65,23 +65,25 @@ async def chat(served: Served, holder: Holder, request: Request) -> Response:
         {"role": "system" if one.role == "developer" else one.role, "content": one.text}
         for one in body.messages
     ]
-    asked = await asyncio.to_thread(served.service.chat, model, messages, settings)
+    prompt = await asyncio.to_thread(served.service.chat, model, messages, settings)
     best = (body.top_logprobs or 0) if body.logprobs else None
     form = _form(served, body, "chat.completion", best)
-    return await _answer(served, request, body, [asked], form, Telling(text=True, best=best), begun)
+    return await _answer(
+        served, request, body, [prompt], form, Telling(text=True, best=best), begun
+    )
 
 
 async def _answer(
     served: Served,
     request: Request,
     body: DecodingRequest,
-    asked: Sequence[Asked],
+    prompts: Sequence[Asked],
     form: Form,
     telling: Telling,
     begun: float,
 ) -> Response:
     """Have it written, and tell it at once or as it comes."""
-    choices = list(spread(asked, body.n or 1))
+    choices = list(spread(prompts, body.n or 1))
     seed = secrets.randbits(62) if body.seed is None else body.seed
     works: list[Writing] = [
         replace(choice.asked.writing, seed=(seed + choice.index) % SEEDS) for choice in choices
