@@ -336,6 +336,26 @@ def test_ls_and_show(foreword: Command, run: Run) -> None:
     refused(foreword("show", "nowhere", "--json"), "nowhere: is no artifact, there is no")
 
 
+def test_ls_sorts_by_a_metric(foreword: Command, run: Run) -> None:
+    for name, bleu, ter in (("a", 1.0, 90.0), ("b", None, None), ("c", 3.0, 80.0)):
+        shutil.copytree(run.folder / "artifact", f"runs/{name}/artifact")
+        file = Path(f"runs/{name}/artifact/foreword.json")
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest["metrics"]["all"] = {"bleu": bleu, "ter": ter}
+        file.write_text(json.dumps(manifest), encoding="utf-8")
+
+    def order(*options: str) -> list[str]:
+        artifacts = json.loads(foreword("ls", "--json", *options).out)["artifacts"]
+        return [Path(entry["artifact"]).parent.name for entry in artifacts]
+
+    assert order() == ["a", "b", "c"]
+    assert order("--sort", "bleu") == ["c", "a", "b"]
+    Path("runs/c/artifact/foreword.json").write_text("{", encoding="utf-8")
+    assert order("--sort", "ter") == ["a", "b", "c"], "low is good; the damaged one is last"
+    refused(foreword("ls", "--sort", "blue"), "--sort: 'blue' was not measured; choose among bleu")
+    refused(foreword("ls", "--sort", "accuracy"), "'accuracy' was not measured")
+
+
 def test_recipe_schema(foreword: Command) -> None:
     schema = json.loads(foreword("recipe-schema").out)
     assert "training" in schema["properties"]

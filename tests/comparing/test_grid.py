@@ -59,6 +59,21 @@ def test_what_is_drawn_is_averaged_over_as_seeds_are(tmp_path: Path) -> None:
     assert [cell.recipe.task.limits.sample for cell in cells[:3]] == [1, 2, 3]
 
 
+def test_each_seed_can_draw_its_own(tmp_path: Path) -> None:
+    file = grid_file(
+        tmp_path,
+        seeds=[4, 7],
+        draws={"task.limits.sample": "seed"},
+        grid={"task.limits.train": [50]},
+    )
+    _, cells = load_grid(file)
+    assert [(cell.recipe.seed, cell.recipe.task.limits.sample) for cell in cells] == [
+        (4, 4),
+        (7, 7),
+    ]
+    assert [cell.name for cell in cells] == ["train 50, seed 4", "train 50, seed 7"]
+
+
 def test_an_axis_of_seeds_is_the_same_as_seeds(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -83,6 +98,14 @@ def test_paths_are_relative_to_the_grid(tmp_path: Path) -> None:
         ({"grid": {"seed": [0]}, "seeds": [1]}, "seeds: give either `seeds` or the axis `seed`"),
         ({"grid": {"method.length": [1]}, "x": "size"}, "x: 'size' is no axis"),
         ({"grid": {"method.length": [1]}, "draws": {"seed": [1]}}, "give `seeds` instead"),
+        (
+            {"grid": {"method.length": [1]}, "draws": {"task.limits.sample": "seed"}},
+            "draws.task.limits.sample: `seed` needs seeds",
+        ),
+        (
+            {"grid": {"method.length": [1]}, "draws": {"task.limits.sample": "3"}},
+            "draws.task.limits.sample: expected a list, or `seed`, found '3'",
+        ),
         ({"grid": {"method.length": [0]}}, "method.length"),
         ({"grid": {"method.size": [1]}}, "method.size"),
         ({"grid": {"method.length": list(range(1, 10_002))}}, "makes 10,001 runs"),

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 def ls(
     folder: Annotated[Path, typer.Argument(help="Where to look for artifacts.")] = Path("runs"),
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="METRIC", help="The best by it first.")
+    ] = None,
     as_json: o.JsonOption = False,
     plugin: o.PluginOption = None,  # noqa: ARG001
 ) -> None:
@@ -44,6 +47,8 @@ def ls(
                 "scores": scores,
             }
         )
+    if sort is not None:
+        found = _sorted(found, sort)
     bundled, unfinished = _bundled(), _unfinished(folder)
     if as_json:
         emit_json({"artifacts": artifacts, "unfinished": unfinished, **bundled})
@@ -53,6 +58,24 @@ def ls(
         of = f" of {run['steps']}" if run.get("steps") else ""
         state = run.get("error") or f"{run['state']} at step {run['step']}{of} ({run['method']})"
         say(f"unfinished {run['folder']}: {state}")
+
+
+def _sorted(found: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """The best by a metric first, and last those that have no value of it."""
+    from foreword.errors import UserError
+    from foreword.names import METRICS
+
+    measured = {name for entry in found for name in entry.get("scores", {})}
+    if metric not in METRICS or (found and metric not in measured):
+        listed = ", ".join(name for name in METRICS if name in measured) or ", ".join(METRICS)
+        raise UserError(f"--sort: {metric!r} was not measured; choose among {listed}")
+    sign = -1 if METRICS[metric].better == "high" else 1
+
+    def place(entry: dict[str, Any]) -> float:
+        value = entry.get("scores", {}).get(metric)
+        return float("inf") if value is None else sign * float(value)
+
+    return sorted(found, key=place)
 
 
 def _unfinished(folder: Path) -> list[dict[str, Any]]:
@@ -116,10 +139,21 @@ def _print_list(
         say(f"bundled {what}: {', '.join(names)}")
 
 
+@o.with_flags
 def show(
     artifact: o.ArtifactArgument,
+    words: Annotated[
+        int,
+        typer.Option(
+            "--words",
+            min=0,
+            max=1000,
+            help="So many words nearest to each virtual token of the input; loads the backbone.",
+        ),
+    ] = 0,
     as_json: o.JsonOption = False,
-    plugin: o.PluginOption = None,  # noqa: ARG001
+    *,
+    on: o.ArtifactFlags,
 ) -> None:
     """Say what an artifact is: method, backbone, task, data, figures."""
     from foreword.artifacts.card import quantised_as, said_of_trained
@@ -127,8 +161,10 @@ def show(
 
     folder = artifact_folder(artifact)
     manifest = read_manifest(folder)
+    near = _near(folder, words, on) if words else None
     if as_json:
-        emit_json(manifest.model_dump(mode="json"))
+        words_told = {} if near is None else {"nearest_words": near}
+        emit_json({**manifest.model_dump(mode="json"), **words_told})
         return
     method, backbone = manifest.method, manifest.backbone
     trained = said_of_trained(manifest.trained_parameters, manifest.trained_share)
@@ -154,6 +190,28 @@ def show(
         from foreword.cli.tables import print_table, score_table
 
         print_table(score_table("", {method.name: manifest.metrics}))
+    for site, tokens in (near or {}).items():
+        say(f"nearest words of the virtual tokens in the input ({site}; cosine)")
+        for number, token in enumerate(tokens):
+            told = ", ".join(f"{word['word']} {word['cosine']:.2f}" for word in token)
+            say(f"{number + 1:>4}  {told}")
+
+
+def _near(folder: Path, words: int, on: o.ArtifactFlags) -> dict[str, Any]:
+    """The nearest words of the virtual tokens that enter the input, by site."""
+    from dataclasses import asdict
+
+    from foreword.artifacts.nearest import nearest_words
+    from foreword.cli.loading import load_artifact
+    from foreword.errors import UserError
+
+    near = nearest_words(folder, load_artifact(folder, on).model.backbone, words=words)
+    if not near:
+        raise UserError(f"{folder}: no virtual tokens of its enter the input, as words do")
+    return {
+        site: [[asdict(word) for word in token] for token in tokens]
+        for site, tokens in near.items()
+    }
 
 
 def _named(entry: Mapping[str, Any]) -> str:

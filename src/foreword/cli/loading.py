@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from foreword.cli import options as o
 from foreword.errors import UserError
+
+if TYPE_CHECKING:
+    from foreword.session import LoadedPrompt
 
 
 def loading_options(on: o.ArtifactFlags) -> dict[str, Any]:
@@ -22,6 +26,15 @@ def loading_options(on: o.ArtifactFlags) -> dict[str, Any]:
         "download": on.download,
         "trust_remote_code": on.trust_remote_code,
     }
+
+
+def load_artifact(artifact: Path, on: o.ArtifactFlags) -> LoadedPrompt:
+    """An artifact on its backbone, as flags say."""
+    from foreword.session import load
+
+    return load(
+        artifact, backbone=on.backbone, other_backbone=on.other_backbone, **loading_options(on)
+    )
 
 
 def quantization(text: str | None) -> Any:

@@ -11,7 +11,7 @@ import typer
 from foreword.cli import options as o
 from foreword.cli.answering import Advance, Answering, Asked, answer
 from foreword.cli.destination import Destination, destination
-from foreword.cli.loading import loading_options
+from foreword.cli.loading import load_artifact
 from foreword.cli.mixing import folders_of, load_bank, predicted_row, tellers, writers, written_row
 from foreword.cli.output import emit_json
 from foreword.common.characters import to_json
@@ -24,7 +24,6 @@ from foreword.names import tables
 if TYPE_CHECKING:
     from foreword.data import Example
     from foreword.scoring.confusion import ConfusionMatrix
-    from foreword.session import LoadedPrompt
 
 BATCH = 32
 """Rows answered together, where --batch-size is not given."""
@@ -75,7 +74,7 @@ def generate(
     inputs = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
 
     def load_one(artifact: Path) -> Answering:
-        loaded = _load(artifact, on)
+        loaded = load_artifact(artifact, on)
 
         def answers(rows: list[Given], done: int, advance: Advance) -> list[dict[str, Any]]:
             written = loaded.answer(
@@ -115,7 +114,7 @@ def predict(
     inputs = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
 
     def load_one(artifact: Path) -> Answering:
-        loaded = _load(artifact, on)
+        loaded = load_artifact(artifact, on)
 
         def answers(rows: list[Given], _: int, advance: Advance) -> list[dict[str, Any]]:
             examples = [loaded.example(row.value, row.where) for row in rows]
@@ -175,7 +174,7 @@ def evaluate(
         inputs=manifest.inputs(),
         **columns,
     )[:limit]
-    prompt = _load(artifact, on)
+    prompt = load_artifact(artifact, on)
     progress = progress_for_terminal()
     try:
         progress.begin("evaluate", len(examples))
@@ -263,14 +262,6 @@ def _picture(to: Destination, answer: str) -> Path | None:
     if beside.file is None:
         raise UserError(f"{beside.out}: the picture beside {to.out} goes there, which is no file")
     return beside.file
-
-
-def _load(artifact: Path, on: o.ArtifactFlags) -> LoadedPrompt:
-    from foreword.session import load
-
-    return load(
-        artifact, backbone=on.backbone, other_backbone=on.other_backbone, **loading_options(on)
-    )
 
 
 def _format_of(data: Path, trained_on: str) -> str:

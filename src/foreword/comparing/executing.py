@@ -13,15 +13,19 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from foreword.common import files
 from foreword.common.progress import Progress, Silent
 from foreword.common.run_files import holds_run
 from foreword.comparing.cells import Place
 from foreword.comparing.costs import Cost, write_cost
+from foreword.comparing.words import write_words
 from foreword.errors import ForewordError, RunError, argument
 from foreword.recipe import BackboneSpec, Recipe
+
+if TYPE_CHECKING:
+    from foreword.backbone import Backbone
 
 MEMORY_A_PROCESS = 3 * 2**30
 """Bytes that a process of its own is taken to need, with a backbone of ordinary size."""
@@ -58,7 +62,7 @@ class Loaded:
 
     def __init__(self, device: str | None = None, *, trust_remote_code: bool = False) -> None:
         self.device, self.trust_remote_code = device, trust_remote_code
-        self._backbones: dict[str, object] = {}
+        self._backbones: dict[str, Backbone] = {}
 
     def run(
         self,
@@ -75,20 +79,22 @@ class Loaded:
         """
         from foreword.runs import train
 
+        backbone = self._backbone(recipe.backbone)
         with measured_cost() as cost:
             train(
                 recipe,
                 out=folder,
                 resume=holds_run(folder),
                 device=self.device,
-                backbone=self._backbone(recipe.backbone),  # type: ignore[arg-type]
+                backbone=backbone,
                 progress=progress,
                 trust_remote_code=self.trust_remote_code,
                 watch=watch,
             )
         write_cost(folder, cost)
+        write_words(folder, backbone)
 
-    def _backbone(self, spec: BackboneSpec) -> object:
+    def _backbone(self, spec: BackboneSpec) -> Backbone:
         from foreword.backbone import load_backbone
         from foreword.runs.run import recipe_device
 

@@ -5,7 +5,8 @@ name: lengths
 recipe: ../recipes/quickstart.yaml
 set: {training.steps: 200}          # in all runs
 seeds: [0, 1, 2]                    # runs that differ in these alone are one method's
-draws: {task.limits.sample: [1, 2]} # and so are those that differ in what is drawn
+draws: {task.limits.sample: [1, 2]} # and so are those that differ in what is drawn; `seed` in
+                                    # place of the list: each seed draws its own
 grid:
   method.length: [1, 5, 20]         # a key of the recipe and its values
   start:                            # or a name, and what each of its choices sets
@@ -51,7 +52,8 @@ class Grid(Data):
         grid: axis -> its values, or its choices by name and what each sets.
         runs: further runs by name, each with what it sets, and with every seed and draw.
         seeds: of every run; instead of an axis `seed`.
-        draws: key of the recipe -> values that are drawn like seeds, and averaged over.
+        draws: key of the recipe -> values that are drawn like seeds, and averaged over; `seed`: the
+            run's own seed, so that each draws anew.
         x: axis of numbers that plots draw on x.
     """
 
@@ -62,7 +64,7 @@ class Grid(Data):
     grid: dict[str, list[Any] | dict[str, Changes]] = Field(default_factory=dict)
     runs: dict[str, Changes] = Field(default_factory=dict)
     seeds: tuple[Seed, ...] | None = Field(None, min_length=1)
-    draws: dict[str, list[Any]] = Field(default_factory=dict)
+    draws: dict[str, list[Any] | str] = Field(default_factory=dict)
     x: str | None = Field(
         None, description="axis of numbers that plots draw on x; null: the first there is"
     )
@@ -136,14 +138,15 @@ def cells_of(grid: Grid, file: Path) -> list[Cell]:
         ({axis: name for axis, name, _ in point}, _merged(point)) for point in _points(grid)
     ]
     settings += [({"run": name}, changes) for name, changes in grid.runs.items()]
-    drawn = list(itertools.product(*([(k, v) for v in values] for k, values in grid.draws.items())))
+    drawn = _draws(grid)
+    follow = [key for key, values in grid.draws.items() if values == SEED]
     count = len(settings) * max(1, len(seeds)) * len(drawn)
     if count > MOST:
         raise RecipeError(str(file), [f"grid: makes {count:,} runs, of at most {MOST:,}"])
     cells = []
     for choices, changes in settings:
         for seed, draw in itertools.product(seeds or (None,), drawn):
-            seeded = {} if seed is None else {SEED: seed}
+            seeded = {} if seed is None else dict.fromkeys((SEED, *follow), seed)
             overrides = {**grid.set, **changes, **dict(draw), **seeded}
             where = f"{file}, {label(choices) or grid.name}"
             recipe = parse_recipe(
@@ -171,6 +174,16 @@ def _problems(grid: Grid) -> list[str]:
         elif isinstance(choices, list) and len({_text(c) for c in choices}) < len(choices):
             lines.append(f"grid.{axis}: names a value twice")
     lines += [f"draws.{key}: has no values" for key, values in grid.draws.items() if not values]
+    lines += [
+        f"draws.{key}: `seed` needs seeds; give `seeds: [0, 1, 2]`"
+        for key, values in grid.draws.items()
+        if values == SEED and not _seeds(grid)
+    ]
+    lines += [
+        f"draws.{key}: expected a list, or `seed`, found {values!r}"
+        for key, values in grid.draws.items()
+        if isinstance(values, str) and values != SEED
+    ]
     if SEED in grid.draws:
         lines.append("draws.seed: give `seeds` instead")
     if grid.x is not None and grid.x not in grid.grid:
@@ -184,6 +197,12 @@ def _seeds(grid: Grid) -> Sequence[Any]:
     given = grid.grid.get(SEED, [])
     assert isinstance(given, list)
     return given
+
+
+def _draws(grid: Grid) -> list[tuple[tuple[str, Any], ...]]:
+    """Every combination of what is drawn from lists: (key, value) each."""
+    listed = [(key, values) for key, values in grid.draws.items() if isinstance(values, list)]
+    return list(itertools.product(*([(key, value) for value in values] for key, values in listed)))
 
 
 def _points(grid: Grid) -> Iterable[tuple[tuple[str, str, Mapping[str, Any]], ...]]:

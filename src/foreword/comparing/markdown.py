@@ -16,6 +16,11 @@ def write_markdown(content: Mapping[str, Any]) -> str:
         parts.append("\n".join(f"- {line}" for line in content["sentences"]))
     parts.append("## What it takes")
     parts.append(_table([title for title, _ in COSTS.values()], cost_rows(content), first="method"))
+    if content["words"]:
+        parts.append("## Nearest words of the virtual tokens")
+        for method, tokens in content["words"].items():
+            lines = [f"{i + 1}. {', '.join(map(_code, near))}" for i, near in enumerate(tokens)]
+            parts += [f"### {method}", "\n".join(lines)]
     if content["failures"]:
         parts.append("## Runs that failed")
         parts += [f"- {one['run']}: {one['reason']}" for one in content["failures"]]
@@ -89,6 +94,10 @@ def _table(titles: Iterable[str], rows: Iterable[Iterable[str]], first: str | No
     head = [*([first] if first is not None else []), *titles]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
+
+
+def _code(word: str) -> str:
+    return f"`` {word} ``" if "`" in word else f"`{word}`"
 
 
 def _escaped(cell: str) -> str:

@@ -17,6 +17,7 @@ from foreword.common.run_files import ARTIFACT, RECIPE, holds_run, is_finished
 from foreword.comparing.costs import Cost, read_cost
 from foreword.comparing.items import resampled
 from foreword.comparing.statistics import Scores
+from foreword.comparing.words import Words, read_words
 from foreword.data import Example, read_data
 from foreword.errors import ForewordError, UserError
 from foreword.evaluation.rows import example_of, prediction_of, right
@@ -41,6 +42,7 @@ class Measured:
         options: what its metrics take beside answers and examples.
         evaluations: during training.
         cost: seconds and memory, where a comparison ran it.
+        words: for each virtual token of the input its nearest words, likewise.
     """
 
     method: str
@@ -53,6 +55,7 @@ class Measured:
     options: Mapping[str, Any]
     evaluations: Sequence[Evaluation] = ()
     cost: Cost | None = None
+    words: Words = field(default_factory=list)
     _resampled: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def value(self, metric: str, group: str = "all") -> float | None:
@@ -103,6 +106,7 @@ def read_measured(
         task.metric_options,
         read_record(folder).evaluations,
         read_cost(folder),
+        read_words(folder),
     )
 
 

@@ -28,7 +28,6 @@ def summarise(
     command: str = "",
     x: str | None = None,
     failures: Sequence[Failure] = (),
-    words: Mapping[str, list[list[str]]] | None = None,
 ) -> dict[str, Any]:
     """All that a report shows.
 
@@ -38,7 +37,6 @@ def summarise(
         command: that makes it.
         x: axis of numbers that plots draw on x.
         failures: runs that failed.
-        words: method -> for each virtual token the nearest words of the vocabulary.
     """
     metrics = shared_metrics(runs)
     by_method: dict[str, list[Measured]] = {}
@@ -71,7 +69,7 @@ def summarise(
         "failures": [{"run": f.place.cell.name, "reason": f.reason} for f in failures],
         "curves": [point for run in runs for point in _curve(run)],
         "outputs": _outputs(by_method),
-        "words": dict(words or {}),
+        "words": {m: members[0].words for m, members in by_method.items() if members[0].words},
         "provenance": [_provenance(run) for run in runs],
     }
 
