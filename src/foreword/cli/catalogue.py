@@ -48,7 +48,7 @@ def ls(
             }
         )
     if sort is not None:
-        found = _sorted(found, sort)
+        artifacts = _sorted(artifacts, sort)
     bundled, unfinished = _bundled(), _unfinished(folder)
     if as_json:
         emit_json({"artifacts": artifacts, "unfinished": unfinished, **bundled})
@@ -60,13 +60,13 @@ def ls(
         say(f"unfinished {run['folder']}: {state}")
 
 
-def _sorted(found: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+def _sorted(artifacts: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
     """The best by a metric first, and last those that have no value of it."""
     from foreword.errors import UserError
     from foreword.names import METRICS
 
-    measured = {name for entry in found for name in entry.get("scores", {})}
-    if metric not in METRICS or (found and metric not in measured):
+    measured = {name for entry in artifacts for name in entry.get("scores", {})}
+    if metric not in METRICS or (artifacts and metric not in measured):
         listed = ", ".join(name for name in METRICS if name in measured) or ", ".join(METRICS)
         raise UserError(f"--sort: {metric!r} was not measured; choose among {listed}")
     sign = -1 if METRICS[metric].better == "high" else 1
@@ -75,7 +75,7 @@ def _sorted(found: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
         value = entry.get("scores", {}).get(metric)
         return float("inf") if value is None else sign * float(value)
 
-    return sorted(found, key=place)
+    return sorted(artifacts, key=place)
 
 
 def _unfinished(folder: Path) -> list[dict[str, Any]]:
