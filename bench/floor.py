@@ -20,10 +20,12 @@ from foreword.backbone.layout import Layout
 
 SHAPES: Mapping[str, Mapping[str, int]] = {
     "gpt2": {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024},
+    "34m": {"n_layer": 8, "n_embd": 512, "n_head": 8, "vocab_size": 16384, "n_positions": 512},
     "mini": {"n_layer": 6, "n_embd": 256, "n_head": 8, "vocab_size": 8192, "n_positions": 512},
     "tiny": {"n_layer": 2, "n_embd": 32, "n_head": 2, "vocab_size": 101, "n_positions": 256},
 }
-"""Shapes of the backbone: GPT-2 124M, foreword/mini, and one for tests of the benchmark itself."""
+"""Shapes of the backbone: GPT-2 124M, one of 34 M parameters, foreword/mini, and one for tests of
+the benchmark itself."""
 
 
 def random_gpt2(shape: str, seed: int = 0) -> GPT2LMHeadModel:

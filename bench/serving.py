@@ -1,4 +1,4 @@
-"""Throughput of the serving engine beside `generate` and PEFT, and latency by load.
+"""Throughput of the serving engine beside `generate`, PEFT and transformers' continuous batching.
 
     python bench/serving.py --threads 1 --clock cpu                  # foreword/mini
     python bench/serving.py --backbone gpt2 --requests 16            # GPT-2's 124M shape
@@ -6,15 +6,14 @@
     python bench/serving.py --backbone /models/smollm2-135m-instruct # a real one
 
 Requests are those of bench/decoding.py: inputs of E2E's lengths, each answered greedily with as
-many tokens as its reference (an end token ends it before), for all variants alike.
-The engine answers them bare, with one prefix, and with 16 prefixes mixed; `generate` in one static
-batch with one prefix, and without; PEFT switches its adapter from request to request. Variants take
-turns in every round; a figure is the median over rounds of tokens in a second, divided by those of
-the variant it stands beside in the same round.
+many tokens as its reference (an end token ends it before), for all variants alike but continuous
+batching, which takes one most for all. The engine answers them bare, with one prefix, and with 16
+prefixes mixed; `generate` in one static batch with one prefix, and without; PEFT switches its
+adapter from request to request. Variants take turns in every round, the engine's and `generate`'s
+`--turns` times; a figure is the median over rounds of tokens in a second, divided by those of the
+variant it stands beside in the same round.
 
-Further: time of a step with 10 and with thousands of prompts registered; and, with `--load`,
-requests that arrive at random (Poisson) at shares of what the engine can do at most, their times to
-the first and the last token divided by those of a request that comes alone.
+bench/serving_load.py has latency by load, and what thousands of registered prompts cost.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ import random
 import shlex
 import statistics
 import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -36,39 +34,38 @@ from typing import Any
 
 import torch
 from peft import PeftModel, PrefixTuningConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from decoding import Request, _continuous, _generate, make_requests
+from decoding import Request, _generate, make_requests
 from floor import SHAPES, random_gpt2
-from foreword.artifacts.artifact import save_artifact
 from foreword.artifacts.manifest import versions
 from foreword.backbone import Backbone, Decoding, Written, load_backbone
 from foreword.methods import HardPrompt, PrefixTuning
 from foreword.methods.axes import Table
-from foreword.recipe import TaskId
-from foreword.serving import Engine, EngineOptions, Job, PromptStore, Told
+from foreword.serving import Engine, EngineOptions, Job, Told
 from foreword.tasks import Writing
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 from training import CLOCKS, as_backbone
 
-M34 = {"n_layer": 8, "n_embd": 512, "n_head": 8, "vocab_size": 16384, "n_positions": 512}
-"""34 M parameters."""
-LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
 BARE, MIXED, ONE = "engine, no prompt", "engine, prompts mixed", "engine, one prompt"
 STATIC, STATIC_BARE = "generate, one batch, one prompt", "generate, one batch, no prompt"
 PEFT, CONTINUOUS = "PEFT, adapter by adapter", "continuous batching, no prompt"
-BESIDE = {
-    BARE: STATIC_BARE,
-    ONE: STATIC,
-    MIXED: BARE,
-    PEFT: MIXED,
-    STATIC: STATIC,
-    STATIC_BARE: STATIC_BARE,
-    CONTINUOUS: BARE,
-}
-"""What each variant's figure is divided by."""
+SLOW = (PEFT, CONTINUOUS)
+"""Take one turn in a round."""
+BESIDE = (
+    (MIXED, BARE, 0.95),
+    (MIXED, STATIC, 1.0),
+    (MIXED, PEFT, 5.0),
+    (MIXED, ONE, None),
+    (BARE, STATIC_BARE, 1.0),
+    (BARE, CONTINUOUS, None),
+)
+"""A variant, the one it stands beside, and what is asked of their ratio."""
+CHUNK = 2048
+"""Tokens of inputs that are read in a step."""
+PAGE = 32
 
 
 @dataclass
@@ -77,104 +74,117 @@ class Timed:
 
     Attributes:
         asked: when the request came.
-        first, last: of its tokens.
+        clock: tells the time.
+        first, last: when its first and last token came.
         tokens: of its answer.
+        error: what it failed by.
     """
 
     asked: float = 0.0
+    clock: Callable[[], float] = time.perf_counter
     first: float = 0.0
     last: float = 0.0
     tokens: list[int] = field(default_factory=list)
+    error: Exception | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, event: Written | Told) -> None:
         """Hear of a step."""
         assert isinstance(event, Written)
-        assert event.error is None, event.error
-        now = time.perf_counter()
+        now = self.clock()
         if event.token is not None:
             self.first = self.first or now
             self.tokens.append(event.token)
         if event.ended is not None:
-            self.last = now
+            self.last, self.error = now, event.error
             self.ended.set()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the tables, and write JSON and a plot if a folder is given."""
+    """Measure, print the tables, and write JSON if a folder is given."""
     options = _options(arguments)
+    backbone, requests, models, report = prepared(options, "serving", arguments)
+    bare = compose(backbone, HardPrompt(name="hard-prompt"))
+    report |= throughput(options, backbone, requests, models, bare)
+    print(table(report))
+    if options.out:
+        write(report, Path(options.out), f"serving-{named(options.backbone)}-{len(requests)}-cpu")
+    return 0
+
+
+def named(backbone: str) -> str:
+    """A model's name without the folders before it."""
+    return Path(backbone).name
+
+
+def write(report: dict[str, Any], folder: Path, name: str) -> None:
+    """Write a report as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def prepared(
+    options: argparse.Namespace, script: str, arguments: Sequence[str] | None
+) -> tuple[Backbone, list[Request], list[TunedModel], dict[str, Any]]:
+    """The backbone, requests, prefixes, and what a report says of them."""
     transformers_logging.set_verbosity_error()
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     backbone = make_backbone(options.backbone)
     requests, lengths = make_requests(options, backbone)
-    models = [_prefix(backbone, options.length) for _ in range(options.prompts)]
-    bare = compose(backbone, HardPrompt(name="hard-prompt"))
-    report: dict[str, Any] = {
-        "command": shlex.join(["python", "bench/serving.py", *(arguments or sys.argv[1:])]),
-        "lengths": f"{lengths}; {options.prompts} prefixes of {options.length} virtual tokens",
-        "requests": len(requests),
-        "threads": torch.get_num_threads(),
-        "clock": options.clock,
-        "versions": versions(),
-        "throughput": throughput(options, backbone, requests, models, bare),
-    }
-    if options.registered:
-        report["registered"] = registered(options, backbone, requests)
-    if options.load:
-        report["load"] = by_load(options, backbone, requests, models)
-    print(table(report))
-    if options.out:
-        name = Path(options.backbone).name.replace("/", "-")
-        folder = Path(options.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"serving-{name}-{len(requests)}-cpu.json"
-        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        if options.load:
-            draw(report["load"], folder / f"serving-{name}.png")
-    return 0
+    models = [prefix_of(backbone, options.length) for _ in range(options.prompts)]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "/" in options.backbone and Path(options.backbone).is_dir():
+        given = [named(arg) if arg == options.backbone else arg for arg in given]
+    return (
+        backbone,
+        requests,
+        models,
+        {
+            "command": shlex.join(["python", f"bench/{script}.py", *given]),
+            "lengths": f"{lengths}; {options.prompts} prefixes of {options.length} virtual tokens",
+            "requests": len(requests),
+            "threads": torch.get_num_threads(),
+            "clock": options.clock,
+            "versions": versions(),
+        },
+    )
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    shapes = ", ".join((*SHAPES, "34m"))
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The flags of every benchmark of serving."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n\n")[0])
+    shapes = ", ".join(SHAPES)
     parser.add_argument("--backbone", default="foreword/mini", help=f"a model, or {shapes}")
     parser.add_argument("--requests", type=int, default=64, help="default %(default)s")
     parser.add_argument("--length", type=int, default=10, help="virtual tokens; %(default)s")
     parser.add_argument("--prompts", type=int, default=16, help="mixed; default %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
-    parser.add_argument("--registered", type=int, default=0, help="prompts, such as 5000")
-    parser.add_argument("--load", action="store_true", help="latency by load, wall clock")
-    parser.add_argument("--without", action="append", default=[], help="a variant to leave out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", help="folder for the report and the plot")
+    parser.add_argument("--out", help="folder for the report")
+    return parser
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = parser_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
+    parser.add_argument("--turns", type=int, default=3, help="of a round; default %(default)s")
+    parser.add_argument("--without", action="append", default=[], help="a variant to leave out")
     return parser.parse_args(arguments)
 
 
 def make_backbone(name: str) -> Backbone:
     """A model by its name or folder, or of a shape with random weights."""
-    if name == "34m":
-        end = M34["vocab_size"] - 1
-        config = GPT2Config(
-            **M34,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=end,
-            eos_token_id=end,
-            attn_implementation="sdpa",
-        )
-        torch.manual_seed(0)
-        return as_backbone(GPT2LMHeadModel(config).eval().requires_grad_(False))
     if name in SHAPES:
         return as_backbone(random_gpt2(name))
     return load_backbone(name, device="cpu")
 
 
-def _prefix(backbone: Backbone, length: int) -> TunedModel:
+def prefix_of(backbone: Backbone, length: int) -> TunedModel:
+    """A prefix of random keys and values."""
     options = PrefixTuning(name="prefix-tuning", length=length, reparameterization=Table(std=0.1))
     return compose(backbone, options).requires_grad_(False)
 
@@ -188,11 +198,11 @@ def throughput(
 ) -> dict[str, Any]:
     """Tokens in a second of each variant, divided by those of what it stands beside."""
     size = len(requests)
-    engine_options = EngineOptions(rows=size, queue=size, chunk=2048)
+    engine_options = EngineOptions(rows=size, queue=size, chunk=CHUNK)
     with Engine(backbone, engine_options) as engine:
 
         def served(chosen: Callable[[int], TunedModel]) -> Callable[[], list[list[int]]]:
-            return lambda: _served(engine, requests, chosen)
+            return lambda: served_by(engine, requests, chosen)
 
         variants: dict[str, Callable[[], list[list[int]]]] = {
             BARE: served(lambda _: bare),
@@ -208,40 +218,85 @@ def throughput(
         for name in options.without:
             variants.pop(name)
         speeds: dict[str, list[float]] = {name: [] for name in variants}
+        answers: dict[str, list[list[int]]] = {}
         for number in range(options.rounds):
-            order = list(variants)
+            order = [name for name in variants for _ in range(1 if name in SLOW else options.turns)]
             random.Random(number).shuffle(order)
+            tokens, seconds = dict.fromkeys(variants, 0), dict.fromkeys(variants, 0.0)
             for name in order:
                 begun = CLOCKS[options.clock]()
-                tokens = sum(map(len, variants[name]()))
-                speeds[name].append(tokens / (CLOCKS[options.clock]() - begun))
-                _say(f"round {number + 1}/{options.rounds}: {name}")
-    found = {}
-    for name, values in speeds.items():
-        beside = BESIDE[name] if BESIDE[name] in speeds else name
-        ratios = [own / other for own, other in zip(values, speeds[beside], strict=True)]
-        found[name] = {
-            "beside": beside,
-            "speed, median of ratios": statistics.median(ratios),
-            "ratios": ratios,
-            "tokens a second": values,
-        }
-    return found
+                answers[name] = variants[name]()
+                seconds[name] += CLOCKS[options.clock]() - begun
+                tokens[name] += sum(map(len, answers[name]))
+            for name in variants:
+                speeds[name].append(tokens[name] / seconds[name])
+            say(f"round {number + 1}/{options.rounds}")
+    return {
+        "tokens a second": speeds,
+        "ratios": [_ratio(speeds, *each) for each in BESIDE if {*each[:2]} <= {*speeds}],
+        "answers of one prompt that differ, engine and generate": sum(
+            one != other
+            for one, other in zip(answers.get(ONE, ()), answers.get(STATIC, ()), strict=False)
+        ),
+    }
 
 
-def _served(
+def _ratio(
+    speeds: dict[str, list[float]], name: str, beside: str, asked: float | None
+) -> dict[str, Any]:
+    ratios = [own / other for own, other in zip(speeds[name], speeds[beside], strict=True)]
+    median = statistics.median(ratios)
+    return {"of": name, "beside": beside, "asked": asked, "median": median, "ratios": ratios}
+
+
+def _continuous(backbone: Backbone, requests: list[Request]) -> list[list[int]]:
+    """transformers' continuous batching: begun for these requests, with memory for them. What it
+    takes if it is not told clears most of the machine's memory, which would be most of the time."""
+    end = backbone.tokens.eos_id
+    longest = max(len(request.source) for request in requests)
+    longest += max(request.answer for request in requests)
+    blocks = len(requests) * (longest // PAGE + 1)
+    attention = backbone.model.config._attn_implementation
+    backbone.model.set_attn_implementation("sdpa")
+    try:
+        with backbone.model.continuous_batching_context_manager(
+            GenerationConfig(eos_token_id=end, pad_token_id=end, do_sample=False),
+            timeout=5,
+            continuous_batching_config=ContinuousBatchingConfig(
+                page_size=PAGE, num_blocks=blocks, max_batch_tokens=CHUNK
+            ),
+        ) as manager:
+            names = [
+                manager.add_request(request.source, max_new_tokens=request.answer, eos_token_id=end)
+                for request in requests
+            ]
+            answers: dict[str, list[int]] = {}
+            while len(answers) < len(requests):
+                result = manager.get_result(timeout=5)
+                if result is not None and result.is_finished():
+                    answers[result.request_id] = list(result.generated_tokens)
+    finally:
+        backbone.model.set_attn_implementation(attention)
+    found = [answers[name] for name in names]
+    return [row[: row.index(end)] if end in row else row for row in found]
+
+
+def served_by(
     engine: Engine, requests: list[Request], chosen: Callable[[int], TunedModel]
 ) -> list[list[int]]:
+    """Answer requests that come together, each with the model that is chosen for its number."""
     heard = [Timed() for _ in requests]
     engine.submit(
-        [Job(_writing(chosen(i), request), heard[i]) for i, request in enumerate(requests)]
+        [Job(writing(chosen(i), request), heard[i]) for i, request in enumerate(requests)]
     )
     for one in heard:
         one.ended.wait()
+        assert one.error is None, one.error
     return [one.tokens for one in heard]
 
 
-def _writing(model: TunedModel, request: Request) -> Writing:
+def writing(model: TunedModel, request: Request) -> Writing:
+    """An answer of as many tokens as a request has."""
     return Writing(model, request.source, Decoding(max_new_tokens=request.answer))
 
 
@@ -278,165 +333,20 @@ def _switched(model: PeftModel, requests: list[Request], many: int) -> list[list
     return found
 
 
-def registered(
-    options: argparse.Namespace, backbone: Backbone, requests: list[Request]
-) -> dict[str, Any]:
-    """Seconds of a step with many prompts registered, divided by those with ten; both in memory of
-    the same size, the same prompts asked for."""
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(10):
-            model = _prefix(backbone, options.length)
-            save_artifact(
-                Path(folder) / f"p{number}",
-                model,
-                name=f"p{number}",
-                method=PrefixTuning(
-                    name="prefix-tuning", length=options.length, reparameterization=Table()
-                ),
-                task=TaskId(input="{text}", target="{reference}"),
-            )
-        few, many = PromptStore(backbone), PromptStore(backbone)
-        begun = CLOCKS[options.clock]()
-        for number in range(options.registered):
-            if number < 10:
-                few.add(f"p{number}", Path(folder) / f"p{number}")
-            many.add(f"p{number}", Path(folder) / f"p{number % 10}")
-        adding = (CLOCKS[options.clock]() - begun) / (options.registered + 10)
-        ratios = []
-        with Engine(backbone, EngineOptions(rows=len(requests), queue=len(requests))) as engine:
-            for number in range(options.rounds):
-                seconds = {}
-                stores = {"few": few, "many": many}
-                order = sorted(stores, reverse=bool(number % 2))
-                for name in order:
-                    store = stores[name]
-                    counts = engine.counts
-                    steps, begun = counts.steps, CLOCKS[options.clock]()
-                    _served(engine, requests, lambda i, s=store: s.get(f"p{i % 10}").model)  # type: ignore[misc]
-                    spent = CLOCKS[options.clock]() - begun
-                    seconds[name] = spent / (counts.steps - steps)
-                ratios.append(seconds["many"] / seconds["few"])
-                _say(f"registered, round {number + 1}/{options.rounds}")
-    return {
-        "few": 10,
-        "many": options.registered,
-        "step time, median of ratios": statistics.median(ratios),
-        "ratios": ratios,
-        "seconds to add one": adding,
-    }
-
-
-def by_load(
-    options: argparse.Namespace,
-    backbone: Backbone,
-    requests: list[Request],
-    models: list[TunedModel],
-) -> dict[str, Any]:
-    """Times to the first and the last token at each load, divided by the median of a request that
-    comes alone."""
-    dice = random.Random(options.seed)
-    size = len(requests)
-    with Engine(backbone, EngineOptions(rows=size, queue=10**6)) as engine:
-
-        def ask(number: int) -> Timed:
-            request, heard = requests[number % size], Timed(answers=time.perf_counter())
-            engine.submit([Job(_writing(models[number % len(models)], request), heard)])
-            return heard
-
-        alone = []
-        for number in range(min(12, size)):
-            heard = ask(number)
-            heard.ended.wait()
-            alone.append(heard)
-        begun = time.perf_counter()
-        for heard in [ask(number) for number in range(3 * size)]:
-            heard.ended.wait()
-        most = 3 * size / (time.perf_counter() - begun)
-        first = statistics.median(one.first - one.asked for one in alone)
-        last = statistics.median(one.last - one.asked for one in alone)
-        found = []
-        for load in LOADS:
-            answers, due = [], time.perf_counter()
-            for number in range(max(60, 2 * size)):
-                due += dice.expovariate(load * most)
-                time.sleep(max(0.0, due - time.perf_counter()))
-                answers.append(ask(number))
-            for heard in answers:
-                heard.ended.wait()
-            firsts = sorted((one.first - one.asked) / first for one in answers)
-            lasts = sorted((one.last - one.asked) / last for one in answers)
-            found.append(
-                {
-                    "load": load,
-                    **{f"first, {p} %": _percentile(firsts, p) for p in (50, 90, 99)},
-                    **{f"whole, {p} %": _percentile(lasts, p) for p in (50, 90, 99)},
-                }
-            )
-            _say(f"load {load}")
-    return {
-        "requests a second at most": most,
-        "alone, seconds to the first token": first,
-        "alone, seconds": last,
-        "loads": found,
-    }
-
-
-def _percentile(ordered: Sequence[float], percent: int) -> float:
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
-
-
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     lines = [f"`{report['command']}`", "", report["lengths"], ""]
-    lines += ["| variant | beside | speed ÷ its | min–max |", "|---|---|--:|--:|"]
-    for name, figures in report["throughput"].items():
-        ratios = figures["ratios"]
+    lines += ["| variant | beside | speed ÷ its | min–max | asked |", "|---|---|--:|--:|--:|"]
+    for own in report["ratios"]:
         lines.append(
-            f"| {name} | {figures['beside']} | {figures['speed, median of ratios']:.2f} | "
-            f"{min(ratios):.2f}–{max(ratios):.2f} |"
+            f"| {own['of']} | {own['beside']} | {own['median']:.2f} | "
+            f"{min(own['ratios']):.2f}–{max(own['ratios']):.2f} | {own['asked'] or ''} |"
         )
-    if "registered" in report:
-        own = report["registered"]
-        lines += ["", f"step with {own['many']} prompts registered ÷ with {own['few']}: "]
-        lines[-1] += f"{own['step time, median of ratios']:.3f}"
-    if "load" in report:
-        lines += ["", "| load | first token ÷ alone: 50, 90, 99 % | whole ÷ alone |", "|--:|--|--|"]
-        for one in report["load"]["loads"]:
-            shown = [
-                ", ".join(f"{one[f'{what}, {p} %']:.1f}" for p in (50, 90, 99))
-                for what in ("first", "whole")
-            ]
-            lines.append(f"| {one['load']} | {shown[0]} | {shown[1]} |")
     return "\n".join(lines)
 
 
-def draw(load: dict[str, Any], file: Path) -> None:
-    """Percentiles by load."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.2), sharex=True)
-    for axis, what, title in zip(
-        axes, ("first", "whole"), ("first token", "whole answer"), strict=True
-    ):
-        for percent in (50, 90, 99):
-            axis.plot(
-                [one["load"] for one in load["loads"]],
-                [one[f"{what}, {percent} %"] for one in load["loads"]],
-                marker="o",
-                label=f"{percent} %",
-            )
-        axis.set(xlabel="arrivals ÷ most that is answered", ylabel=f"{title} ÷ alone", yscale="log")
-        axis.grid(alpha=0.3)
-        axis.legend()
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)
-
-
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell how far it is."""
     print(text, file=sys.stderr, flush=True)
 
 

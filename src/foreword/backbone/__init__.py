@@ -11,6 +11,8 @@ from foreword.backbone.decoding import (
     Telling,
     Written,
     generate,
+    packed,
+    packed_bytes,
     write,
     write_by_transformers,
 )
@@ -58,6 +60,8 @@ __all__ = [
     "head_of_decoders",
     "load_backbone",
     "name_of_body",
+    "packed",
+    "packed_bytes",
     "reads_spans_off_it",
     "seed_all",
     "stored_pooler",

@@ -15,10 +15,10 @@ from typing import Self
 
 import torch
 
-from foreword.backbone import Backbone, StepDecoder, Written, columns_of
+from foreword.backbone import Backbone, StepDecoder, Written, columns_of, packed
 from foreword.errors import BusyError, DataError
 from foreword.serving.jobs import Counts, EngineOptions, Job, Ticket, Told
-from foreword.serving.memory import positions_in_memory
+from foreword.serving.memory import packs, positions_in_memory
 from foreword.tasks import Answered, Reader, Request, Writing
 
 LONGEST = 8192
@@ -46,7 +46,8 @@ class Engine:
     """
 
     def __init__(self, backbone: Backbone, options: EngineOptions | None = None) -> None:
-        self.backbone, self.options = backbone, options or EngineOptions()
+        self.options = options or EngineOptions()
+        self.backbone = packed(backbone) if self.options.packed and packs(backbone) else backbone
         self.counts = Counts()
         self.longest = self.options.longest or _longest(backbone)
         self.tokens = self.options.tokens or positions_in_memory(

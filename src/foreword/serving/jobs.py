@@ -28,6 +28,11 @@ class EngineOptions(Data):
     chunk: Tokens = Field(
         256, description="tokens of inputs that are read in a step, so that long ones stall nobody"
     )
+    packed: bool = Field(
+        True,
+        description="whether a CPU's float32 weights are laid out a second time, for steps of few"
+        " rows: faster, and as much memory again; only where that is no more than a quarter of it",
+    )
     queue: Rows = Field(256, description="requests that may wait; more are refused")
 
 

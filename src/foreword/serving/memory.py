@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, packed_bytes
 from foreword.tuned import TunedModel
 
 SHARE = 0.25
-"""Of the memory that there is, what rows that are written may take."""
+"""Of the memory that there is, what rows that are written may take; and weights laid out again."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -28,6 +28,11 @@ def positions_in_memory(backbone: Backbone, longest: int, rows: int) -> int:
     and no more than as many rows of it can use."""
     fit = int(SHARE * _memory(backbone.device)) // max(1, bytes_of_position(backbone))
     return max(longest, min(rows * longest, fit))
+
+
+def packs(backbone: Backbone) -> bool:
+    """Whether there is a second layout of the weights that makes steps faster, and room for it."""
+    return 0 < packed_bytes(backbone) <= SHARE * _memory(backbone.device)
 
 
 def _memory(device: torch.device) -> int:

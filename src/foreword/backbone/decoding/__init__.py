@@ -3,6 +3,7 @@
 from foreword.backbone.decoding.beams import write_by_transformers
 from foreword.backbone.decoding.choosing import End, Likely, Telling
 from foreword.backbone.decoding.options import Decoding
+from foreword.backbone.decoding.packing import packed, packed_bytes
 from foreword.backbone.decoding.steps import StepDecoder, Written, generate, write
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Telling",
     "Written",
     "generate",
+    "packed",
+    "packed_bytes",
     "write",
     "write_by_transformers",
 ]
