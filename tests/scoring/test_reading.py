@@ -205,3 +205,14 @@ def test_mistakes_are_named(
 def test_a_folder_is_no_file(write: Write, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_pairs(tmp_path, write("r.txt", BLOCKS))
+
+
+def test_files_in_another_encoding(tmp_path: Path) -> None:
+    for name, text in (("o.txt", "café\n"), ("r.txt", "thé\n")):
+        (tmp_path / name).write_text(text, encoding="latin-1")
+    (tmp_path / "o.csv").write_text("mr,output,ref\na,café,thé\n", encoding="latin-1")
+    pairs = read_pairs(tmp_path / "o.txt", tmp_path / "r.txt", encoding="latin-1")
+    assert pairs == (["café"], [("thé",)])
+    assert read_pairs(tmp_path / "o.csv", encoding="latin-1") == pairs
+    with pytest.raises(DataError, match=r"o\.txt, line 1: .*UTF-8"):
+        read_pairs(tmp_path / "o.txt", tmp_path / "r.txt")

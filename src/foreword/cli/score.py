@@ -9,6 +9,7 @@ import typer
 
 from foreword.cli import options as o
 from foreword.cli.output import emit_json, say
+from foreword.data.lines import UTF8
 from foreword.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def score(
             "--samples", min=0, max=10**6, help="Bootstrap samples for intervals; 0: none."
         ),
     ] = 1000,
+    encoding: o.EncodingOption = UTF8,
     seed: o.SeedOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
@@ -49,7 +51,7 @@ def score(
     from foreword import scoring
 
     names = _names(metrics)
-    texts, answers = scoring.read_pairs(outputs, references)
+    texts, answers = scoring.read_pairs(outputs, references, encoding=encoding)
     scores = scoring.score(texts, answers, names, samples=samples, seed=seed or 0)
     if as_json:
         drawn = {"samples": samples, "seed": seed or 0, "level": 0.95}

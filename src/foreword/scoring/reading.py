@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from foreword.data.lines import text_lines
+from foreword.data.lines import UTF8, text_lines
 from foreword.errors import DataError
 from foreword.scoring.rows import Row, read_rows
 
@@ -21,21 +21,22 @@ Pairs = tuple[list[str], list[tuple[str, ...]]]
 """Outputs, and the references of each."""
 
 
-def read_pairs(outputs: Path, references: Path | None = None) -> Pairs:
+def read_pairs(outputs: Path, references: Path | None = None, *, encoding: str = UTF8) -> Pairs:
     """Read what is to be scored.
 
     Args:
         outputs: one a line of text, one a row of a table or of JSONL.
         references: text with an empty line between records (without any: one reference a line), a
             table with one a row, or JSONL; None where the outputs' own rows hold them.
+        encoding: of both files.
 
     Raises:
         DataError: the file, the line, what was found and what was expected.
     """
-    rows = _outputs(outputs, alone=references is None)
+    rows = _outputs(outputs, encoding, alone=references is None)
     if references is None:
         return [row.output or "" for row in rows], [row.references for row in rows]
-    records = _references(references)
+    records = _references(references, encoding)
     by_record = rows[0].key is not None and records[0].key is not None
     if by_record:
         records = _merged(records)
@@ -49,23 +50,26 @@ def read_pairs(outputs: Path, references: Path | None = None) -> Pairs:
     return [row.output or "" for row in rows], [row.references for row in records]
 
 
-def _outputs(file: Path, *, alone: bool) -> list[Row]:
-    kind = _format(file)
+def _outputs(file: Path, encoding: str, *, alone: bool) -> list[Row]:
+    kind = _format(file, encoding)
     if kind != "text":
-        return read_rows(file, kind, output=True, references=alone)
+        return read_rows(file, kind, output=True, references=alone, encoding=encoding)
     if alone:
         raise DataError(f"{file}: is plain text, which holds no references; name their file too")
-    rows = [Row(f"{file}, line {number}", output=line.strip()) for number, line in text_lines(file)]
+    rows = [
+        Row(f"{file}, line {number}", output=line.strip())
+        for number, line in text_lines(file, encoding)
+    ]
     if not rows:
         raise DataError(f"{file}: is empty")
     return rows
 
 
-def _references(file: Path) -> list[Row]:
-    kind = _format(file)
+def _references(file: Path, encoding: str) -> list[Row]:
+    kind = _format(file, encoding)
     if kind == "text":
-        return _text_records(file)
-    rows = read_rows(file, kind, output=False, references=True)
+        return _text_records(file, encoding)
+    rows = read_rows(file, kind, output=False, references=True, encoding=encoding)
     if kind == "jsonl":
         return rows
     if rows[0].key is None:
@@ -73,8 +77,8 @@ def _references(file: Path) -> list[Row]:
     return [_one(list(same)) for _, same in groupby(rows, key=lambda row: row.key)]
 
 
-def _text_records(file: Path) -> list[Row]:
-    lines = [(number, line.strip()) for number, line in text_lines(file)]
+def _text_records(file: Path, encoding: str) -> list[Row]:
+    lines = [(number, line.strip()) for number, line in text_lines(file, encoding)]
     while lines and not lines[-1][1]:
         lines.pop()
     if not lines:
@@ -132,11 +136,11 @@ def _matched(
     return [by_key[row.key] for row in records]
 
 
-def _format(file: Path) -> str:
+def _format(file: Path, encoding: str) -> str:
     known = _FORMATS.get(file.suffix.lower())
     if known:
         return known
-    first = next((line for _, line in text_lines(file) if line.strip()), "")
+    first = next((line for _, line in text_lines(file, encoding) if line.strip()), "")
     if first.lstrip().startswith("{"):
         return "jsonl"
     return "tsv" if "\t" in first else "text"

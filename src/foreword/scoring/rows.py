@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foreword.data.lines import json_row, text_lines
+from foreword.data.lines import UTF8, json_row, text_lines
 from foreword.errors import DataError, did_you_mean
 
 OUTPUT, REFERENCES = ("output",), ("references", "reference", "ref")
@@ -40,7 +40,9 @@ class Row:
     references: tuple[str, ...] = ()
 
 
-def read_rows(file: Path, kind: str, *, output: bool, references: bool) -> list[Row]:
+def read_rows(
+    file: Path, kind: str, *, output: bool, references: bool, encoding: str = UTF8
+) -> list[Row]:
     """All rows of a "tsv", "csv" or "jsonl" file.
 
     Args:
@@ -48,12 +50,13 @@ def read_rows(file: Path, kind: str, *, output: bool, references: bool) -> list[
         kind: its format.
         output: whether each row must hold an output.
         references: whether each row must hold references.
+        encoding: of the file.
 
     Raises:
         DataError: the file, the line and the field.
     """
     wanted = [*([OUTPUT] if output else []), *([REFERENCES] if references else [])]
-    named = _jsonl(file) if kind == "jsonl" else _table(file, kind, wanted)
+    named = _jsonl(file, encoding) if kind == "jsonl" else _table(file, kind, wanted, encoding)
     rows: list[Row] = []
     for where, values in named:
         key = next((v for name, v in values.items() if name.casefold() == _KEY), None)
@@ -98,18 +101,18 @@ def _field(where: str, values: dict[str, Any], names: Sequence[str]) -> Any:
     raise DataError(f"{where}: field '{names[0]}' is missing{did_you_mean(names[0], values)}")
 
 
-def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in text_lines(file):
+def _jsonl(file: Path, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in text_lines(file, encoding):
         if line.strip():
             where = f"{file}, line {number}"
             yield where, json_row(where, line)
 
 
 def _table(
-    file: Path, kind: str, wanted: Sequence[Sequence[str]]
+    file: Path, kind: str, wanted: Sequence[Sequence[str]], encoding: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     header: list[str] = []
-    for where, given in _cells(file) if kind == "csv" else _tabbed(file):
+    for where, given in (_cells if kind == "csv" else _tabbed)(file, encoding):
         cells = [_mended(cell) for cell in given]
         if not header:
             first = [cell.casefold() for cell in cells]
@@ -142,15 +145,15 @@ def _header(where: str, cells: list[str], wanted: Sequence[Sequence[str]]) -> li
     return header
 
 
-def _tabbed(file: Path) -> Iterator[tuple[str, list[str]]]:
-    for number, line in text_lines(file):
+def _tabbed(file: Path, encoding: str) -> Iterator[tuple[str, list[str]]]:
+    for number, line in text_lines(file, encoding):
         if line.strip():
             cells = line.rstrip("\r\n").split("\t")
             yield f"{file}, line {number}", [_EDGE.sub("", cell) for cell in cells]
 
 
-def _cells(file: Path) -> Iterator[tuple[str, list[str]]]:
-    reader = csv.reader((line for _, line in text_lines(file)), strict=True)
+def _cells(file: Path, encoding: str) -> Iterator[tuple[str, list[str]]]:
+    reader = csv.reader((line for _, line in text_lines(file, encoding)), strict=True)
     line = 1
     try:
         for cells in reader:
