@@ -19,7 +19,7 @@ def f1(shares: np.ndarray, right: np.ndarray, threshold: float) -> float:
     return float(f1_score(right, shares >= threshold, zero_division=0))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows)
 def test_no_other_threshold_is_better(given_rows: list[tuple[float, bool]]) -> None:
     shares = np.array([share for share, _ in given_rows])

@@ -970,7 +970,9 @@ def test_the_rate_rises_stays_and_falls(modules: dict[str, ModuleType]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "objective", [OBJECTIVES[0], *(pytest.param(o, marks=pytest.mark.soak) for o in OBJECTIVES[1:])]
+)
 def test_a_run_killed_at_any_moment_goes_on(
     modules: dict[str, ModuleType], data: Path, tmp_path: Path, objective: str
 ) -> None:

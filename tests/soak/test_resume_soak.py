@@ -71,7 +71,7 @@ def check(
 @pytest.mark.slow
 def test_a_few_kills(starts: Launcher, tmp_path: Path, capsys: Capture) -> None:
     name = "MLP from real activations, in parts, best by sampled answers"
-    check(starts, tmp_path, 4, [name], capsys)
+    check(starts, tmp_path, 2, [name], capsys)
 
 
 @pytest.mark.slow
