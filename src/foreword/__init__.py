@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from foreword.data import read_examples as read_examples
     from foreword.recipe import load_recipe as load_recipe
     from foreword.runs import train as train
+    from foreword.sentences import sentence_module as sentence_module
     from foreword.session import load as load
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ __all__ = [
     "load_recipe",
     "prompts",
     "read_examples",
+    "sentence_module",
     "similar",
     "train",
 ]
@@ -90,6 +92,7 @@ _HOMES = {
     "load_recipe": "foreword.recipe",
     "prompts": "foreword.bank",
     "read_examples": "foreword.data",
+    "sentence_module": "foreword.sentences",
     "similar": "foreword.artifacts.similarity",
     "train": "foreword.runs",
 }

@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal
 from foreword.common.choices import NameIn
 from foreword.common.registry import Registry
 
-Answer = Literal["text", "turns", "label", "labels", "number", "choice", "tags", "span", "word"]
+Answer = Literal[
+    "text", "turns", "label", "labels", "number", "choice", "tags", "span", "word", "vector"
+]
 """What is measured: a text, the assistant's turns of a conversation, a label, any number of labels,
 a number, one or some of a row's own choices, one tag a word, a span of the context given as text,
-or the word that is missing in a pattern."""
+the word that is missing in a pattern, or a vector for a text."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class AnswerKind:
             text.
         labelled: whether the answers are among names that the training data show.
         templates: whether the input is written by templates.
+        apart: whether a second text is read by itself instead of with the first.
         measured_as: the kind of answer whose metrics measure it; None: its own.
         loss: what a loss is measured in.
     """
@@ -48,6 +51,7 @@ class AnswerKind:
     whole: bool = False
     labelled: bool = False
     templates: bool = True
+    apart: bool = False
     measured_as: Answer | None = None
     loss: str = "nats"
 
@@ -108,6 +112,14 @@ ANSWERS: dict[Answer, AnswerKind] = {
         templates=False,
     ),
     "word": AnswerKind("a missing word", "word", ("precision_at_1",)),
+    "vector": AnswerKind(
+        "a vector",
+        "pair",
+        ("recall_at_1", "recall_at_10", "mrr"),
+        column="paired",
+        whole=True,
+        apart=True,
+    ),
 }
 """What is measured -> what is known of it; each has a file in `tasks/`."""
 
@@ -123,6 +135,8 @@ COLUMNS = (
     "number",
     "choices",
     "right",
+    "paired",
+    "similarity",
     "group",
     "words",
     "tags",
@@ -227,8 +241,8 @@ for _metric, _title in {
     "subset_accuracy": MetricName("subset accuracy %", of="labels"),
     "mse": MetricName("MSE", "low", of="number", decimals=3),
     "mae": MetricName("MAE", "low", of="number", decimals=3),
-    "pearson": MetricName("Pearson × 100", of="number"),
-    "spearman": MetricName("Spearman × 100", of="number"),
+    "pearson": MetricName("Pearson × 100", of=("number", "vector")),
+    "spearman": MetricName("Spearman × 100", of=("number", "vector")),
     "acc": MetricName("acc %", of="choice"),
     "acc_norm": MetricName("acc_norm %", of="choice"),
     "choices_f1": MetricName("F1 of choices %", of="choice"),
@@ -240,6 +254,9 @@ for _metric, _title in {
     "exact_match": MetricName("exact match %", of="span"),
     "squad_f1": MetricName("SQuAD F1 %", of="span"),
     "precision_at_1": MetricName("P@1 %", of="word"),
+    "recall_at_1": MetricName("recall@1 %", of="vector"),
+    "recall_at_10": MetricName("recall@10 %", of="vector"),
+    "mrr": MetricName("MRR × 100", of="vector"),
 }.items():
     METRICS.add(_metric, _title)
 

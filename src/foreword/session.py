@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from pydantic import ValidationError
 
 from foreword.artifacts.artifact import load_model
@@ -133,6 +136,40 @@ class LoadedPrompt:
         check_call(batch_size)
         return self.task.answers(self._examples(inputs), batch_size=batch_size, advance=advance)
 
+    def embed(
+        self,
+        inputs: Sequence[Input],
+        *,
+        paired: bool = False,
+        batch_size: int = 32,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> npt.NDArray[Any]:
+        """A vector for each input.
+
+        Args:
+            inputs: a list of texts, fields or examples.
+            paired: whether they are texts of the other side (`task.data.paired`), which
+                `task.second` reads.
+            batch_size: rows read together; it changes no vector beyond rounding.
+            advance: called with the number of inputs after each batch.
+
+        Returns:
+            `[inputs, width]`, in the type of the backbone's numbers, float32 at least.
+
+        Raises:
+            UserError: an input lacks a field or is too long, or this artifact gives no vectors.
+        """
+        self.task.task.check_verb("embed", "this artifact")
+        check_call(batch_size)
+        refuse_single("inputs", inputs)
+        given = (self.example(one, f"input {i + 1}", paired=paired) for i, one in enumerate(inputs))
+        examples = [replace(example, paired=None) for example in given]
+        task = self.side(paired)
+        predictions = task.answers(examples, batch_size=batch_size, advance=advance)
+        kind = np.float64 if self.model.backbone.model.dtype == torch.float64 else np.float32
+        width = self.model.backbone.hidden_width
+        return np.array([one.answer for one in predictions], dtype=kind).reshape(-1, width)
+
     def evaluate(
         self,
         examples: Sequence[Example],
@@ -161,13 +198,22 @@ class LoadedPrompt:
         refuse_single("inputs", inputs)
         return [self.example(given, f"input {i + 1}") for i, given in enumerate(inputs)]
 
-    def example(self, given: Input, where: str = "") -> Example:
+    def side(self, paired: bool) -> BoundTask:
+        """The task of the inputs, or of the texts that are paired with them."""
+        return replace(self.task, task=self.task.task.of_paired()) if paired else self.task
+
+    def example(self, given: Input, where: str = "", *, paired: bool = False) -> Example:
         """An input as an example: a plain text stands for the template's only slot.
+
+        Args:
+            given: the input.
+            where: what messages call it.
+            paired: whether it is a text of the other side; see `embed`.
 
         Raises:
             DataError: it is neither text nor fields, or lacks what the artifact is asked with.
         """
-        return example_of(self.task, given, where)
+        return example_of(self.side(paired), given, where)
 
     def decoding(self, **overrides: Any) -> Decoding:
         """The artifact's decoding with overrides.

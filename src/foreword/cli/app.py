@@ -12,6 +12,7 @@ from foreword import __version__
 from foreword.cli import (
     catalogue,
     comparing,
+    embedding,
     exchange,
     memory,
     score,
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command("train")(training.train)
 app.command("generate")(using.generate)
 app.command("predict")(using.predict)
+app.command("embed")(embedding.embed)
 app.command("evaluate")(using.evaluate)
 app.command("compare")(comparing.compare)
 app.command("search")(searching.search)

@@ -251,7 +251,9 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
         answers = "the assistant's next turn"
         return {"input": column, **rendered, "answers": answers, "decoding": decoding}
     texts = {"input": repr(written_input(task.input)), **rendered}
-    if task.second is not None:
+    if task.answer == "vector":
+        texts["paired"] = repr(task.second or f"{{{task.paired}}}")
+    elif task.second is not None:
         texts["second"] = repr(task.second)
     soft = manifest.axes.get("placement") == "in_text"
     if soft:
@@ -260,6 +262,9 @@ def _asked(folder: Path, manifest: Manifest) -> dict[str, str]:
         return {**texts, "answers": "the word that is missing at {mask}"}
     if task.answer == "choice":
         return {**texts, "answers": f"{_chosen(task)}"}
+    if task.answer == "vector":
+        length = " of length 1" if task.vector.normalise else ""
+        return {**texts, "answers": f"a vector{length} ({task.vector.pooling} of the last states)"}
     if task.verbalizer is not None:
         prior = {}
         if manifest.head_sha256 is not None:

@@ -40,7 +40,12 @@ def write_bytes(file: Path, data: bytes) -> None:
 
 def replace_text(file: Path, text: str) -> None:
     """`write_text` for a file of the user's: any name that a file may have, and its old mode."""
-    _replace(file, text.encode(), file.with_name(f".foreword.{os.getpid()}.tmp"), as_before=True)
+    replace_bytes(file, text.encode())
+
+
+def replace_bytes(file: Path, data: bytes) -> None:
+    """`write_bytes` for a file of the user's: any name that a file may have, and its old mode."""
+    _replace(file, data, file.with_name(f".foreword.{os.getpid()}.tmp"), as_before=True)
 
 
 def _replace(file: Path, data: bytes, temporary: Path, *, as_before: bool = False) -> None:

@@ -31,6 +31,8 @@ class Columns:
         number: a number.
         choices: a list of answers to choose among, or such columns, an answer in each.
         right: which of them is right: its number from 0, its text, or a list of such.
+        paired: a text that belongs to the row's own, or a list of such.
+        similarity: a number that says how alike the two are; then there is one such text.
         messages: a conversation, of which the assistant's turns are asked.
         tools: what the assistant may call in it.
         measured: which of its turns are measured.
@@ -46,12 +48,14 @@ class Columns:
     messages: str | None = None
     tools: str | None = None
     measured: Measured = "last"
+    paired: str | None = None
+    similarity: str | None = None
 
     @property
     def own(self) -> str | None:
         """The column of an answer that is no text to write."""
         chosen = None if self.choices is None else self.right
-        given = (self.label, self.label_list, self.number, chosen)
+        given = (self.label, self.label_list, self.number, chosen, self.paired)
         return next((column for column in given if column is not None), None)
 
     @property
@@ -64,7 +68,8 @@ class Columns:
         """The columns that no template may name."""
         if self.messages is not None:
             return (self.messages, *([] if self.tools is None else [self.tools]))
-        return (self.references if self.own is None else self.own,)
+        own = self.references if self.own is None else self.own
+        return (own, *([] if self.similarity is None else [self.similarity]))
 
     def read(self, where: str, columns: Mapping[str, Any], *, need: bool) -> dict[str, Any]:
         """What is right in a row, by the names of `Example`'s attributes.
@@ -89,6 +94,8 @@ class Columns:
             right = _right(where, self.right, choices, named, columns, need)
             texts = tuple(choices[number] for number in right or ())
             return {"choices": choices, "right": right, "references": texts}
+        if self.paired is not None:
+            return _paired(where, self.paired, self.similarity, columns, need)
         if self.messages is not None:
             talk = conversation_of(
                 where,
@@ -268,6 +275,25 @@ def _which(
         )
     expected = f"one of {', '.join(named)}" if named else f"a number from 0 to {len(choices) - 1}"
     raise DataError(f"{place}: expected {expected}, or the text of a choice, found {show(value)}")
+
+
+def _paired(
+    where: str, name: str, similarity: str | None, columns: Mapping[str, Any], need: bool
+) -> dict[str, Any]:
+    value = columns.get(name)
+    if value is None and need:
+        raise DataError(missing(where, name, columns, "the text that belongs to this row's"))
+    texts = None if value is None else _texts(where, name, value)
+    if similarity is None:
+        if need and not texts:
+            raise DataError(f"{where}, field '{name}': expected a text, found an empty list")
+        return {"paired": texts}
+    if texts is not None and len(texts) != 1:
+        raise DataError(
+            f"{where}, field '{name}': expected one text, of which '{similarity}' says how alike "
+            f"it is, found {len(texts)}"
+        )
+    return {"paired": texts, "number": _number(where, similarity, columns, need)}
 
 
 def _as_label(value: Any) -> str | None:

@@ -193,7 +193,8 @@ def _numbers(examples: Sequence[Example]) -> tuple[float, float, float] | None:
 
 def _answer(example: Example) -> tuple[Any, ...]:
     several = frozenset(example.labels or ())
-    return example.label, several, example.number, example.right, example.tags, example.spans
+    others = (example.label, several, example.number, example.right, example.tags, example.spans)
+    return (*others, example.paired)
 
 
 def _length(example: Example, names: Sequence[str] | None) -> int:

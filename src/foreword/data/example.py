@@ -45,8 +45,8 @@ class Example:
 
     What is not asked is None: a text to write has `references`, a text to classify a `label` or
     `labels`, a text to rate a `number`, a question with its own answers `choices`, words to tag
-    have `words` and `tags`, a question on a context has `spans`; a turn of a `conversation` is a
-    text to write, too.
+    have `words` and `tags`, a question on a context has `spans`, a text to find others by has the
+    `paired` ones; a turn of a `conversation` is a text to write, too.
 
     Attributes:
         fields: what templates may name. Words are there as `text`, joined by blanks; a question
@@ -57,12 +57,14 @@ class Example:
         where: file and line it was read from, for messages.
         label: the class it belongs to.
         labels: the labels that it has, where it may have any number of them.
-        number: what is to be told where that is a number.
+        number: what is to be told where that is a number; of a text with a paired one, how alike
+            the two are.
         choices: the answers to choose among, where a row brings its own.
         right: which of them are right, by their numbers from 0; None where that is not known.
         words: what is tagged.
         tags: one a word, in IOB2 where they say entities.
         spans: where the acceptable answers stand in `context`; () where the question has none.
+        paired: the texts that belong to it, where vectors are compared.
         conversation: the messages that the assistant's turns are learned from, and written after.
     """
 
@@ -78,6 +80,7 @@ class Example:
     words: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
     spans: tuple[Span, ...] | None = None
+    paired: tuple[str, ...] | None = None
     conversation: Conversation | None = None
 
     @property
@@ -88,8 +91,8 @@ class Example:
     @property
     def asks_text(self) -> bool:
         """Whether a text is to be written, rather than a label, tags or a span to be told."""
-        other_answers = (self.label, self.labels, self.number, self.choices, self.words, self.spans)
-        return all(part is None for part in other_answers)
+        others = (self.label, self.labels, self.number, self.choices, self.words, self.spans)
+        return all(part is None for part in (*others, self.paired))
 
 
 def linearise(field: Field) -> str:

@@ -74,6 +74,8 @@ def read_data(
     messages: str | None = None,
     tools: str | None = None,
     measured: Measured = "last",
+    paired: str | None = None,
+    similarity: str | None = None,
     sections: tuple[str, ...] = (),
     ids: str | Path | None = None,
     encoding: str = UTF8,
@@ -103,6 +105,8 @@ def read_data(
         messages: column that holds a conversation, of which the assistant's turns are asked.
         tools: column with what the assistant may call in a conversation.
         measured: which turns of the assistant are measured, where rows are merged.
+        paired: column with a text that belongs to the row's own, or a list of such.
+        similarity: column with a number that says how alike the two are.
         sections: xsum's sections to keep; () for all.
         ids: xsum's file of the ids to keep.
         encoding: of text files, by any name that Python knows; `foreword/` data is UTF-8.
@@ -125,7 +129,18 @@ def read_data(
     request = Request(str(path), need_references, words, tags, sections, file, own)
     names = None if inputs is None else tuple(dict.fromkeys(inputs))
     columns = Columns(
-        references, label, label_list, separator, number, choices, right, messages, tools, measured
+        references,
+        label,
+        label_list,
+        separator,
+        number,
+        choices,
+        right,
+        messages,
+        tools,
+        measured,
+        paired,
+        similarity,
     )
     examples = []
     for row in reader(format)(request):

@@ -70,6 +70,7 @@ def evaluate(
         advance: called with the number of examples that are done.
     """
     predictions = task.answers(examples, how, batch_size=batch_size, seed=seed, advance=advance)
+    predictions = task.task.compared(predictions, examples)
     answers = [task.task.measured(prediction) for prediction in predictions]
     options = task.task.metric_options
     return Report(

@@ -19,7 +19,7 @@ import numpy as np
 from foreword import names
 from foreword.data import Example
 from foreword.data.tags import OUTSIDE, is_entity_tag
-from foreword.scoring import MEASURES, Corpus, Statistics, Unavailable, squad
+from foreword.scoring import MEASURES, Corpus, Statistics, Unavailable, retrieval, squad
 from foreword.scoring import choices as of_choices
 from foreword.scoring import labels as of_labels
 from foreword.scoring import numbers as of_numbers
@@ -158,7 +158,9 @@ def _either(of_one: Measure, of_others: Measure) -> Measure:
     def measure(
         answers: Sequence[Any], examples: Sequence[Example], **options: Any
     ) -> Statistics | None:
-        others = any(e.labels is not None or e.choices is not None for e in examples)
+        others = any(
+            any(part is not None for part in (e.labels, e.choices, e.paired)) for e in examples
+        )
         return (of_others if others else of_one)(answers, examples, **options)
 
     return measure
@@ -274,6 +276,33 @@ def _note_absent(title: str, reason: str) -> None:
     logging.getLogger("foreword").warning("%s is absent: %s", title, reason)
 
 
+def _retrieved(measure: Callable[[Sequence[int]], Statistics]) -> Measure:
+    """A measure of the places of paired texts; None of pairs with a similarity."""
+
+    def score(answers: Sequence[Prediction], examples: Sequence[Example]) -> Statistics | None:
+        ranks = [answer.rank for answer in answers if answer.rank is not None]
+        if not ranks or len(ranks) < len(examples):
+            return None
+        return measure(ranks).times(100)
+
+    return score
+
+
+def _of_cosines(measure: Measure) -> Measure:
+    """A measure of numbers, of the cosines of pairs."""
+
+    def score(answers: Sequence[Prediction], examples: Sequence[Example]) -> Statistics | None:
+        return measure([answer.answer for answer in answers], examples)
+
+    return score
+
+
+def _correlation(measure: Callable[..., Statistics]) -> Measure:
+    """A correlation of numbers that are told, or of the cosines of pairs."""
+    numbers = _of_numbers(measure, scale=100)
+    return _either(numbers, _of_cosines(numbers))
+
+
 def precision_at_1(answers: Sequence[str], examples: Sequence[Example]) -> Statistics | None:
     """How often the most probable word is an answer, in percent (Petroni et al. 2019, 4.5)."""
     if not answers or not all(example.references for example in examples):
@@ -302,8 +331,8 @@ _MEASURES: dict[str, Measure] = {
     "subset_accuracy": subset_accuracy,
     "mse": _of_numbers(of_numbers.squared_error),
     "mae": _of_numbers(of_numbers.absolute_error),
-    "pearson": _of_numbers(of_numbers.pearson, scale=100),
-    "spearman": _of_numbers(of_numbers.spearman, scale=100),
+    "pearson": _correlation(of_numbers.pearson),
+    "spearman": _correlation(of_numbers.spearman),
     "acc": _likeliest,
     "acc_norm": partial(_likeliest, by_length=True),
     "choices_f1": _choices_f1,
@@ -315,6 +344,9 @@ _MEASURES: dict[str, Measure] = {
     "exact_match": _answered(squad.exact_match),
     "squad_f1": _answered(squad.f1),
     "precision_at_1": precision_at_1,
+    "recall_at_1": _retrieved(partial(retrieval.recall, most=1)),
+    "recall_at_10": _retrieved(partial(retrieval.recall, most=10)),
+    "mrr": _retrieved(retrieval.reciprocal_rank),
 }
 """Metric -> what is summed over examples."""
 

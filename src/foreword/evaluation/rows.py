@@ -11,6 +11,9 @@ from foreword.tasks import Prediction
 
 def right(example: Example) -> dict[str, Any]:
     """What would be right, by the kind of example."""
+    if example.paired is not None:
+        scored = {} if example.number is None else {"number": example.number}
+        return {"paired": list(example.paired), **scored}
     if example.label is not None:
         return {"label": example.label}
     if example.labels is not None:
@@ -42,6 +45,7 @@ def example_of(row: Mapping[str, Any]) -> Example:
         choices=None if choices is None else tuple(choices),
         right=None if choices is None else chosen,
         tags=None if tags is None else tuple(tags),
+        paired=None if "paired" not in row else tuple(row["paired"]),
     )
 
 
@@ -52,6 +56,7 @@ def prediction_of(row: Mapping[str, Any]) -> Prediction:
         tuple(output) if isinstance(output, list) else output,
         chosen=tuple(row.get("chosen", ())),
         log_likelihoods=tuple(row.get("log_likelihoods", ())),
+        rank=row.get("rank"),
     )
 
 
@@ -64,6 +69,7 @@ def in_full(prediction: Prediction) -> dict[str, Any]:
         "log_likelihoods": list(prediction.log_likelihoods) or None,
         "start": prediction.start,
         "score": prediction.score,
+        "rank": prediction.rank,
         "truncated": prediction.truncated or None,
     }
     return {name: value for name, value in known.items() if value is not None}

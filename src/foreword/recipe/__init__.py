@@ -18,6 +18,7 @@ from foreword.recipe.task import (
     written_input,
 )
 from foreword.recipe.training import DecodingSpec, EvaluationSpec, TrainingSpec, types_rule
+from foreword.recipe.vectors import VectorSpec
 
 __all__ = [
     "VERSION",
@@ -33,6 +34,7 @@ __all__ = [
     "TaskId",
     "TaskSpec",
     "TrainingSpec",
+    "VectorSpec",
     "VerbalizerSpec",
     "load_recipe",
     "parse_recipe",

@@ -112,6 +112,17 @@ class DataSpec(Data):
         description="column that says which of the choices is right: a number from 0, a text, or a"
         " list of such",
     )
+    paired: str | None = Field(
+        None,
+        min_length=1,
+        description="column with a text that belongs to the row's own, or a list of such, where"
+        " vectors of texts are learned",
+    )
+    similarity: str | None = Field(
+        None,
+        min_length=1,
+        description="paired: column with a number that says how alike the two texts are",
+    )
     group: str | None = Field(None, description="column by which results are also reported apart")
     encoding: str = Field(
         "utf-8",
@@ -157,6 +168,8 @@ class DataSpec(Data):
             raise ValueError(f"`tools` and `messages` both name the column '{self.tools}'")
         if self.right != RIGHT and self.choices is None:
             raise ValueError("`right` is for choices: give `choices`")
+        if self.similarity is not None and self.paired in (None, self.similarity):
+            raise ValueError("`similarity` is of a row's text and another: give `paired`")
         given = [column for column in ANSWER_COLUMNS if getattr(self, column) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of {', '.join(f'`{column}`' for column in given)}")

@@ -24,6 +24,7 @@ from foreword.recipe.task import (
     answers_by_head,
     written_input,
 )
+from foreword.recipe.vectors import VectorSpec
 from foreword.templates import fields_asked
 from foreword.templates.named import ChatTemplateName
 
@@ -71,6 +72,9 @@ class TaskId(Part):
     separator: str | None = None
     number: str | None = None
     choices: ChoiceColumns | None = None
+    paired: str | None = None
+    similarity: str | None = None
+    vector: VectorSpec = VectorSpec()
     right: str = RIGHT
     words: Column = 1
     tags: Column | None = None
@@ -108,5 +112,6 @@ class TaskId(Part):
         """The fields that the templates name; None where words, or a context, are what is read."""
         if not names.ANSWERS[self.answer].templates:
             return None
-        asked_for = fields_asked(written_input(self.input), self.second, self.target)
+        second = None if names.ANSWERS[self.answer].apart else self.second
+        asked_for = fields_asked(written_input(self.input), second, self.target)
         return tuple(name for name in asked_for if self.answer != "choice" or name != CHOICE)

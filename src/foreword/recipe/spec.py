@@ -20,6 +20,7 @@ from foreword.recipe.backbone import BackboneSpec
 from foreword.recipe.data import answer_of, leaves_room
 from foreword.recipe.task import TaskSpec
 from foreword.recipe.training import DecodingSpec, EvaluationSpec, TrainingSpec, types_rule
+from foreword.recipe.vectors import metric_rule
 from foreword.recipe.writing import write_yaml
 from foreword.templates.template import Template
 
@@ -84,6 +85,9 @@ def section_rules(data: Mapping[str, Any]) -> list[str]:
         if answer == "text" and any(map(leaves_room, inputs)):
             answer = "word"
         wrong = names.mismatch(watched, answer, ("loss",)) if watched in names.METRICS else None
+        if wrong is None and answer == "vector":
+            columns = (data_section.get(name) for name in ("paired", "similarity"))
+            wrong = metric_rule(watched, *columns)
         if wrong is not None:
             broken.append(f"training.best_by: {wrong}")
     if unwatched and at("training", "patience") is not None:

@@ -17,6 +17,7 @@ from foreword.common.choices import Data
 from foreword.errors import TemplateError
 from foreword.methods.axes import LabelWords
 from foreword.recipe.data import DataSpec, Limits
+from foreword.recipe.vectors import OF_SCORES, VectorSpec, metric_rule
 from foreword.templates.named import CHAT_TEMPLATES, ChatTemplateName
 from foreword.templates.template import Template
 
@@ -159,7 +160,8 @@ class TaskSpec(Data):
     second: str | None = Field(
         None,
         min_length=1,
-        description="template of a second text to classify with the first (a hypothesis)",
+        description="template of a second text to classify with the first (a hypothesis); of"
+        " `data.paired`: of the text that belongs to the first, by itself",
     )
     truncate: str | None = Field(
         None,
@@ -178,6 +180,7 @@ class TaskSpec(Data):
     )
     head: HeadSpec = HeadSpec()
     choice: ChoiceSpec = ChoiceSpec()
+    vector: VectorSpec = VectorSpec()
     threshold: Threshold = Field(
         "per_label",
         description="from which probability a label, or a choice, is told, where a row may have"
@@ -207,6 +210,8 @@ class TaskSpec(Data):
         """The metrics, the usual ones where none are named."""
         if self.metrics is not None:
             return self.metrics
+        if self.data.similarity is not None:
+            return OF_SCORES
         return names.ANSWERS[self.answer].metrics
 
     @property
@@ -231,11 +236,8 @@ class TaskSpec(Data):
     @property
     def templates(self) -> tuple[Template, ...]:
         """The texts of the input; none where they do not parse, or are messages."""
-        texts = [text for text in (self.input, self.second) if isinstance(text, str)]
-        try:
-            return tuple(map(Template.parse, texts))
-        except TemplateError:
-            return ()
+        second = None if names.ANSWERS[self.data.answer].apart else self.second
+        return _parsed(self.input, second)
 
     @property
     def soft(self) -> int:
@@ -267,6 +269,10 @@ class TaskSpec(Data):
                 f"`threshold` is {self.threshold:g}; give a number between 0 and 1, `per_label` or "
                 "`shared`"
             )
+        if kind.apart:
+            self._check_vector()
+        elif self.vector != VectorSpec():
+            raise ValueError("`vector` is for texts with others beside them: give `data.paired`")
         self._check_verbalizer()
         if answer == "choice":
             self._check_choice()
@@ -298,6 +304,28 @@ class TaskSpec(Data):
             raise ValueError(
                 f"`truncate` is {self.truncate!r}, but a conversation is cut in the column of"
                 f" `data.messages`: give {self.data.messages!r}, or leave it out"
+            )
+
+    def _check_vector(self) -> None:
+        if (wrong := self.vector.broken(self.data.similarity)) is not None:
+            raise ValueError(wrong)
+        for metric in self.metrics or ():
+            rule = metric_rule(metric, self.data.paired, self.data.similarity)
+            if rule is not None:
+                raise ValueError(f"metric {rule}")
+        if self.head != HeadSpec():
+            raise ValueError("`head` is not read where vectors are asked for: give `vector`")
+        if self.target != TaskSpec.model_fields["target"].default:
+            raise ValueError(
+                "`target` is not read beside `data.paired`; `second` says how such a text is read"
+            )
+        if any(one.mask for one in _parsed(self.input, self.second)):
+            raise ValueError("{mask} has no meaning where vectors are asked for; leave it out")
+        softs = [sum(one.soft for one in _parsed(text)) for text in (self.input, self.second)]
+        if softs[0] != softs[1]:
+            raise ValueError(
+                f"`input` has {softs[0]} {{soft}} slots and `second` {softs[1]}; both texts are "
+                f"read with the same prompt, so give both as many"
             )
 
     def _check_choice(self) -> None:
@@ -359,3 +387,11 @@ class TaskSpec(Data):
                 f"`labels` are {', '.join(self.labels)}, but `verbalizer.words` has words for "
                 f"{', '.join(self.verbalizer.words)}; name the same, or leave `labels` out"
             )
+
+
+def _parsed(*texts: InputSpec | None) -> tuple[Template, ...]:
+    """Texts with slots; none where they do not parse, or are messages."""
+    try:
+        return tuple(Template.parse(text) for text in texts if isinstance(text, str))
+    except TemplateError:
+        return ()

@@ -266,7 +266,8 @@ def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
     if not names.ANSWERS[task.answer].templates:
         return None
     own = (slot for text in recipe.method.templates for slot in Template.parse(text).slots)
-    named = fields_asked(written_input(task.input), task.second, task.target)
+    second = None if names.ANSWERS[task.answer].apart else task.second
+    named = fields_asked(written_input(task.input), second, task.target)
     choice = recipe.method.choice
     chosen_by = () if choice is None else (choice.field,)
     return tuple(dict.fromkeys((*named, *own, *chosen_by)))

@@ -65,11 +65,12 @@ class _Answer(_Read):
     choices: list[str] = []
     right: list[Many] = []
     tags: list[str] = []
+    paired: list[str] = []
     references: list[str] = []
 
     @model_validator(mode="after")
     def _has_what_is_right(self) -> _Answer:
-        kinds = {"label", "labels", "number", "right", "tags", "references"}
+        kinds = {"label", "labels", "number", "right", "tags", "paired", "references"}
         if any(number >= len(self.choices) for number in self.right):
             raise ValueError(
                 f"`right` is {self.right}, but there are {len(self.choices)} `choices`"

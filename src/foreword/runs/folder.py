@@ -256,7 +256,7 @@ def _said(answer: Any, recipe: Recipe) -> str:
         return ", ".join(answer) or "(none)"
     if kind == "choice" and not isinstance(answer, str):
         return " | ".join(answer) or "(none)"
-    if kind == "number":
+    if kind in ("number", "vector"):
         return f"{answer:.4g}"
     if not answer and kind == "span":
         return "(none)"
@@ -269,6 +269,8 @@ def _first(row: dict[str, Any]) -> str:
         return str(row["label"])
     if "labels" in row:
         return ", ".join(row["labels"]) or "(none)"
+    if "paired" in row:
+        return str((row["paired"] or ["(none)"])[0])
     if "number" in row:
         return f"{row['number']:.4g}"
     if "right" in row:

@@ -138,5 +138,7 @@ def prepare(
 def _check_templates(recipe: Recipe) -> None:
     """Parse the templates of a text, before any file is read."""
     task = recipe.task
-    if names.ANSWERS[task.answer].templates:
-        Templates.of(written_input(task.input), task.target, task.truncate, task.second)
+    kind = names.ANSWERS[task.answer]
+    second = None if kind.apart else task.second
+    if kind.templates:
+        Templates.of(written_input(task.input), task.target, task.truncate, second)

@@ -23,6 +23,7 @@ from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.span import Question
 from foreword.tasks.tags import Tagging
 from foreword.tasks.turns import Turns
+from foreword.tasks.vector import Embedding
 from foreword.tasks.word import MissingWord
 from foreword.tasks.write import TextGeneration
 
@@ -35,6 +36,7 @@ __all__ = [
     "ChoiceTask",
     "Classification",
     "Cloze",
+    "Embedding",
     "LabelWords",
     "MissingWord",
     "Prediction",
@@ -68,6 +70,7 @@ KINDS: dict[names.Answer, type[Task]] = {
         Tagging,
         Question,
         MissingWord,
+        Embedding,
     )
 }
 """What is asked -> the kind of task that asks it."""

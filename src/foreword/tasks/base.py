@@ -25,7 +25,7 @@ from foreword.tasks.rows import Prediction, Row, by_name
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
 
-Verb = Literal["generate", "predict"]
+Verb = Literal["generate", "predict", "embed"]
 """The command and the method that a task's answers come from."""
 LabelWords = dict[str, dict[str, list[str]]]
 """Label -> its words, each with its tokens."""
@@ -129,6 +129,22 @@ class Task(Inputs, ABC):
     def measured(self, prediction: Prediction) -> Any:
         """What metrics are given of an answer."""
         return prediction.answer
+
+    def compared(
+        self,
+        predictions: list[Prediction],
+        examples: Sequence[Example],  # noqa: ARG002
+    ) -> list[Prediction]:
+        """The answers to all examples of a set, with what only the set says of them."""
+        return predictions
+
+    def of_paired(self) -> Task:
+        """The task of the texts that are paired with others.
+
+        Raises:
+            UserError: there are none.
+        """
+        raise UserError(f"asks for {names.ANSWERS[self.answer].title}, and pairs no texts")
 
     def on(self, model: TunedModel) -> BoundTask:
         """This task, answered by a model."""

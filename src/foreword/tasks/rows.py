@@ -51,7 +51,8 @@ class Prediction:
     Attributes:
         answer: the text; the label; the labels, where there may be several; the number; the text of
             a choice, or several such; one tag a word, None for a word that was not read since it
-            has no token; or the text of a span, "" for no answer.
+            has no token; the text of a span, "" for no answer; or the numbers of a vector, and
+            where vectors were compared the cosine of the text's and its own paired one's.
         probability: of the answer; of each label or tag, None where there is none; of a span's
             begin and end in its window; None for a text or a number.
         probabilities: of every label, where the answer is one or several.
@@ -64,9 +65,11 @@ class Prediction:
         chosen: the numbers of the choices that were chosen, where a row brings its own.
         shares: the probability of each of them.
         log_likelihoods: of each of them, where that is what chooses.
+        beside: the vectors of the texts that are paired with the input, where there are any.
+        rank: the place, from 1, of the first paired text among those of a whole set.
     """
 
-    answer: str | float | tuple[str | None, ...]
+    answer: str | float | tuple[str | None, ...] | tuple[float, ...]
     probability: float | tuple[float | None, ...] | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
     start: int | None = None
@@ -77,6 +80,8 @@ class Prediction:
     chosen: tuple[int, ...] = ()
     shares: tuple[float, ...] = ()
     log_likelihoods: tuple[float, ...] = ()
+    beside: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
+    rank: int | None = None
 
 
 def by_name(where: str, fields: Sequence[str]) -> DataError:

@@ -11,6 +11,7 @@ from foreword.axes.readout.head import (
     SpanHead,
     TokenHead,
 )
+from foreword.axes.readout.vectors import Vectors
 from foreword.axes.readout.verbalizer import AnyWord, Blank, Verbalizer
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "SequenceHead",
     "SpanHead",
     "TokenHead",
+    "Vectors",
     "Verbalizer",
     "read_together",
 ]

@@ -16,7 +16,21 @@ from foreword.backbone import Backbone, Call
 from foreword.backbone.layout import Layout
 
 
-class Head(Predictor):
+class StateReader(Predictor):
+    """Reads the last layer's states of the tokens that a layout marks."""
+
+    reads = "states"
+
+    def run(self, call: Call) -> Call:
+        """The rows themselves."""
+        return call
+
+    def positions(self, call: Call) -> Tensor:
+        """Those of the marked tokens, row after row: `[N]`."""
+        return _marks(call.layout).flatten().nonzero().squeeze(1)
+
+
+class Head(StateReader):
     """A linear layer on the marked states, or a layer with tanh before it.
 
     Args:
@@ -27,8 +41,6 @@ class Head(Predictor):
         drops_hidden: whether dropout acts on what that layer gives, and not on the states.
         bias: whether the last layer has one.
     """
-
-    reads = "states"
 
     def __init__(
         self,
@@ -62,14 +74,6 @@ class Head(Predictor):
             states = layer(states)
         return states
 
-    def run(self, call: Call) -> Call:
-        """The rows themselves."""
-        return call
-
-    def positions(self, call: Call) -> Tensor:
-        """Those of the marked tokens, row after row: `[N]`."""
-        return _marks(call.layout).flatten().nonzero().squeeze(1)
-
 
 class SequenceHead(Head):
     """One label a row. Of several marked states a row (`pooling: mean`) it reads the mean.
@@ -98,13 +102,7 @@ class SequenceHead(Head):
         return list(self._rows(taken, call).softmax(-1).cpu())
 
     def _rows(self, states: Tensor, call: Call) -> Tensor:
-        marks = _marks(call.layout)
-        counts = marks.sum(1)
-        if len(states) > len(counts):
-            rows = marks.nonzero()[:, 0].to(states.device)
-            sums = states.new_zeros(len(counts), states.shape[1]).index_add(0, rows, states)
-            states = sums / counts[:, None].to(states)
-        return self.logits(states)
+        return self.logits(pooled(states, call.layout))
 
 
 class LabelsHead(SequenceHead):
@@ -184,6 +182,17 @@ class SpanHead(Head):
             padding_value=-torch.inf,
         )
         return rows.transpose(1, 2)
+
+
+def pooled(states: Tensor, layout: Layout) -> Tensor:
+    """The mean of each row's marked states: from `[N, width]` to `[B, width]`."""
+    marks = _marks(layout)
+    counts = marks.sum(1)
+    if len(states) > len(counts):
+        rows = marks.nonzero()[:, 0].to(states.device)
+        sums = states.new_zeros(len(counts), states.shape[1]).index_add(0, rows, states)
+        states = sums / counts[:, None].to(states)
+    return states
 
 
 def _marks(layout: Layout) -> Tensor:

@@ -56,7 +56,7 @@ def _model(served: Served, name: str) -> dict[str, Any] | None:
         "parent": served.service.name,
         "max_model_len": max(0, longest - prompt.manifest.method.length),
         "fields": list(task.fields),
-        "answers": "completions" if task.verb == "generate" else "classify",
+        "answers": {"generate": "completions", "predict": "classify"}.get(task.verb),
     }
     return {**own, **description, **({"labels": list(task.labels)} if task.labels else {})}
 
