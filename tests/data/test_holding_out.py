@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreword.data import Example, few_shot, hold_out, merged, read_examples, shuffled
+from foreword.data import (
+    Example,
+    by_what_was_left_out,
+    few_shot,
+    hold_out,
+    leave_out,
+    merged,
+    read_examples,
+    shuffled,
+)
 from foreword.data.example import input_of
-from foreword.errors import UserError
+from foreword.errors import DataError, UserError
+from foreword.recipe import Recipe
+from foreword.runs import data as runs_data
+from foreword.runs.data import RunExamples
 
 
 def labelled(count: int = 1000, labels: str = "aaab") -> list[Example]:
@@ -94,6 +108,74 @@ def test_the_real_e2e(shared: Any) -> None:
     train, held = hold_out(examples, 500)
     assert len(merged(held)) == 500
     assert {str(e.record) for e in train}.isdisjoint(str(e.record) for e in held)
+
+
+def test_whole_texts_are_held_out_with_all_that_stands_inside_them() -> None:
+    sentences = [f"the {a} {b} film was {c}" for a in "xyz" for b in "uvw" for c in ("good", "bad")]
+    phrases = ["the x", "film was good", "was", "film  was bad", "y u film", "lm was", "good film"]
+    examples = [Example({"t": text}, label="ab"[len(text) % 2]) for text in sentences + phrases]
+    train, held = hold_out(examples, 4, whole=True)
+    measured = texts(held)
+    assert len(held) == 4
+    assert set(measured) <= {*sentences, "lm was", "good film"}, "they stand inside no other"
+    for text in texts(train):
+        words = text.split()
+        for other in (sentence.split() for sentence in measured):
+            spans = [other[i : i + len(words)] for i in range(len(other))]
+            assert words not in spans, (text, other)
+    lost = set(sentences + phrases) - set(texts(train)) - set(measured)
+    assert lost
+    for text in lost:
+        assert any(f" {' '.join(text.split())} " in f" {one} " for one in measured), text
+
+
+def test_rows_without_a_value_and_the_groups_they_make() -> None:
+    rows = [Example({"t": str(i), "category": "abc"[i % 3]}, ("x",)) for i in range(9)]
+    kept, left = leave_out(rows, {"category": ["b", "c"]})
+    assert [row.fields["category"] for row in kept] == ["a"] * 3
+    assert len(left) == 6
+    groups = [row.group for row in by_what_was_left_out(rows, {"category": ["b"]})]
+    assert groups == ["seen", "not seen", "seen"] * 3
+    with pytest.raises(
+        DataError, match=r"names the field 'kind', which is not there \(there are t"
+    ):
+        leave_out(rows, {"kind": ["b"]})
+
+
+def test_a_run_holds_out_by_a_seed_of_its_own(tmp_path: Path) -> None:
+    rows = [{"text": f"word {i}", "label": "ab"[i % 2], "kind": "uvw"[i % 3]} for i in range(60)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+    def read(seed: int, **data: Any) -> RunExamples:
+        return runs_data.read_examples(
+            Recipe.model_validate(
+                {
+                    "version": 1,
+                    "name": "tried",
+                    "seed": seed,
+                    "backbone": "foreword/mini",
+                    "task": {
+                        "data": {
+                            "format": "jsonl",
+                            "train": str(tmp_path / "rows.jsonl"),
+                            "label": "label",
+                            "hold_out": 12,
+                            **data,
+                        },
+                        "input": "{text}",
+                    },
+                    "method": "head-only",
+                }
+            )
+        )
+
+    assert texts(read(0).dev) != texts(read(1).dev)
+    fixed = [read(seed, hold_out_seed=3) for seed in (0, 1)]
+    assert texts(fixed[0].dev) == texts(fixed[1].dev) == texts(read(3).dev)
+    run = read(0, without={"kind": ["v"]})
+    assert {row.fields["kind"] for row in run.train} == {"u", "w"}
+    assert {row.group for row in run.dev} == {"seen", "not seen"}
+    assert all((row.group == "seen") == (row.fields["kind"] != "v") for row in run.dev)
 
 
 def test_a_draw_of_each_label_with_a_limit_takes_the_labels_in_turn() -> None:

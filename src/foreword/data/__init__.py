@@ -2,7 +2,13 @@
 
 from foreword.data.census import Census, take_census
 from foreword.data.example import Example, Field, Span, linearise
-from foreword.data.holding_out import few_shot, hold_out, shuffled
+from foreword.data.holding_out import (
+    by_what_was_left_out,
+    few_shot,
+    hold_out,
+    leave_out,
+    shuffled,
+)
 from foreword.data.readers import Reading, merged, read_data, read_examples
 from foreword.data.sources import bare_name, source_sha256
 
@@ -13,8 +19,10 @@ __all__ = [
     "Reading",
     "Span",
     "bare_name",
+    "by_what_was_left_out",
     "few_shot",
     "hold_out",
+    "leave_out",
     "linearise",
     "merged",
     "read_data",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from foreword.data.example import Example, input_of
-from foreword.errors import UserError
+from foreword.data.example import Example, input_of, linearise
+from foreword.errors import DataError, UserError
 
 
 def hold_out(
@@ -16,6 +17,7 @@ def hold_out(
     *,
     seed: int = 0,
     inputs: Iterable[str] | None = None,
+    whole: bool = False,
 ) -> tuple[list[Example], list[Example]]:
     """Part examples in two, each in their old order.
 
@@ -30,6 +32,8 @@ def hold_out(
             labels, words or spans; where they ask for a text, distinct inputs are.
         seed: another seed, another choice.
         inputs: the fields that make the input; without it all fields do.
+        whole: hold out only inputs that stand inside no other, as whole words, and leave out of
+            training what stands inside one of them: phrases of sentences that are measured.
 
     Returns:
         What is left for training, and what is held out.
@@ -41,11 +45,12 @@ def hold_out(
     groups: dict[str, list[int]] = {}
     for number, example in enumerate(examples):
         groups.setdefault(input_of(example, names), []).append(number)
-    order = sorted(groups, key=lambda text: hashlib.sha256(f"{seed}\0{text}".encode()).digest())
+    candidates = whole_texts(groups) if whole else list(groups)
+    order = sorted(candidates, key=lambda text: hashlib.sha256(f"{seed}\0{text}".encode()).digest())
     strata: dict[str | None, list[list[int]]] = {}
     for text in order:
         strata.setdefault(examples[groups[text][0]].label, []).append(groups[text])
-    total = sum(_weight(examples, group) for group in groups.values())
+    total = sum(_weight(examples, groups[text]) for text in candidates)
     wanted = round(amount * total) if amount < 1 else int(amount)
     if not 0 < wanted < total:
         raise UserError(
@@ -64,9 +69,80 @@ def hold_out(
             if weight <= left:
                 chosen.update(group)
                 left -= weight
-    train = [example for number, example in enumerate(examples) if number not in chosen]
     held = [example for number, example in enumerate(examples) if number in chosen]
+    measured = [input_of(example, names) for example in held] if whole else []
+    inside = {number for text in _inside(groups, measured) for number in groups[text]}
+    apart = chosen | inside
+    train = [example for number, example in enumerate(examples) if number not in apart]
+    if not train:
+        raise UserError(f"hold_out: {amount:g} of {total} examples would leave 0 to train on")
     return train, held
+
+
+def whole_texts(texts: Iterable[str]) -> list[str]:
+    """The texts that stand inside no other as whole words, the longest first."""
+    having: dict[str, set[int]] = {}
+    whole: list[str] = []
+    for text in sorted(set(texts), key=lambda text: (-len(text), text)):
+        words = text.split()
+        within = set.intersection(*(having.get(word, set()) for word in words or [""]))
+        if any(_stands_in(text, whole[number]) for number in within):
+            continue
+        for word in words:
+            having.setdefault(word, set()).add(len(whole))
+        whole.append(text)
+    return whole
+
+
+def _inside(texts: Iterable[str], measured: Sequence[str]) -> list[str]:
+    """The texts that stand inside one of those that are measured."""
+    joined = " \0 ".join(f" {' '.join(text.split())} " for text in measured)
+    return [text for text in texts if f" {' '.join(text.split())} " in joined] if measured else []
+
+
+def _stands_in(text: str, other: str) -> bool:
+    return f" {' '.join(text.split())} " in f" {' '.join(other.split())} "
+
+
+def leave_out(
+    examples: Sequence[Example], without: Mapping[str, Sequence[str]]
+) -> tuple[list[Example], list[Example]]:
+    """Part examples in those of which no field has a value that is left out, and the others.
+
+    Args:
+        examples: as they were read.
+        without: field -> its values.
+
+    Raises:
+        DataError: an example has no such field.
+    """
+    kept: list[Example] = []
+    left: list[Example] = []
+    for example in examples:
+        (left if _is_left_out(example, without) else kept).append(example)
+    return kept, left
+
+
+def by_what_was_left_out(
+    examples: Sequence[Example], without: Mapping[str, Sequence[str]]
+) -> list[Example]:
+    """The examples in two groups, `seen` and `not seen`, by whether training leaves such out."""
+    return [
+        replace(example, group="not seen" if _is_left_out(example, without) else "seen")
+        for example in examples
+    ]
+
+
+def _is_left_out(example: Example, without: Mapping[str, Sequence[str]]) -> bool:
+    for name, values in without.items():
+        if name not in example.fields:
+            raise DataError(
+                f"{example.where}: task.data.without names the field '{name}', which is not there "
+                f"(there are {', '.join(example.fields)})"
+            )
+        if linearise(example.fields[name]) in values:
+            return True
+    return False
 
 
 def shuffled(

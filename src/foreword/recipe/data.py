@@ -79,6 +79,21 @@ class DataSpec(Data):
         description="instead of `dev`: how many training examples are kept for it, or below 1 the"
         " share of them; chosen by the seed",
     )
+    hold_out_seed: Seed | None = Field(
+        None,
+        description="chooses what is held out, in place of the run's seed: runs with other seeds"
+        " are measured on the same",
+    )
+    hold_out_whole: bool = Field(
+        False,
+        description="hold out only inputs that stand inside no other, and train on none that stands"
+        " inside one of them",
+    )
+    without: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="column -> values: such rows are not trained on, and results are reported apart"
+        " for them",
+    )
     references: str = Field("references", description="column with the answer, or a list of them")
     label: str | None = Field(None, description="column with the class, where rows are classified")
     messages: str | None = Field(
@@ -158,6 +173,10 @@ class DataSpec(Data):
     def _rules(self) -> DataSpec:
         if self.hold_out is not None and self.dev is not None:
             raise ValueError("give either `dev` or `hold_out`")
+        if self.hold_out is None and (self.hold_out_whole or self.hold_out_seed is not None):
+            raise ValueError("`hold_out_seed` and `hold_out_whole` are for `hold_out`: give it")
+        if self.without and self.group is not None:
+            raise ValueError("give either `group` or `without`, which makes groups of its own")
         if self.only is not None and self.format != "xsum":
             raise ValueError("`only` is for `format: xsum`")
         if (self.words != 1 or self.tags is not None) and self.format != "conll":

@@ -13,8 +13,10 @@ from foreword.data import (
     Example,
     Reading,
     bare_name,
+    by_what_was_left_out,
     few_shot,
     hold_out,
+    leave_out,
     merged,
     shuffled,
     source_sha256,
@@ -144,9 +146,20 @@ def read_examples(recipe: Recipe) -> RunExamples:
     train = read("train", merge=False) if reads or spec.hold_out else []
     dev = read("dev", merge=True)
     if spec.hold_out is not None:
-        train, dev = hold_out(train, spec.hold_out, seed=recipe.seed, inputs=inputs)
+        seed = recipe.seed if spec.hold_out_seed is None else spec.hold_out_seed
+        before = len(train)
+        train, dev = hold_out(
+            train, spec.hold_out, seed=seed, inputs=inputs, whole=spec.hold_out_whole
+        )
+        inside = before - len(train) - len(dev)
         dev = merged(dev)
         counted.append(f"dev: {len(dev):,} of the training file's, held out")
+        if spec.hold_out_whole:
+            counted.append(f"train: {inside:,} that stand inside one of them left out")
+    if spec.without:
+        train, left = leave_out(train, spec.without)
+        counted.append(f"train: {len(left):,} left out by task.data.without")
+        dev = by_what_was_left_out(dev, spec.without)
     if limits.sample is not None and limits.per_label is None:
         train = shuffled(train, limits.sample, inputs=inputs)
         counted.append(f"train: {limits.train:,} of {len(train):,} drawn by sample {limits.sample}")
@@ -166,7 +179,9 @@ def read_examples(recipe: Recipe) -> RunExamples:
     unlabelled = read("unlabelled", merge=False) if spec.unlabelled else rest
     dev = dev[: limits.dev]
     test, split = (read("test", merge=True), "test") if spec.test else (dev, "dev")
-    test = test[: limits.test] if split == "test" else test
+    if split == "test":
+        test = by_what_was_left_out(test, spec.without) if spec.without else test
+        test = test[: limits.test]
     for name, measured in {"dev": dev, split: test}.items():
         counted.extend(_one_sided(name, measured, getattr(limits, name)))
     shown = [] if recipe.method.in_text is None else train[: limits.train]
