@@ -18,8 +18,9 @@ from transformers.models.auto import modeling_auto as auto
 
 from foreword.axes.readout import Readout
 from foreword.backbone import Backbone, Call, stored_pooler
+from foreword.compat.adapter_head import AdapterHead, Layer
 from foreword.compat.head_kinds import SEQUENCES, TOKENS, HeadKind, of_problem
-from foreword.compat.heads import OTHERWISE, AdapterHead, Layer
+from foreword.compat.heads import OTHERWISE
 from foreword.errors import UserError
 from foreword.recipe import HeadSpec, TaskId
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from foreword.artifacts.manifest import Manifest
     from foreword.axes.readout import Head
     from foreword.backbone import Backbone
-    from foreword.compat.heads import AdapterHead
+    from foreword.compat.adapter_head import AdapterHead
     from foreword.methods import MethodChoice, MethodOptions
     from foreword.tuned import TunedModel
 

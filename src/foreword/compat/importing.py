@@ -14,7 +14,8 @@ from foreword.backbone.weights.quantization import Quantization
 from foreword.common import files
 from foreword.common.run_files import refuse_unwritable
 from foreword.compat.adapter import CONFIG, WEIGHTS, Adapter
-from foreword.compat.heads import AdapterHead, read_head
+from foreword.compat.adapter_head import AdapterHead
+from foreword.compat.heads import read_head
 from foreword.compat.reading import read_adapter
 from foreword.errors import (
     ArtifactError,

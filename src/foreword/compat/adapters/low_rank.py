@@ -29,6 +29,7 @@ from foreword.compat.adapter import (
     check_numbers,
     common,
 )
+from foreword.compat.adapter_head import AdapterHead
 from foreword.compat.adapters.low_rank_fields import (
     MERGE,
     UNTIED,
@@ -42,7 +43,7 @@ from foreword.compat.adapters.low_rank_fields import (
 from foreword.compat.adapters.low_rank_layers import layer_of, shorter
 from foreword.compat.head_export import written_head
 from foreword.compat.head_kinds import modules_of
-from foreword.compat.heads import AdapterHead, is_pooler
+from foreword.compat.heads import is_pooler
 from foreword.compat.peft_types import PeftType, TaskType
 from foreword.errors import ArtifactError, UserError
 from foreword.methods import LoRA

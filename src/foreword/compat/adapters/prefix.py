@@ -21,7 +21,7 @@ from foreword.errors import ArtifactError, UserError
 from foreword.methods import MethodChoice, PrefixTuning, axes
 
 if TYPE_CHECKING:
-    from foreword.compat.heads import AdapterHead
+    from foreword.compat.adapter_head import AdapterHead
 
 
 @dataclass

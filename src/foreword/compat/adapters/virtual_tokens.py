@@ -33,7 +33,7 @@ from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 
 if TYPE_CHECKING:
-    from foreword.compat.heads import AdapterHead
+    from foreword.compat.adapter_head import AdapterHead
 
 TENSOR, PREFIX = "prompt_embeddings", "base_model."
 
