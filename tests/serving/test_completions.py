@@ -218,6 +218,33 @@ def test_echo_tells_the_input_and_its_log_probabilities(world: Any, client: Clie
     assert told == logs["token_logprobs"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_end_token_has_its_log_probability(
+    world: Any, client: Client, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """As in vLLM. A client that asks for one token after an `echo` and drops the last entry, as
+    lm-evaluation-harness does, would drop one of the input's own otherwise."""
+    backbone, _ = world
+    ids = backbone.tokens.source("The hill was green.")
+    given = {"prompt": ids, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+    logs = client.complete(**given).json["choices"][0]["logprobs"]
+    with torch.no_grad():
+        likeliest = int(backbone.model(torch.tensor([ids])).logits[0, -1].argmax())
+    monkeypatch.setattr(type(backbone.tokens), "eos_id", property(lambda _: likeliest))
+    answer = client.complete(**given, stream=stream)
+    if stream:
+        parts = [event["choices"][0]["logprobs"] for event in answer.events]
+        values = [one for part in parts if part for one in part["token_logprobs"]]
+    else:
+        (choice,) = answer.json["choices"]
+        assert (choice["text"], choice["finish_reason"]) == ("The hill was green.", "stop")
+        assert answer.json["usage"]["completion_tokens"] == 0
+        values = choice["logprobs"]["token_logprobs"]
+    assert values == logs["token_logprobs"]
+    empty = client.complete(**{**given, "max_tokens": 0}).json["choices"][0]["logprobs"]
+    assert empty["token_logprobs"] == logs["token_logprobs"][:-1]
+
+
 def test_log_probabilities_do_not_depend_on_how_tokens_are_chosen(client: Client) -> None:
     given = {"prompt": "so", "max_tokens": 1, "logprobs": 3}
     greedy = client.complete("deep", **given).json["choices"][0]["logprobs"]

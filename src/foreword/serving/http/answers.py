@@ -26,7 +26,7 @@ class Choice:
         asked: what is answered.
         text: what is known of it.
         written: how many tokens it has.
-        likely: how likely they were.
+        likely: how likely they were, and the end token behind them.
         source: how likely those of the input were.
         offsets: characters of the answer before each of its tokens.
         reason: why it ended.
@@ -46,12 +46,17 @@ class Choice:
         self.source += event.source
         if event.token is not None:
             self.written += 1
-            if event.likely is not None:
-                self.likely.append(event.likely)
-                self.offsets.append(len(self.text))
+        if event.likely is not None and self.tells(event):
+            self.likely.append(event.likely)
+            self.offsets.append(len(self.text))
         self.text += event.text
         if event.ended is not None:
             self.reason = _REASONS[event.ended]
+
+    def tells(self, event: Written) -> bool:
+        """Whether a token was chosen: one that was written, or the end token."""
+        ended = event.ended == "end" and self.asked.writing.how.max_new_tokens > 0
+        return event.token is not None or ended
 
     @property
     def prompt_tokens(self) -> int:
@@ -135,7 +140,7 @@ class Form:
         chosen: dict[str, Any] = {"index": choice.index, "finish_reason": choice.reason}
         if self.chat:
             message = {"role": "assistant", "content": choice.text, "refusal": None}
-            chosen |= {"message": message, "logprobs": self._chat_logs(choice.likely)}
+            chosen |= {"message": message, "logprobs": self._chat_logs(choice.likely[: choice.written])}
         else:
             before = choice.asked.text if self.echo else ""
             chosen |= {
@@ -150,11 +155,12 @@ class Form:
         """The log-probabilities that belong to an event."""
         if self.best is None or event is None:
             return None
-        new = len(choice.likely) - (event.token is not None)
+        counts = choice.tells(event)
+        new = len(choice.likely) - counts
         if self.chat:
             return self._chat_logs(choice.likely[new:]) if event.token is not None else None
         first = self.echo and bool(event.source)
-        if not first and event.token is None:
+        if not (first or counts):
             return None
         return self._logs(choice, new, echo=first)
 
