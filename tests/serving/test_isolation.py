@@ -20,9 +20,28 @@ KEYS = [
     {"name": "b", "key": "key-of-tenant-b", "models": ["*"]},
 ]
 ODD = (
-    *("deep ", " deep", "Deep", "DEEP", "deep\x00", "deep\n", "soft\x00deep", "soft,deep", "*", "d*"),
+    *(
+        "deep ",
+        " deep",
+        "Deep",
+        "DEEP",
+        "deep\x00",
+        "deep\n",
+        "soft\x00deep",
+        "soft,deep",
+        "*",
+        "d*",
+    ),
     *("soft/../deep", "../deep", "./deep", "deep/", "/deep", "soft/deep", "deep%00", "%64eep"),
-    *("ｄｅｅｐ", "d\u0435\u0435p", "deep\u200b", "dee\u0070\u0301", "deep;soft", "deep:soft", "a" * 512),
+    *(
+        "ｄｅｅｐ",
+        "d\u0435\u0435p",
+        "deep\u200b",
+        "dee\u0070\u0301",
+        "deep;soft",
+        "deep:soft",
+        "a" * 512,
+    ),
 )
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
 

@@ -140,7 +140,10 @@ class Form:
         chosen: dict[str, Any] = {"index": choice.index, "finish_reason": choice.reason}
         if self.chat:
             message = {"role": "assistant", "content": choice.text, "refusal": None}
-            chosen |= {"message": message, "logprobs": self._chat_logs(choice.likely[: choice.written])}
+            chosen |= {
+                "message": message,
+                "logprobs": self._chat_logs(choice.likely[: choice.written]),
+            }
         else:
             before = choice.asked.text if self.echo else ""
             chosen |= {
