@@ -25,8 +25,7 @@ from families.catalogue import (  # noqa: E402
     DECODERS,
     ENCODER_DECODERS,
     ENCODERS,
-    REFUSED,
-    wrapped,
+    WITHOUT_KEYS_VALUES,
 )
 from families.measures import METHODS, TOLERANCE, backbone_of  # noqa: E402
 from foreword.axes.injection import Embeddings, KeysValues  # noqa: E402
@@ -91,8 +90,11 @@ def main() -> None:
     columns = [f"{method}, {against}" for method in METHODS for against in ("by hand", "PEFT")]
     PARITY.write_text(head + table(["family", *columns], parity), encoding="utf-8")
     put("families", table(["family", *WAYS], ways))
-    refused = [[f"`{family}`", reason_of(family)] for family in REFUSED]
-    put("refused", table(["family", "why"], refused))
+    without = []
+    for family in WITHOUT_KEYS_VALUES:
+        with by_hand.ExactFloat64():
+            without.append([f"`{family}`", *without_of(family)])
+    put("without", table(["family", *WITHOUT], without))
 
 
 def in_order() -> list[str]:
@@ -127,18 +129,23 @@ def ways_of(family: str) -> list[str]:
     """What works on a family, found out by trying."""
     backbone = backbone_of(family)
     g = backbone.geometry
-    inputs = [
-        site
-        for site in g.sites
-        if site != "cross"
-        and measures.gap_to_reference(family, Embeddings(backbone, [site])) < TOLERANCE
-    ]
     through = "the cache" if g.through == "cache" else "the interface"
     return [
         g.kind,
         f"{', '.join(g.sites)}; through {through}",
-        ", ".join(inputs),
+        ", ".join(inputs_of(family)),
         ", ".join(attentions_of(family)),
+    ]
+
+
+def inputs_of(family: str) -> list[str]:
+    """The sites in whose input soft prompts are right."""
+    backbone = backbone_of(family)
+    return [
+        site
+        for site in backbone.geometry.sites
+        if site != "cross"
+        and measures.gap_to_reference(family, Embeddings(backbone, [site])) < TOLERANCE
     ]
 
 
@@ -170,14 +177,14 @@ def computes_again(family: str) -> bool:
     return measures.largest(kept - again) < TOLERANCE
 
 
-def reason_of(family: str) -> str:
-    """Why a family is refused, in the words of the error."""
-    try:
-        wrapped(family)
-    except BackboneError as error:
-        message = str(error).removesuffix(". Families that work: docs/families.md")
-        return message.partition(" cannot carry a prompt: ")[2]
-    raise AssertionError(f"{family} is not refused")
+WITHOUT = ("kind", "embeddings", "why it takes no keys and values")
+
+
+def without_of(family: str) -> list[str]:
+    """What works on a family into whose attention nothing can be put, and why nothing can."""
+    g = backbone_of(family).geometry
+    assert g.through == "nothing", family
+    return [g.kind, ", ".join(inputs_of(family)), g.unfit]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

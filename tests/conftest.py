@@ -138,7 +138,7 @@ def random_rows(backbone: Backbone, length: int, *, seed: int = 0) -> torch.Tens
     """Virtual tokens `[P, width]` for keys and values, in the backbone's own type."""
     g = backbone.geometry.main
     generator = torch.Generator().manual_seed(seed)
-    shape = (length, g.layers * g.layer_width)
+    shape = (length, g.width)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(backbone.model.dtype)
 
 

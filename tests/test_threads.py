@@ -357,7 +357,7 @@ def test_gradients_of_two_threads(tiny_backbone: Any) -> None:
     def gradient(number: int) -> list[float]:
         g = backbone.geometry
         rows = prompts[number % 2].clone().requires_grad_()
-        shape = (3, g.main.layers, 2, g.main.kv_heads, -1)
+        shape = (3, g.main.layers, 2, g.main.heads[0].kv_heads, -1)
         keys, values = rows.view(shape).permute(2, 1, 0, 3, 4)
         prompt = Prompt({"decoder": foreword.backbone.PromptKeyValues(keys, values)})
         layout = Layout.of([[3, 4, 5]], virtual=3)

@@ -91,8 +91,8 @@ def test_what_is_written(backbone: Backbone, tmp_path: Path) -> None:
     g = backbone.geometry
     tensors = load_file(tmp_path / "it" / "prompt.safetensors")
     assert {name: list(tensor.shape) for name, tensor in tensors.items()} == {
-        "decoder.keys": [g.main.layers, 2, g.main.kv_heads, g.main.key_dim],
-        "decoder.values": [g.main.layers, 2, g.main.kv_heads, g.main.value_dim],
+        "decoder.keys": [g.main.layers, 2, g.main.heads[0].kv_heads, g.main.heads[0].key_dim],
+        "decoder.values": [g.main.layers, 2, g.main.heads[0].kv_heads, g.main.heads[0].value_dim],
         "decoder.layers": [g.main.layers],
     }
     raw = json.loads((tmp_path / "it" / "foreword.json").read_text(encoding="utf-8"))

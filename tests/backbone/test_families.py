@@ -1,5 +1,5 @@
-"""Which families carry a prompt, in float32 as they are loaded, and that others are refused with
-the reason. The families are those of tests/families/catalogue.py, where float64 tells more."""
+"""Families with a prompt, in float32 as they are loaded. They are those of
+tests/families/catalogue.py, where float64 tells more."""
 
 from dataclasses import dataclass, replace
 
@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 
 from conftest import assert_close, make_backbone, mini_tokens, row_logits, tiny_model
 from families import by_hand, measures
-from families.catalogue import DECODERS, FAMILIES, REFUSED, plain_model
+from families.catalogue import DECODERS, FAMILIES, plain_model
 from families.measures import backbone_of, plain_of
 from foreword.axes.injection import Embeddings, KeysValues
-from foreword.backbone import Backbone, Call, SiteGeometry, Tokens, load_backbone
+from foreword.backbone import Backbone, Call, Heads, SiteGeometry, Tokens, load_backbone
 from foreword.backbone.layout import Layout
 from foreword.errors import BackboneError
 
@@ -21,13 +21,6 @@ THROUGH_THE_CACHE = {
 }
 ACCEPTED = {
     family: config for family, config in DECODERS.items() if family not in THROUGH_THE_CACHE
-}
-INTERFACE = "does? not go through transformers' attention interface"
-REASONS = {
-    "deepseek_v32": "an indexer chooses",
-    "gpt_neo": "local attention",
-    "mamba": "no attention",
-    "mpt": "alibi biases count the padding",
 }
 
 
@@ -67,17 +60,10 @@ def test_without_a_prompt_as_the_familys_own_attention(family) -> None:
             assert_close(row_logits(found, layout, row), own)
 
 
-@pytest.mark.parametrize("family", REFUSED)
-def test_refused_with_the_reason(family) -> None:
-    reason = REASONS.get(family, INTERFACE)
-    with pytest.raises(BackboneError, match=f"'{family}' cannot carry a prompt: .*{reason}"):
-        Backbone.wrap(plain_model(family, torch.float32), mini_tokens())
-
-
 def test_geometry(tiny_backbone) -> None:
     geometry = tiny_backbone("qwen3").geometry
     assert geometry.sites == {
-        "decoder": SiteGeometry(layers=3, kv_heads=2, key_dim=16, value_dim=16)
+        "decoder": SiteGeometry.even(layers=3, kv_heads=2, key_dim=16, value_dim=16)
     }
     assert (geometry.width, geometry.context, geometry.vocabulary) == (32, 256, 8192)
 
@@ -85,11 +71,10 @@ def test_geometry(tiny_backbone) -> None:
 def test_geometry_of_latent_attention() -> None:
     """Keys and values have widths of their own, and even equal ones do not lie in the cache."""
     deepseek, glm = backbone_of("deepseek_v3").geometry, backbone_of("glm4_moe_lite").geometry
-    assert deepseek.main == SiteGeometry(layers=2, kv_heads=4, key_dim=16, value_dim=12)
-    assert (deepseek.main.layer_width, deepseek.main.head_dim) == (4 * (16 + 12), None)
-    assert (glm.main.key_dim, glm.main.value_dim, glm.main.head_dim) == (16, 16, 16)
-    assert not deepseek.caches_heads
-    assert not glm.caches_heads
+    assert deepseek.main == SiteGeometry.even(layers=2, kv_heads=4, key_dim=16, value_dim=12)
+    assert (deepseek.main.width, deepseek.main.head_dim) == (2 * 4 * (16 + 12), None)
+    assert (glm.main.shape, glm.main.head_dim) == (Heads(4, 16, 16), 16)
+    assert (deepseek.cache, glm.cache) == ("latents", "latents")
     for family in ("gpt2", "llama", "mistral", "bloom"):
         assert backbone_of(family).geometry.caches_heads, family
 
@@ -105,12 +90,12 @@ def test_a_model_that_transformers_cannot_run_is_refused_in_our_words() -> None:
 def test_geometry_of_encoder_decoders() -> None:
     """T5's heads are wider than its states tell, and its decoder is deeper."""
     t5, bart = backbone_of("t5").geometry, backbone_of("bart").geometry
-    deeper = SiteGeometry(layers=3, kv_heads=4, key_dim=12, value_dim=12)
-    encoder = SiteGeometry(layers=2, kv_heads=4, key_dim=12, value_dim=12)
+    deeper = SiteGeometry.even(layers=3, kv_heads=4, key_dim=12, value_dim=12)
+    encoder = SiteGeometry.even(layers=2, kv_heads=4, key_dim=12, value_dim=12)
     assert t5.sites == {"encoder": encoder, "decoder": deeper, "cross": deeper}
     assert (t5.width, t5.context, t5.first_position) == (32, None, 0)
-    assert bart.sites["decoder"] == bart.sites["cross"] == SiteGeometry(3, 2, 16, 16)
-    assert (bart.context, bart.sites["encoder"]) == (64, SiteGeometry(2, 4, 8, 8))
+    assert bart.sites["decoder"] == bart.sites["cross"] == SiteGeometry.even(3, 2, 16, 16)
+    assert (bart.context, bart.sites["encoder"]) == (64, SiteGeometry.even(2, 4, 8, 8))
 
 
 def test_geometry_of_encoders() -> None:

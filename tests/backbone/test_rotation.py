@@ -28,7 +28,7 @@ ROTARY: dict[str, dict[str, Any]] = {
 def prompt_of(backbone: Backbone, length: int, seed: int) -> PromptKeyValues:
     g = backbone.geometry.main
     generator = torch.Generator().manual_seed(seed)
-    shape = (2, g.layers, length, g.kv_heads, g.key_dim)
+    shape = (2, g.layers, length, g.heads[0].kv_heads, g.heads[0].key_dim)
     keys, values = torch.randn(shape, generator=generator, dtype=torch.float64)
     return PromptKeyValues(keys.to(backbone.model.dtype), values.to(backbone.model.dtype))
 

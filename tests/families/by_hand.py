@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -144,6 +144,7 @@ def embeddings_logits(
     front = rows.get("encoder" if decoder_ids is not None else next(iter(rows)))
     whole = text if front is None else torch.cat([front, text])
     given: dict[str, Any] = {"inputs_embeds": whole[None]}
+    given |= by_word(model, [None] * (len(whole) - len(ids)) + ids)
     if position_ids is not None:
         given["position_ids"] = torch.tensor([position_ids])
     own = len(ids)
@@ -155,6 +156,14 @@ def embeddings_logits(
         given["decoder_inputs_embeds"] = written[None]
     with torch.no_grad(), in_front(model, {}, seen) if seen else nullcontext():
         return model(**given).logits[0, -own:]
+
+
+def by_word(model: PreTrainedModel, words: Sequence[int | None]) -> dict[str, Tensor]:
+    """What Gemma's layers add to their states by the word; padding's where there is none."""
+    if not getattr(model.config, "hidden_size_per_layer_input", None):
+        return {}
+    ids = [model.config.pad_token_id if word is None else word for word in words]
+    return {"per_layer_inputs": model.base_model.get_per_layer_inputs(torch.tensor([ids]))}
 
 
 def _given(model: PreTrainedModel, ids: list[int], decoder_ids: list[int] | None) -> dict[str, Any]:

@@ -94,6 +94,8 @@ LATENT = {
 }
 """Latent attention: keys of 16 and values of 12, made from 24 and 8 numbers in the cache."""
 
+PER_LAYER_INPUTS = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY}
+
 DECODERS: dict[str, dict[str, Any]] = {
     **COMMON,
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
@@ -104,6 +106,27 @@ DECODERS: dict[str, dict[str, Any]] = {
     "gemma": HEAD_16,
     "gemma2": HEAD_16,
     "gemma3_text": {**HEAD_16, "sliding_window": 8},
+    "gemma3n_text": {
+        **HEAD_16,
+        "num_hidden_layers": 5,
+        "sliding_window": 8,
+        "num_kv_shared_layers": 2,
+        **PER_LAYER_INPUTS,
+        "activation_sparsity_pattern": None,
+        "altup_correct_scale": False,
+        "intermediate_size": [48] * 5,
+        "layer_types": [*["sliding_attention", "full_attention"] * 2, "sliding_attention"],
+        "laurel_rank": 4,
+    },
+    "gemma4_text": {
+        **HEAD_16,
+        "num_hidden_layers": 5,
+        "sliding_window": 8,
+        "num_kv_shared_layers": 2,
+        **PER_LAYER_INPUTS,
+        "global_head_dim": 24,
+        "layer_types": [*["sliding_attention", "full_attention"] * 2, "full_attention"],
+    },
     "glm4_moe_lite": {**LATENT, **EXPERTS, "v_head_dim": 16},
     "gpt_bigcode": SMALL_N,
     "gpt_neox": UNGROUPED,
@@ -190,7 +213,7 @@ ENCODER_DECODERS: dict[str, dict[str, Any]] = {
 }
 FAMILIES = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}
 
-REFUSED: dict[str, dict[str, Any]] = {
+WITHOUT_KEYS_VALUES: dict[str, dict[str, Any]] = {
     "deberta": BERT_LIKE,
     "deberta-v2": BERT_LIKE,
     "deepseek_v32": {**LATENT, **EXPERTS, "head_dim": 8, "index_head_dim": 16, "index_n_heads": 2},
@@ -200,7 +223,7 @@ REFUSED: dict[str, dict[str, Any]] = {
         "num_heads": 4,
         "attention_types": [[["global", "local"], 1]],
     },
-    "led": BART_LIKE,
+    "led": {**BART_LIKE, "attention_window": 8},
     "longt5": T5_LIKE,
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "mpnet": ROBERTA_LIKE,
@@ -208,7 +231,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     "mvp": BART_LIKE,
     "rembert": BERT_LIKE,
     "roformer": BERT_LIKE,
+    "rwkv": {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32},
 }
+"""Families that take none of a virtual token, and have soft prompts in their input all the same."""
 
 
 def plain_model(
@@ -219,7 +244,7 @@ def plain_model(
     Rotations are made in float64 here, so that they do not depend on which test builds it first.
     """
     settings = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    chosen = {**FAMILIES, **REFUSED}[family]
+    chosen = {**FAMILIES, **WITHOUT_KEYS_VALUES}[family]
     config = CONFIG_MAPPING[family](**{**settings, **chosen, **overrides})
     with torch.random.fork_rng(devices=[]), torch.no_grad(), by_hand.ExactFloat64():
         torch.manual_seed(seed)

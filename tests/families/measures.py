@@ -91,7 +91,7 @@ def gap_to_reference(
     rows = (random_rows(injection) if rows is None else rows).to(dtype)
     prompt = injection.prompt_of(rows)
     expected = [_reference(family, injection, rows, rule, row) for row in range(len(SOURCES))]
-    for side in ("right", "left") if backbone.geometry.kind == "decoder" else ("right",):
+    for side in ("right", "left") if backbone.geometry.keeps_embeddings else ("right",):
         for batch in batches:
             layout = laid_out(backbone, injection, rule, batch, side)
             with torch.no_grad():
@@ -167,13 +167,15 @@ def _reference(
 
 
 def by_layer(injection: KeysValues, rows: Tensor) -> by_hand.KeysValues:
-    """Virtual tokens `[P, width]` taken apart by hand: site after site, layer after layer, a key
-    and a value for every head."""
+    """Virtual tokens `[P, width]` taken apart by hand: site after site, layer after layer (those
+    whose heads have the first layer's shape first), a key and a value for every head."""
     found: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
     numbers = iter(rows.T)
     for site, layers in injection.layers.items():
-        shape = injection.geometry.sites[site]
-        for layer in layers:
+        heads = injection.geometry.sites[site].heads
+        shapes = list(dict.fromkeys(heads[layer] for layer in layers))
+        for layer in sorted(layers, key=lambda layer: (shapes.index(heads[layer]), layer)):
+            shape = heads[layer]
             key, value = (
                 torch.stack([next(numbers) for _ in range(shape.kv_heads * width)], dim=1).view(
                     -1, shape.kv_heads, width
@@ -274,12 +276,12 @@ def peft_model(family: str, method: str, **sizes: int) -> Any:
 def _sizes(backbone: Backbone, method: str) -> dict[str, int]:
     g = backbone.geometry
     site: Site = g.kind if g.kind != "encoder-decoder" else "decoder"
-    shape = g.sites[site]
-    width = shape.kv_heads * shape.key_dim if method == "prefix-tuning" else g.width
+    heads = g.sites[site].heads
+    width = heads[0].kv_heads * heads[0].key_dim if method == "prefix-tuning" else g.width
     return {
         "token_dim": width,
-        "num_attention_heads": shape.kv_heads,
-        "num_layers": shape.layers,
+        "num_attention_heads": heads[0].kv_heads,
+        "num_layers": len(heads),
     }
 
 

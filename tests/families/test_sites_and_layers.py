@@ -42,7 +42,9 @@ def test_what_is_chosen_is_trained_and_nothing_else(options, layers) -> None:
     backbone = backbone_of("bart")
     model = prefix(backbone, **options)
     shapes = backbone.geometry.sites
-    widths = {site: len(one) * shapes[site].layer_width for site, one in layers.items()}
+    widths = {
+        site: sum(shapes[site].heads[layer].width for layer in one) for site, one in layers.items()
+    }
     assert model.trained_parameters == LENGTH * sum(widths.values())
     found = model.prompt()
     assert found is not None
@@ -121,10 +123,18 @@ def test_a_site_is_named_once(sites) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"sites": ("cross", "encoder"), "layers": {"cross": (0, 2)}}], ids=str
+    ("family", "options"),
+    [
+        ("bart", {}),
+        ("bart", {"sites": ("cross", "encoder"), "layers": {"cross": (0, 2)}}),
+        ("gemma4_text", {}),
+        ("gemma4_text", {"layers": (0, 1, 4)}),
+        ("gemma4_text", {"layers": (1, 3)}),
+    ],
+    ids=str,
 )
-def test_sites_and_layers_come_back_from_an_artifact(tmp_path, options) -> None:
-    backbone = backbone_of("bart")
+def test_sites_and_layers_come_back_from_an_artifact(tmp_path, family, options) -> None:
+    backbone = backbone_of(family)
     model = prefix(backbone, **options)
     method = PrefixTuning(name="prefix-tuning", length=LENGTH, **options)
     save_artifact(

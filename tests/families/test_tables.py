@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 
 from families import by_hand
-from families.catalogue import FAMILIES, REFUSED
-from families.measures import TOLERANCE
+from families.catalogue import FAMILIES, WITHOUT_KEYS_VALUES
+from families.measures import TOLERANCE, backbone_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PARITY = ROOT / "docs" / "parity.md"
@@ -57,6 +57,10 @@ def test_families_has_every_family_and_how_it_works(family, tables) -> None:
     assert found[family] == [*measured, "yes" if tables.computes_again(family) else "no"]
 
 
-def test_families_has_every_refused_one_with_the_reason(tables) -> None:
-    expected = {family: [tables.reason_of(family)] for family in REFUSED}
-    assert rows(TABLES, "refused") == expected
+def test_families_has_every_one_without_keys_and_values_with_the_reason(tables) -> None:
+    found = rows(TABLES, "without")
+    with by_hand.ExactFloat64():
+        kinds = {name: backbone_of(name).geometry for name in WITHOUT_KEYS_VALUES}
+        assert found["mamba"] == tables.without_of("mamba")
+    reasons = {family: (cells[0], cells[-1]) for family, cells in found.items()}
+    assert reasons == {family: (g.kind, g.unfit) for family, g in kinds.items()}

@@ -68,13 +68,13 @@ def sound(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[
             inference_mode=True,
             base_model_name_or_path="models/tiny-llama",
             num_virtual_tokens=LENGTH,
-            token_dim=g.main.kv_heads * g.main.head_dim if keys_values else g.width,
+            token_dim=g.main.heads[0].kv_heads * g.main.head_dim if keys_values else g.width,
             num_transformer_submodules=1,
-            num_attention_heads=g.main.kv_heads if keys_values else 4,
+            num_attention_heads=g.main.heads[0].kv_heads if keys_values else 4,
             num_layers=g.main.layers,
             **{"encoder_hidden_size": 16, **options} if kind == "p-tuning" else options,
         ).save_pretrained(str(folder))
-        width = g.main.layers * g.main.layer_width if keys_values else g.width
+        width = g.main.width if keys_values else g.width
         save_file({"prompt_embeddings": torch.randn(LENGTH, width)}, folder / WEIGHTS)
         folders[kind] = folder
     return folders

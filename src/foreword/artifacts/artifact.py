@@ -56,10 +56,11 @@ def axes_of(model: TunedModel, trained_as: str) -> dict[str, Any]:
     `window`: where a backbone attends through a sliding window, its prompt is seen from everywhere
     (PEFT's slides out of it); one that stands in the input or between source and target ("own") is
     as near or far as any token.
-    `cache`: "latents" where a backbone's own cache does not hold keys and values (DeepSeek-V2), so
-    that a prefix enters through its attention alone.
+    `cache`: "latents" where a backbone's own cache does not hold keys and values (DeepSeek-V2), or
+    "shared" where it has none of layers that take those of others (Gemma 3n), so that a prefix
+    enters through its attention alone.
     """
-    place = model.placement
+    place, geometry = model.placement, model.backbone.geometry
     window = "own" if place.kind == "infix" or place.columns else "seen"
     return {
         "reparameterization": {"trained_as": trained_as, "stored": "folded"},
@@ -71,8 +72,8 @@ def axes_of(model: TunedModel, trained_as: str) -> dict[str, Any]:
         "sites": list(model.injection.sites),
         "length": place.length,
         "positions": place.positions,
-        **({"window": window} if model.backbone.geometry.slides else {}),
-        **({} if model.backbone.geometry.caches_heads else {"cache": "latents"}),
+        **({"window": window} if geometry.slides else {}),
+        **({} if geometry.caches_heads else {"cache": geometry.cache}),
     }
 
 

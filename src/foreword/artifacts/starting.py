@@ -217,8 +217,11 @@ def _prompt(
     shallow = injection.kind == "embeddings" and isinstance(into, KeysValues)
     if shallow and injection.sites == ("decoder",) and manifest.axes.get("placement") == "prefix":
         rows = model.backbone.read_embeddings(named["decoder.embeddings"].to(model.backbone.device))
-        named = {"decoder.keys": rows.keys.detach(), "decoder.values": rows.values.detach()}
         injection = KeysValues(model.backbone.geometry)
+        named = {
+            name: tensor.detach()
+            for name, tensor in injection.named_of({"decoder": (rows.keys, rows.values)}).items()
+        }
     if injection.kind != into.kind:
         raise source.refuse(
             f"holds {ENTERS.get(injection.kind, injection.kind)} ({theirs.name}), but {ours} "

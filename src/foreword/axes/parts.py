@@ -67,6 +67,7 @@ class KeysValuesPart(VirtualTokens):
         kv_heads: heads of keys and values.
         key_dim: width of one head's key.
         value_dim: width of one head's value.
+        shape: the number of this shape of heads, where the site's layers have several.
     """
 
     site: Site
@@ -75,11 +76,17 @@ class KeysValuesPart(VirtualTokens):
     kv_heads: int
     key_dim: int
     value_dim: int
+    shape: int | None = None
+
+    @property
+    def within(self) -> str:
+        """What the names of its tensors begin with: `<site>`, or `<site>.shape<n>`."""
+        return self.site if self.shape is None else f"{self.site}.shape{self.shape}"
 
     @property
     def name(self) -> str:
         """`<site>.keys_values`."""
-        return f"{self.site}.keys_values"
+        return f"{self.within}.keys_values"
 
     @property
     def width(self) -> int:
@@ -91,8 +98,8 @@ class KeysValuesPart(VirtualTokens):
         """`<site>.keys` and `<site>.values`, `[layers, P, kv_heads, dim]`."""
         every = (len(self.layers), self.length, self.kv_heads)
         return {
-            f"{self.site}.keys": (*every, self.key_dim),
-            f"{self.site}.values": (*every, self.value_dim),
+            f"{self.within}.keys": (*every, self.key_dim),
+            f"{self.within}.values": (*every, self.value_dim),
         }
 
     def split(self, rows: Tensor) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ from foreword.backbone.decoding import (
     write,
     write_by_transformers,
 )
-from foreword.backbone.geometry import Geometry, SiteGeometry
 from foreword.backbone.loading import bundled_backbones, default_device, load_backbone
 from foreword.backbone.model import Backbone
 from foreword.backbone.modules.sublayers import LINEAR, Ending
@@ -29,6 +28,7 @@ from foreword.backbone.own_heads import (
 from foreword.backbone.prompts.key_values import KeyValues, PromptKeyValues, RowKeyValues
 from foreword.backbone.prompts.prompt import Prompt
 from foreword.backbone.seeding import seed_all
+from foreword.backbone.shapes import Geometry, Heads, SiteGeometry
 from foreword.backbone.sources import Sources
 from foreword.backbone.text.chats import Chats, Spoken
 from foreword.backbone.text.tokens import Tokens
@@ -41,6 +41,7 @@ __all__ = [
     "Decoding",
     "Ending",
     "Geometry",
+    "Heads",
     "KeyValues",
     "Likely",
     "Prompt",

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from foreword.backbone.geometry import Geometry
 from foreword.backbone.layout import Layout, Side
 from foreword.backbone.prompts import cache
 from foreword.backbone.prompts.carrying import ARGUMENT
 from foreword.backbone.prompts.key_values import KeyValues, Past
 from foreword.backbone.prompts.prompt import Prompt, chosen, joined
+from foreword.backbone.shapes import Geometry
 
 Way = tuple[str, int]
 """How the prompts of a call enter; calls of one way can be one call."""
@@ -117,6 +117,8 @@ def inputs(
     """
     g, layout, prompt = geometry, call.layout, call.prompt
     mask = layout.attention_mask
+    if g.through == "nothing":  # which may count it, or multiply by it
+        mask = mask.long()
     given: dict[str, Any] = {"input_ids": layout.input_ids, "attention_mask": mask}
     if g.kind != "encoder":
         given["use_cache"] = False

@@ -1,19 +1,17 @@
-"""Families that are refused by name, because the reason cannot be found out by running them.
+"""Families that take no prefix, by name, where the reason cannot be found out by running them.
 
-All others are accepted by what they do: `geometry.py` and `Backbone.wrap` find that out.
+Of all others `geometry.py` and `Backbone.wrap` find out what they do.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from foreword.errors import BackboneError
-
 _NO_ATTENTION = "it has no attention, so there are no keys and values to put a prefix before"
 _OWN_ATTENTION = (
     "its attention does not go through transformers' attention interface, and it has no cache"
 )
-REFUSED = {
+UNFIT = {
     "deberta": _OWN_ATTENTION,
     "deberta-v2": _OWN_ATTENTION,
     "gpt_neo": "its local attention takes a prompt through the cache alone, and forgets it there",
@@ -33,17 +31,12 @@ _INDEXER = (
 )
 
 
-def refuse_known(config: Any) -> None:
-    """Raise BackboneError for a family that is known not to work, with the reason.
+def unfit(config: Any) -> str | None:
+    """Why a family is known to take no keys and values of virtual tokens; None: it is not known.
 
     Args:
         config: transformers' config of the model.
     """
-    reason = REFUSED.get(config.model_type)
     if getattr(config.get_text_config(), "index_topk", None):  # DeepSeek-V3.2 and its relatives
-        reason = _INDEXER
-    if reason is not None:
-        raise BackboneError(
-            f"backbone family '{config.model_type}' cannot carry a prompt: {reason}. "
-            "Families that work: docs/families.md"
-        )
+        return _INDEXER
+    return UNFIT.get(config.model_type)

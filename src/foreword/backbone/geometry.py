@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,83 +22,19 @@ from transformers import DynamicCache, PreTrainedModel
 from foreword.backbone import devices
 from foreword.backbone.prompts.carrying import ARGUMENT
 from foreword.backbone.prompts.prompt import PLACES, Attend, Place, Prompt, Recorder
+from foreword.backbone.shapes import Geometry, Heads, Kind, SiteGeometry, Through
 from foreword.common.sites import SITES, Site
 from foreword.errors import BackboneError
 
-Kind = Literal["decoder", "encoder", "encoder-decoder"]
 READ, WRITTEN = 3, 2
 """Tokens of the trace: as many are read as source, or written; different, to tell sites apart."""
-
-
-@dataclass(frozen=True)
-class SiteGeometry:
-    """The shape of one site's keys and values.
-
-    Attributes:
-        layers: how many attentions the site has.
-        kv_heads: heads of keys and values.
-        key_dim: width of one head's key.
-        value_dim: width of one head's value; latent attention (DeepSeek-V2) has another than for
-            keys.
-    """
-
-    layers: int
-    kv_heads: int
-    key_dim: int
-    value_dim: int
-
-    @property
-    def layer_width(self) -> int:
-        """Numbers per virtual token and layer: its key and its value."""
-        return self.kv_heads * (self.key_dim + self.value_dim)
-
-    @property
-    def head_dim(self) -> int | None:
-        """Width of a head, where keys and values have the same one."""
-        return self.key_dim if self.key_dim == self.value_dim else None
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The numbers of a backbone that a prompt's shape depends on.
-
-    Attributes:
-        kind: what the model is.
-        sites: its attentions.
-        width: of its input embeddings.
-        context: how many positions it has; None where there is no limit.
-        vocabulary: rows of its input embeddings; of the larger table where encoder and decoder each
-            have one.
-        first_position: the id of its first position.
-        takes_positions: whether it can be told position ids.
-        through: how keys and values enter: through the attention interface or the cache.
-        slides: whether some of its layers see a window alone, and its own cache forgets the rest.
-        caches_heads: whether a decoder's own cache holds keys and values as its attention gets
-            them, so that a prompt can lie there. Latent attention keeps what it makes both from.
-    """
-
-    kind: Kind
-    sites: Mapping[Site, SiteGeometry]
-    width: int
-    context: int | None
-    vocabulary: int
-    first_position: int = 0
-    takes_positions: bool = True
-    through: Literal["interface", "cache"] = "interface"
-    slides: bool = False
-    caches_heads: bool = True
-
-    @property
-    def main(self) -> SiteGeometry:
-        """The site of a model that has one; the decoder's of an encoder-decoder."""
-        return self.sites["encoder" if self.kind == "encoder" else "decoder"]
 
 
 @dataclass
 class _Tracer(Prompt):
     """Writes down who calls, with what; changes nothing."""
 
-    calls: list[tuple[nn.Module, int, int, tuple[int, int, int]]] = field(default_factory=list)
+    calls: list[tuple[nn.Module, int, int, Heads]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -116,8 +52,8 @@ class _Tracer(Prompt):
         """What comes out without a prompt."""
         if value.shape[:3] != key.shape[:3]:
             raise ValueError("its keys and values differ in their number of heads or positions")
-        shape = (key.shape[1], key.shape[3], value.shape[3])
-        self.calls.append((module, query.shape[2], key.shape[2], shape))
+        heads = Heads(key.shape[1], key.shape[3], value.shape[3])
+        self.calls.append((module, query.shape[2], key.shape[2], heads))
         return inner(module, query, key, value, mask, **given)
 
 
@@ -158,33 +94,26 @@ def trace(model: PreTrainedModel, kind: Kind) -> dict[Site, SiteGeometry]:
             model(**example_inputs(model, kind), **without_cache, **{ARGUMENT: tracer})
     except TypeError:
         return {}
-    shapes: dict[Site, set[tuple[int, int, int]]] = {}
+    if not tracer.calls:
+        return {}
+    heads: dict[Site, list[Heads]] = {}
     places: dict[nn.Module, list[Place]] = {}
-    counts: dict[Site, int] = {}
-    for module, queries, keys, shape in tracer.calls:
+    for module, queries, keys, own in tracer.calls:
         site = _site(kind, queries, keys)
-        places.setdefault(module, []).append(Place(site, counts.get(site, 0)))
-        counts[site] = counts.get(site, 0) + 1
-        shapes.setdefault(site, set()).add(shape)
-    uneven = [site for site, by_place in shapes.items() if len(by_place) > 1]
-    if uneven:
-        raise BackboneError(
-            f"backbone family '{model.config.model_type}' cannot carry a prompt: the layers of its "
-            f"{uneven[0]} do not all have keys and values of one shape"
-        )
-    expected = _layers(model, kind)
-    if any(counts.get(site) != layers for site, layers in expected.items()):
+        known = heads.setdefault(site, [])
+        places.setdefault(module, []).append(Place(site, len(known)))
+        known.append(own)
+    expected = layers_by_config(model, kind)
+    if any(len(heads.get(site, ())) != layers for site, layers in expected.items()):
         return {}
     for module, by_place in places.items():
         setattr(module, PLACES, tuple(by_place))
     return {
-        site: SiteGeometry(counts[site], *next(iter(shapes[site])))
-        for site in SITES
-        if site in counts
+        site: SiteGeometry(len(heads[site]), tuple(heads[site])) for site in SITES if site in heads
     }
 
 
-def _layers(model: PreTrainedModel, kind: Kind) -> dict[Site, int]:
+def layers_by_config(model: PreTrainedModel, kind: Kind) -> dict[Site, int]:
     """How many layers the config says each site has."""
     config = model.config
     if kind != "encoder-decoder":
@@ -198,6 +127,18 @@ def _layers(model: PreTrainedModel, kind: Kind) -> dict[Site, int]:
         "decoder": decoder,
         "cross": decoder,
     }
+
+
+def plain_sites(model: PreTrainedModel, kind: Kind) -> dict[Site, SiteGeometry]:
+    """The sites of a model into which nothing can be put; its longest list of modules has its
+    layers where the config does not say how many there are."""
+    try:
+        counts = layers_by_config(model, kind)
+    except FAILURES:
+        lists = [len(one) for one in model.modules() if isinstance(one, nn.ModuleList)]
+        sites: tuple[Site, ...] = SITES if kind == "encoder-decoder" else (kind,)
+        counts = dict.fromkeys(sites, max(lists, default=1))
+    return {site: SiteGeometry(count) for site, count in counts.items()}
 
 
 def _first(config: Any, *names: str) -> int:
@@ -218,25 +159,30 @@ def cached_sites(model: PreTrainedModel) -> dict[Site, SiteGeometry]:
     try:
         with torch.no_grad():
             cache = model(**example_inputs(model, "decoder"), use_cache=True).past_key_values
-        shapes = {(*one.keys.shape[1::2], *one.values.shape[1::2]) for one in cache.layers}
-        layers = len(cache.layers)
+        heads = tuple(
+            Heads(one.keys.shape[1], one.keys.shape[3], one.values.shape[3])
+            for one in cache.layers
+            if one.keys.shape[1] == one.values.shape[1]
+        )
     except FAILURES:
         return {}
-    if len(shapes) != 1 or layers != model.config.get_text_config(decoder=True).num_hidden_layers:
+    if len(heads) != layers_by_config(model, "decoder")["decoder"]:
         return {}
-    key_heads, key_dim, value_heads, value_dim = shapes.pop()
-    if key_heads != value_heads:
-        return {}
-    return {"decoder": SiteGeometry(layers, key_heads, key_dim, value_dim)}
+    return {"decoder": SiteGeometry(len(heads), heads)}
 
 
 def measure(
     model: PreTrainedModel,
     kind: Kind,
     sites: Mapping[Site, SiteGeometry],
-    through: Literal["interface", "cache"],
+    through: Through,
+    unfit: str = "",
 ) -> Geometry:
-    """Everything else that a prompt's shape and place depend on."""
+    """Everything else that a prompt's shape and place depend on.
+
+    Raises:
+        ValueError: it is not known which of a decoder's layers see a window alone.
+    """
     config = model.config
     if kind == "encoder-decoder":
         config = getattr(config, "encoder", config)
@@ -261,31 +207,34 @@ def measure(
         first_position=first,
         takes_positions=takes and kind != "encoder-decoder",
         through=through,
-        slides=_slides(model, kind, positions),
-        caches_heads=kind != "decoder" or through == "cache" or _caches_heads(model),
+        slides=through != "nothing" and _slides(model, kind, positions),
+        cache=_cache(model) if (kind, through) == ("decoder", "interface") else "heads",
+        unfit=unfit,
     )
 
 
-def _caches_heads(model: PreTrainedModel) -> bool:
+def _cache(model: PreTrainedModel) -> Literal["heads", "latents", "shared"]:
     """Whether what a decoder's attention gets as keys and values is what its cache keeps."""
     seen = Recorder()
     inputs = {**example_inputs(model, "decoder"), ARGUMENT: seen}
     try:
         with torch.no_grad():
             layers = model(**inputs, use_cache=True).past_key_values.layers
-            pairs = [
-                pair
-                for layer, one in enumerate(layers)
-                for pair in zip(
-                    seen.found[Place("decoder", layer)], (one.keys, one.values), strict=True
-                )
-            ]
+        kept = {
+            Place("decoder", layer): (one.keys, one.values)
+            for layer, one in enumerate(layers)
+            if getattr(one, "keys", None) is not None
+        }
+        alike = all(
+            given.shape == own.shape and torch.equal(given, own.to(given.device))
+            for place, sides in kept.items()
+            for given, own in zip(seen.found[place], sides, strict=True)
+        )
     except FAILURES:  # it has no such cache
-        return False
-    return bool(pairs) and all(
-        given.shape == kept.shape and torch.equal(given, kept.to(given.device))
-        for given, kept in pairs
-    )
+        return "latents"
+    if not alike or not kept:
+        return "latents"
+    return "heads" if len(kept) == len(seen.found) else "shared"
 
 
 def _first_position(model: PreTrainedModel) -> int:
@@ -313,10 +262,10 @@ def _first_position(model: PreTrainedModel) -> int:
 def _slides(model: PreTrainedModel, kind: Kind, positions: int | None) -> bool:
     try:
         seen = [window for window in windows(model) if window is not None]
-    except ValueError as error:
+    except ValueError:
         if kind != "decoder":
             return False
-        refuse(model, str(error))
+        raise
     return bool(seen) and min(seen) < (positions or 2**62)
 
 
@@ -326,10 +275,14 @@ def windows(model: PreTrainedModel) -> tuple[int | None, ...]:
     Raises:
         ValueError: transformers knows no cache for the model.
     """
-    return tuple(
-        int(layer.sliding_window) if getattr(layer, "is_sliding", False) else None
-        for layer in DynamicCache(config=model.config).layers
-    )
+    layers = DynamicCache(config=model.config).layers
+    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or layers
+    sliding = {
+        kind: int(layer.sliding_window)
+        for kind, layer in zip(kinds, layers, strict=False)
+        if getattr(layer, "is_sliding", False)
+    }  # by kind, since a layer that takes the keys of another has no cache of its own
+    return tuple(sliding.get(kind) for kind, _ in zip(kinds, layers, strict=False))
 
 
 def in_chunks(model: PreTrainedModel) -> bool:
@@ -369,22 +322,14 @@ def check_runs(model: PreTrainedModel, kind: Kind) -> None:
         ) from error
 
 
-def refuse(model: PreTrainedModel, reason: str, cause: Exception | None = None) -> NoReturn:
-    """Raise BackboneError for a family, with the reason."""
-    raise BackboneError(
-        f"backbone family '{model.config.model_type}' cannot carry a prompt: {reason}"
-    ) from cause
+def gap(ours: Tensor, expected: Tensor, *, rounded: bool = False) -> str | None:
+    """By how much two ways to the same logits differ; None: as little as the model's floats do.
 
-
-def compare(
-    model: PreTrainedModel, ours: Tensor, expected: Tensor, what: str, *, rounded: bool = False
-) -> None:
-    """Raise unless two ways to the same logits agree as far as the model's floats can.
-
-    `rounded`: what goes through its layers is rounded to 8 bits, by what else is in the batch.
+    Args:
+        ours, expected: the logits.
+        rounded: what goes through its layers is rounded to 8 bits, by what else is in the batch.
     """
     scale = max(1.0, expected.abs().max().item())
     gap = (ours.float() - expected.float()).abs().max().item()
     tolerance = 1e-4 if ours.dtype in (torch.float32, torch.float64) else 5e-2
-    if not gap <= (0.1 if rounded else tolerance) * scale:
-        refuse(model, f"{what} differ by {gap:.2g}")
+    return None if gap <= (0.1 if rounded else tolerance) * scale else f"{gap:.2g}"

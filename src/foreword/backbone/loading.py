@@ -26,7 +26,6 @@ from transformers import (
 
 from foreword.backbone import devices
 from foreword.backbone.devices import DeviceMap
-from foreword.backbone.families import refuse_known
 from foreword.backbone.model import Backbone
 from foreword.backbone.prompts.attention import Attention
 from foreword.backbone.silence import quiet
@@ -54,7 +53,7 @@ def bundled_backbones() -> dict[str, Path]:
 
 
 def load_backbone(
-    name: str,
+    name: str | Path,
     *,
     revision: str | None = None,
     dtype: DType = "float32",
@@ -66,7 +65,7 @@ def load_backbone(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
 ) -> Backbone:
-    """Load a backbone, freeze it, and make sure that it can carry a prompt.
+    """Load a backbone, freeze it, and find out how it takes a prompt.
 
     Args:
         name: a `foreword/...` name, a folder, or a hub name.
@@ -84,10 +83,10 @@ def load_backbone(
         trust_remote_code: run code that comes with the checkpoint.
 
     Raises:
-        BackboneError: it cannot be found, is no language model, or cannot carry a prompt; its
-            attention, quantisation or devices cannot be had here; or it comes with code that is
-            not trusted, or that fails.
+        BackboneError: it cannot be found, or is no language model; its attention, quantisation or
+            devices cannot be had here; or it comes with code that is not trusted, or that fails.
     """
+    name = str(name)
     if device_map is None:
         devices.check_device(device)
     folder = _bundled(name)
@@ -101,7 +100,6 @@ def load_backbone(
     try:
         claims.check_files(name, where)
         config = AutoConfig.from_pretrained(where, **options)
-        refuse_known(config)
         claims.check_config(name, config)
         auto = _class(name, config, trusted=trust_remote_code)
         used = quantized.stored(config) or (quantized.plain(quantization) if quantization else None)

@@ -5,7 +5,6 @@ The only class through which the rest of foreword runs a model.
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,17 +19,17 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from foreword.backbone import devices, geometry, turns
 from foreword.backbone.call import Call, inputs
 from foreword.backbone.checking import check_with_a_text
-from foreword.backbone.families import COUNT_THE_MASK, refuse_known
-from foreword.backbone.geometry import Geometry
 from foreword.backbone.layout import Layout
-from foreword.backbone.modules import copying
+from foreword.backbone.modules import copying, tables
 from foreword.backbone.modules.activations import fuse_activations
 from foreword.backbone.modules.moving import Moving
 from foreword.backbone.modules.reach import reach
+from foreword.backbone.modules.taking import Taking
 from foreword.backbone.prompts.attention import Attention
 from foreword.backbone.prompts.carrying import ARGUMENT, looking_up, reading_at
-from foreword.backbone.prompts.key_values import Past, PromptKeyValues
+from foreword.backbone.prompts.key_values import Past, PromptKeyValues, Sides
 from foreword.backbone.prompts.prompt import Prompt, Recorder, stack
+from foreword.backbone.shapes import Geometry
 from foreword.backbone.text.tokens import BosRule, Tokens
 from foreword.backbone.weights import hashing
 from foreword.backbone.weights import quantization as quantized
@@ -40,7 +39,7 @@ from foreword.errors import BackboneError
 
 
 @dataclass(frozen=True, eq=False)
-class Backbone(Moving):
+class Backbone(Moving, Taking):
     """A frozen model with its token rule and its identity; see `load_backbone` and `wrap`.
 
     Attributes:
@@ -72,7 +71,7 @@ class Backbone(Moving):
         attention: Attention | None = None,
         quantization: Quantization | None = None,
     ) -> Backbone:
-        """Take a transformers model: freeze it, route its attention, check that a prompt works.
+        """Take a transformers model: freeze it, route its attention, find out what prompts fit.
 
         Args:
             model: a decoder, an encoder or an encoder-decoder.
@@ -84,9 +83,8 @@ class Backbone(Moving):
             quantization: how its weights are quantised; its config says it otherwise.
 
         Raises:
-            BackboneError: its family cannot carry a prompt, or not with this attention.
+            BackboneError: it does not run, or not with this attention.
         """
-        refuse_known(model.config)
         # What a checkpoint ships there (penalties, suppressed tokens) would change every answer.
         model.generation_config = GenerationConfig()
         fuse_activations(model)
@@ -108,11 +106,13 @@ class Backbone(Moving):
             quantization,
             threading.RLock() if turns.changes_itself(model) else nullcontext(),
         )
-        if kind == "decoder":
-            check_with_a_text(
-                model, backbone.keys_values, backbone.logits, rounded=bool(quantization)
-            )
-        return backbone
+        if not measured.keeps_embeddings:
+            return backbone
+        rounded = bool(quantization)
+        unfit = check_with_a_text(model, backbone.keys_values, backbone.logits, rounded=rounded)
+        if unfit is None:
+            return backbone
+        return replace(backbone, geometry=replace(measured, through="nothing", unfit=unfit))
 
     @property
     def device(self) -> torch.device:
@@ -123,28 +123,6 @@ class Backbone(Moving):
     def dtype(self) -> str:
         """The type its weights were loaded as, by torch's name."""
         return str(self.model.dtype).removeprefix("torch.")
-
-    @property
-    def begin(self) -> tuple[int, ...] | None:
-        """What an encoder-decoder's decoder reads before an answer: its start token, and what the
-        tokenizer puts before every text, if that is not the same; None for other models.
-
-        Raises:
-            BackboneError: the config names no start token.
-        """
-        if self.geometry.kind != "encoder-decoder":
-            return None
-        config = self.model.config
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is None:  # as transformers has it
-            start = getattr(config.get_text_config(decoder=True), "bos_token_id", None)
-        if start is None:
-            raise BackboneError(
-                f"backbone '{self.name}': its config names no decoder_start_token_id, with which "
-                "every answer begins"
-            )
-        leading = self.tokens.leading
-        return leading if leading[:1] == (start,) else (int(start), *leading)
 
     def copied(self, moving: Collection[str] = ()) -> Backbone:
         """The same backbone in modules of its own, around the same weights.
@@ -210,40 +188,11 @@ class Backbone(Moving):
             )
         return cast(nn.Module, head)
 
-    def check_takes_head(self) -> None:
-        """Raise BackboneError for an encoder-decoder, whose states no head reads."""
-        if self.geometry.kind == "encoder-decoder":
-            raise BackboneError(
-                f"backbone: '{self.name}' ({self.model.config.model_type}) is an "
-                "encoder-decoder, on which a head has no place here; let it write the label as "
-                "text, or name an encoder or a decoder"
-            )
-
     @cached_property
     def hidden_width(self) -> int:
         """d of the states that `hidden` gives."""
         with torch.no_grad():
             return self.hidden(Call(Layout.of([[1]]).to(self.device))).shape[-1]
-
-    @property
-    def tells_texts_apart(self) -> bool:
-        """Whether the model has segment embeddings for a second text (BERT's).
-
-        GPT-2 takes segments too, and would add the embeddings of its tokens 0 and 1.
-        """
-        named = "token_type_ids" in inspect.signature(self.model.base_model.forward).parameters
-        return named and getattr(self.model.config, "type_vocab_size", 0) > 1
-
-    @property
-    def takes_cache(self) -> bool:
-        """Whether the model takes keys and values of earlier positions."""
-        return "past_key_values" in inspect.signature(self.model.base_model.forward).parameters
-
-    @property
-    def caches_a_prefix(self) -> bool:
-        """Whether the decoder of an encoder-decoder can have a prefix in its cache."""
-        encodes_too = self.geometry.kind == "encoder-decoder"
-        return encodes_too and self.model.config.model_type not in COUNT_THE_MASK
 
     def hidden(self, call: Call) -> Tensor:
         """The last layer's states of every token, before any head: `[B, T, d]`."""
@@ -295,28 +244,16 @@ class Backbone(Moving):
         what this thread runs."""
         if prompt is None or prompt.embeddings is None:
             return nullcontext()
-        return looking_up(self._tables(), prompt.embeddings, self.geometry.vocabulary)
-
-    def _tables(self) -> list[nn.Module]:
-        """The modules that look up input ids: one, or those that share its weights.
-
-        Weights that lie elsewhere between two calls are shared no more, so the encoder and the
-        decoder are asked for theirs, too.
-        """
-        own = self.model.get_input_embeddings()
-        tables = {own}
-        if self.geometry.kind == "encoder-decoder":
-            for part in (self.model.get_encoder(), self.model.get_decoder()):
-                tables.add(part.get_input_embeddings())
-        tables.update(
-            module
-            for module in self.model.modules()
-            if isinstance(module, nn.Embedding) and module.weight is own.weight
+        return looking_up(
+            tables.of_words(self.model),
+            prompt.embeddings,
+            self.geometry.vocabulary,
+            beside=tables.beside(self.model),
+            pad_id=getattr(self.model.config.get_text_config(), "pad_token_id", None) or 0,
         )
-        return list(tables)
 
-    def keys_values(self, ids: list[int]) -> dict[Site, tuple[Tensor, Tensor]]:
-        """The model's own keys and values for a text, by site: `[layers, T, kv_heads, …_dim]`.
+    def keys_values(self, ids: list[int]) -> dict[Site, tuple[Sides, Sides]]:
+        """The model's own keys and values for a text, by site and layer: `[T, kv_heads, …_dim]`.
 
         Position ids run from the first, so that they are what a prefix of this text would have had.
         The decoder of an encoder-decoder reads the text too, after its start; its cross-attention
@@ -330,7 +267,10 @@ class Backbone(Moving):
         with torch.no_grad():
             recorded, _ = self._record(self.model.base_model, layout.to(self.device), None)
         return {
-            site: (keys[:, -len(ids) :], values[:, -len(ids) :])
+            site: (
+                stack([key[-len(ids) :] for key in keys]),
+                stack([one[-len(ids) :] for one in values]),
+            )
             for site, (keys, values) in recorded.items()
         }
 
@@ -363,7 +303,7 @@ class Backbone(Moving):
 
     def _record(
         self, module: nn.Module, layout: Layout, embeddings: Tensor | None
-    ) -> tuple[dict[Site, tuple[Tensor, Tensor]], Any]:
+    ) -> tuple[dict[Site, tuple[Sides, Sides]], Any]:
         """Keys and values of one row by site, and what the forward pass of the module returned."""
         g = self.geometry
         if g.through == "interface":
@@ -387,21 +327,9 @@ class Backbone(Moving):
         """What the encoder of an encoder-decoder makes of the rows' sources."""
         source, prompt = call.layout.source, call.prompt
         assert source is not None, "only an encoder-decoder encodes"
-        extra = {} if prompt is None else {ARGUMENT: prompt}
+        routed = prompt is not None and self.geometry.through == "interface"
+        extra = {ARGUMENT: prompt} if routed else {}
         with self.turn, self.looking_up(prompt):
             return self.model.get_encoder()(
                 input_ids=source.input_ids, attention_mask=source.attention_mask, **extra
             )
-
-    @cached_property
-    def windows(self) -> tuple[int | None, ...]:
-        """For each layer of a decoder how many positions it sees, itself included; None: all."""
-        return geometry.windows(self.model)
-
-    @cached_property
-    def steps_by_attention(self) -> bool:
-        """Whether a decoder's rows may be of different ages in one step of decoding: its attention
-        takes keys and values from wherever we keep them, and it is told positions."""
-        g = self.geometry
-        own = g.kind == "decoder" and g.through == "interface" and g.takes_positions
-        return own and not geometry.in_chunks(self.model)

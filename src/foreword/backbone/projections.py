@@ -92,7 +92,7 @@ def find(backbone: Backbone, sites: Sequence[Site]) -> dict[Site, list[KeyValueP
     for site in sites:
         layers = range(backbone.geometry.sites[site].layers)
         by_site[site] = [_of_place(backbone, seen, Place(site, layer)) for layer in layers]
-        if len({(one.width, one.heads) for one in by_site[site]}) > 1:
+        if len({(one.width, one.heads, len(one.keys.columns)) for one in by_site[site]}) > 1:
             _refuse(backbone, f"the layers of its {site} differ in their widths")
     return by_site
 

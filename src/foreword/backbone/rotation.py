@@ -49,7 +49,7 @@ def _matrices(backbone: Backbone, by: int) -> list[Tensor]:
     """
     if not backbone.geometry.takes_positions:
         _refuse(backbone, "it is not told positions")
-    size = backbone.geometry.main.key_dim
+    size = max(one.key_dim for one in backbone.geometry.main.heads)
     many = min(backbone.geometry.vocabulary, 4 * size)
     ids = torch.linspace(0, backbone.geometry.vocabulary - 1, many).long().tolist()
     here, there = (
@@ -61,7 +61,7 @@ def _matrices(backbone: Backbone, by: int) -> list[Tensor]:
         before, after = (side.flatten(0, 2).double().cpu() for side in (keys, moved))
         matrix = torch.linalg.lstsq(before, after, driver="gelsd").solution
         fits = _close(before @ matrix, after) and _close(moved_values, values)
-        turns = _close(matrix @ matrix.T, torch.eye(size, dtype=torch.float64))
+        turns = _close(matrix @ matrix.T, torch.eye(len(matrix), dtype=torch.float64))
         if not fits or not turns:
             _refuse(backbone, f"layer {layer} has other keys there, not the same ones turned")
         matrices.append(matrix)

@@ -12,7 +12,6 @@ from torch import Tensor
 from foreword.backbone.layout import Layout
 from foreword.backbone.model import Backbone
 from foreword.backbone.prompts.key_values import Past
-from foreword.backbone.prompts.prompt import stack
 
 
 class Sources:
@@ -30,7 +29,7 @@ class Sources:
     def __init__(self, backbone: Backbone, limit: float) -> None:
         self.backbone, self.limit = backbone, limit
         self.size, self.full = 0, False
-        self._kept: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self._kept: dict[tuple[int, ...], Past] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -39,19 +38,20 @@ class Sources:
     def keep(self, before: Layout) -> None:
         """Read the rows of a layout and keep them while there is room."""
         texts = _texts(before)
-        keys, values = _joined(self.backbone.read(before))
+        past = self.backbone.read(before)
         for row, text in enumerate(texts):
             if text in self._kept or not text:
                 continue
-            own_keys, own_values = (
-                side[:, row, :, side.shape[3] - len(text) :].clone() for side in (keys, values)
+            own = tuple(
+                (keys[row, :, -len(text) :].clone(), values[row, :, -len(text) :].clone())
+                for keys, values in past
             )
-            size = own_keys.nbytes + own_values.nbytes
+            size = sum(keys.nbytes + values.nbytes for keys, values in own)
             if self.size + size > self.limit:
                 self.full = True
                 return
             self.size += size
-            self._kept[text] = own_keys, own_values
+            self._kept[text] = own
 
     def recall(self, before: Layout) -> Past:
         """What `Backbone.read` gives; rows that are not kept are read."""
@@ -61,26 +61,24 @@ class Sources:
         if first is None:
             return self.backbone.read(before)
         new = [row for row, one in enumerate(kept) if one is None and texts[row]]
-        read = _joined(self.backbone.read(before.taken(torch.tensor(new)))) if new else None
+        read = self.backbone.read(before.taken(torch.tensor(new))) if new else None
         columns = before.input_ids.shape[1]
-        sides: list[Tensor] = []
-        for side, like in enumerate(first):
-            layers, heads, _, width = like.shape
-            whole = like.new_zeros(layers, len(texts), heads, columns, width)
+
+        def whole(layer: int, side: int) -> Tensor:
+            like = first[layer][side]
+            heads, _, width = like.shape
+            rows = like.new_zeros(len(texts), heads, columns, width)
             for row, one in enumerate(kept):
                 if one is not None:
-                    whole[:, row, :, columns - one[side].shape[2] :] = one[side]
+                    own = one[layer][side]
+                    rows[row, :, columns - own.shape[1] :] = own
             if read is not None:
-                whole[:, new] = read[side].to(whole.dtype)
-            sides.append(whole)
-        return tuple(zip(*sides, strict=True))
+                rows[new] = read[layer][side].to(rows.dtype)
+            return rows
+
+        return tuple((whole(layer, 0), whole(layer, 1)) for layer in range(len(first)))
 
 
 def _texts(before: Layout) -> list[tuple[int, ...]]:
     ids, starts = before.input_ids.tolist(), (~before.attention_mask).sum(1).tolist()
     return [tuple(row[start:]) for row, start in zip(ids, starts, strict=True)]
-
-
-def _joined(past: Past) -> tuple[Tensor, Tensor]:
-    """Keys and values of all layers, each `[layers, B, kv_heads, S, …_dim]`."""
-    return stack([keys for keys, _ in past]), stack([values for _, values in past])

@@ -61,6 +61,7 @@ class Labelled(axes.Embeddings):
                 f"'{backbone.name}' ({backbone.model.config.model_type}) is an "
                 f"{backbone.geometry.kind}; use prompt-tuning, or name a decoder"
             )
+        backbone.check_takes_keys_values()
         return LabelledEmbeddings(backbone)
 
 

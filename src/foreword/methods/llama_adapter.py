@@ -56,6 +56,7 @@ class Adaption(InjectionSpec):
                 "task.input has {soft} slots, but adaption prompts stand in no text; use p-tuning "
                 "or prompt-tuning"
             )
+        backbone.check_takes_keys_values()
         known = backbone.geometry.sites
         sites = known_sites(backbone, self.sites) or tuple(known)
         for site in sites:

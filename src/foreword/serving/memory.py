@@ -19,7 +19,7 @@ def bytes_of_position(backbone: Backbone) -> int:
     """What one position of a row takes: its keys and values in every layer."""
     g = backbone.geometry
     sites = [g.main, *(g.sites[site] for site in ("cross",) if site in g.sites)]
-    numbers = sum(site.layers * site.layer_width for site in sites)
+    numbers = sum(site.width or 2 * site.layers * g.width for site in sites)
     return numbers * int(backbone.model.dtype.itemsize)
 
 
@@ -58,6 +58,6 @@ def bytes_of_prompt(model: TunedModel) -> int:
             tensors.append(prompt.embeddings)
         for tokens in prompt.sites.values():
             for member in tokens.prompts:
-                tensors += [member.keys, member.values]
+                tensors += [*member.keys, *member.values]
     by_place = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
     return sum(by_place.values())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foreword.backbone import Backbone, Tokens
-from foreword.backbone.geometry import Kind
 from foreword.backbone.layout import Pair
+from foreword.backbone.shapes import Kind
 from foreword.data import Example
 from foreword.errors import BackboneError, TemplateError
 from foreword.tasks.rows import Row

@@ -13,7 +13,7 @@ from torch import Tensor
 from foreword.axes.readout import Verbalizer
 from foreword.axes.readout.verbalizer import Words
 from foreword.backbone import Backbone, Tokens
-from foreword.backbone.geometry import Kind
+from foreword.backbone.shapes import Kind
 from foreword.data import Example
 from foreword.errors import ArtifactError, DataError, RecipeError
 from foreword.methods.examples import FIXED, LABEL, Demonstration

@@ -13,7 +13,7 @@ from foreword.backbone import Call, Geometry, SiteGeometry
 from foreword.backbone.layout import Layout
 from foreword.errors import ArtifactError
 
-GEOMETRY = Geometry("decoder", {"decoder": SiteGeometry(3, 2, 4, 4)}, 16, 64, 10)
+GEOMETRY = Geometry("decoder", {"decoder": SiteGeometry.even(3, 2, 4, 4)}, 16, 64, 10)
 LENGTH = 5
 
 
@@ -39,7 +39,7 @@ def test_the_order_is_pefts() -> None:
 )
 def test_to_tensors_and_back(layers, heads, key_dim, value_dim, length) -> None:
     """Keys and values may be of unequal widths."""
-    site = SiteGeometry(layers, heads, key_dim, value_dim)
+    site = SiteGeometry.even(layers, heads, key_dim, value_dim)
     injection = KeysValues(Geometry("decoder", {"decoder": site}, 8, None, 10))
     rows = torch.randn(length, injection.width)
     tensors = injection.tensors(injection.named(rows))

@@ -44,6 +44,14 @@ EMBEDDINGS = EmbeddingOnly(
 )
 KEYS = InfixTuning(name="infix-tuning", length=LENGTH, reparameterization=TABLE)
 METHODS = {"keys and values": KEYS, "embeddings": EMBEDDINGS}
+KEYED = [family for family in DECODERS if family not in ("gemma3n_text", "gemma4_text")]
+"""Not those that slide and have layers without keys and values of their own."""
+CASES = [
+    (family, what)
+    for family in DECODERS
+    for what in METHODS
+    if what != "keys and values" or family in KEYED
+]
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +87,8 @@ def reference(model: TunedModel, plain: Any, source: list[int], target: list[int
             table = plain.get_input_embeddings()
             own = [table(torch.tensor(ids)) for ids in (source, target)]
             embedded = torch.cat([own[0], rows, own[1]])[None]
-            return plain(inputs_embeds=embedded).logits[0, -len(target) - 1 :]
+            words = by_hand.by_word(plain, [*source, *[None] * len(rows), *target])
+            return plain(inputs_embeds=embedded, **words).logits[0, -len(target) - 1 :]
         cache, end = DynamicCache(), len(source) - 1
         if end:
             plain.base_model(input_ids=torch.tensor([source[:-1]]), past_key_values=cache)
@@ -116,8 +125,7 @@ def rows_of(model: TunedModel, sources: list[list[int]], targets: list[list[int]
     ]
 
 
-@pytest.mark.parametrize("what", METHODS)
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize(("family", "what"), CASES)
 def test_logits_are_those_made_by_hand(family, what) -> None:
     model = tuned(backbone_of(family), METHODS[what])
     assert isinstance(model.placement, Infix)
@@ -143,7 +151,7 @@ def own_rows(backbone: Backbone, plain: Any, ids: Tensor) -> Tensor:
     return torch.cat([side.flatten(1) for sides in layers for side in sides], dim=1)
 
 
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("family", KEYED)
 def test_keys_and_values_of_a_text_do_what_the_text_does(family) -> None:
     """One that stands before the source's last token, at the positions of the virtual tokens."""
     backbone, plain = backbone_of(family), plain_of(family)
@@ -157,7 +165,12 @@ def test_keys_and_values_of_a_text_do_what_the_text_does(family) -> None:
     assert largest(found - expected) < 1e-9
 
 
-@pytest.mark.parametrize("family", DECODERS)
+def test_none_where_a_window_slides_over_what_no_cache_holds() -> None:
+    with pytest.raises(UserError, match=r"\(gemma4_text\) see a window of positions alone"):
+        compose(backbone_of("gemma4_text"), KEYS)
+
+
+@pytest.mark.parametrize("family", KEYED)
 def test_a_target_whose_positions_follow_the_sources(family) -> None:
     backbone = backbone_of(family)
     if not backbone.geometry.takes_positions:
@@ -170,8 +183,7 @@ def test_a_target_whose_positions_follow_the_sources(family) -> None:
         assert largest(row - reference(model, plain_of(family), source, target)) < 1e-9
 
 
-@pytest.mark.parametrize("what", METHODS)
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize(("family", "what"), CASES)
 def test_decoding_is_the_argmax_of_a_pass_over_everything(family, what) -> None:
     model = tuned(backbone_of(family), METHODS[what])
     how, end = Decoding(max_new_tokens=NEW), model.backbone.tokens.eos_id

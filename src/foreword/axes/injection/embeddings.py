@@ -9,7 +9,8 @@ embeddings.
 In an encoder every virtual token sees the text, so they have columns of the input; the decoder of
 an encoder-decoder sees the encoder's text, so there too. Virtual tokens that stand inside the text
 (P-Tuning's templates, Liu et al. 2021, section 3) see what is before them, in a decoder too, and
-the text has their ids already.
+the text has their ids already. A decoder that takes no keys and values (Mamba) reads them before
+the text of each row.
 """
 
 from __future__ import annotations
@@ -60,17 +61,17 @@ class Embeddings(Injection):
         """Keys and values that a decoder computes for embeddings `[P, width]`; or the embeddings,
         those of one site after those of the other."""
         rows = [named[f"{site}.embeddings"] for site in self.chosen]
-        if self.backbone.geometry.kind == "decoder" and not self.inside:
+        if self.backbone.geometry.keeps_embeddings and not self.inside:
             return Prompt({"decoder": self.backbone.read_embeddings(rows[0])})
         return Prompt(embeddings=torch.cat(rows))
 
     def columns(self, length: int) -> Mapping[Site, Sequence[int]]:
-        """Ids from the vocabulary's size on, except where the text has them, and in front of a
-        decoder's text, where they have no column."""
+        """Ids from the vocabulary's size on, except where the text has them, and where a decoder
+        keeps their keys and values."""
         g = self.backbone.geometry
         if self.between:
             return {"decoder": range(g.vocabulary, g.vocabulary + length)}
-        if g.kind == "decoder" or self.inside:
+        if g.keeps_embeddings or self.inside:
             return {}
         firsts = range(g.vocabulary, g.vocabulary + length * len(self.chosen), max(1, length))
         return {

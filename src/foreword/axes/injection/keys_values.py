@@ -16,6 +16,7 @@ from foreword.axes.injection.base import Injection
 from foreword.axes.parts import KeysValuesPart, Named
 from foreword.backbone import Backbone, Geometry, Prompt, PromptKeyValues
 from foreword.backbone.layout import PositionRule
+from foreword.backbone.prompts.key_values import Sides
 from foreword.common.sites import Site
 
 
@@ -48,19 +49,18 @@ class KeysValues(Injection):
         }
 
     def parts(self, length: int) -> tuple[KeysValuesPart, ...]:
-        """`<site>.keys` and `<site>.values` of each site."""
-        sites = self.geometry.sites
-        return tuple(
-            KeysValuesPart(
-                site,
-                length,
-                layers,
-                sites[site].kv_heads,
-                sites[site].key_dim,
-                sites[site].value_dim,
-            )
-            for site, layers in self.layers.items()
-        )
+        """`<site>.keys` and `<site>.values` of each site; where its layers have heads of several
+        shapes, `<site>.shape0.keys` and so on, in the order in which the shapes first occur."""
+        parts: list[KeysValuesPart] = []
+        for site, layers in self.layers.items():
+            heads = self.geometry.sites[site].heads
+            shapes = dict.fromkeys(heads[layer] for layer in layers)
+            for number, shape in enumerate(shapes):
+                alike = tuple(layer for layer in layers if heads[layer] == shape)
+                several = number if len(shapes) > 1 else None
+                dims = shape.kv_heads, shape.key_dim, shape.value_dim
+                parts.append(KeysValuesPart(site, length, alike, *dims, several))
+        return tuple(parts)
 
     def prompt(self, named: Named) -> Prompt:
         """Keys and values of every site."""
@@ -69,10 +69,15 @@ class KeysValues(Injection):
         )
 
     def _site(self, site: Site, layers: tuple[int, ...], named: Named) -> PromptKeyValues:
-        keys, values = named[f"{site}.keys"], named[f"{site}.values"]
+        parts = [part for part in self.parts(1) if part.site == site]
+        keys, values = (
+            _by_layer([(part.layers, named[f"{part.within}.{side}"]) for part in parts], layers)
+            for side in ("keys", "values")
+        )
         # Whatever measures, decodes or folds has no gradient to give to the virtual tokens.
-        trained = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
-        return PromptKeyValues(keys, values, layers, dropout=self.dropout if trained else 0.0)
+        grows = any(side.requires_grad for side in (*keys, *values))
+        dropout = self.dropout if torch.is_grad_enabled() and grows else 0.0
+        return PromptKeyValues(keys, values, layers, dropout=dropout)
 
     def position_rules(
         self, geometry: Geometry, columns: Mapping[Site, Sequence[int]]
@@ -83,14 +88,25 @@ class KeysValues(Injection):
         return super().position_rules(geometry, columns)
 
     def facts(self) -> dict[str, Tensor]:
-        """`<site>.layers`: the numbers of the layers."""
-        return {f"{site}.layers": torch.tensor(layers) for site, layers in self.layers.items()}
+        """`<site>.layers`: the numbers of the layers; of each shape, where there are several."""
+        return {f"{part.within}.layers": torch.tensor(part.layers) for part in self.parts(1)}
 
     def real(self, backbone: Backbone, ids: list[int]) -> dict[str, Tensor]:
         """The backbone's own keys and values for a text: the paper's "real words" start (7.4)."""
-        read = backbone.keys_values(ids)
-        named: dict[str, Tensor] = {}
-        for site, layers in self.layers.items():
-            keys, values = read[site]
-            named |= {f"{site}.keys": keys[list(layers)], f"{site}.values": values[list(layers)]}
-        return named
+        return self.named_of(backbone.keys_values(ids))
+
+    def named_of(self, sites: Mapping[Site, tuple[Sides, Sides]]) -> dict[str, Tensor]:
+        """The named tensors of keys and values by site, of all its layers."""
+        return {
+            f"{part.within}.{name}": torch.stack([side[layer] for layer in part.layers])
+            for part in self.parts(1)
+            for name, side in zip(("keys", "values"), sites[part.site], strict=True)
+        }
+
+
+def _by_layer(shares: Sequence[tuple[tuple[int, ...], Tensor]], layers: Sequence[int]) -> Sides:
+    """One side of all layers, from those of each shape of heads."""
+    if len(shares) == 1:
+        return shares[0][1]
+    each = {layer: one for own, side in shares for layer, one in zip(own, side, strict=True)}
+    return tuple(each[layer] for layer in layers)

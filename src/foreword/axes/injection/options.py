@@ -134,7 +134,16 @@ class KeysValues(InjectionSpec):
                 "task.input has {soft} slots, but keys and values stand in no text; use p-tuning "
                 "or prompt-tuning"
             )
+        backbone.check_takes_keys_values()
         g = backbone.geometry
+        if stands == "between" and g.slides and not g.caches_heads:
+            family = backbone.model.config.model_type
+            raise UserError(
+                f"method.placement: layers of '{backbone.name}' ({family}) "
+                "see a window of positions alone, and its cache has no place for keys and values "
+                "between two texts, so that they would take none of those positions; use "
+                "prefix-tuning, or prompt-tuning with `placement: infix`"
+            )
         whole = backbone.caches_a_prefix and (self.sites, self.layers) == (("decoder",), None)
         return Module(g, self.by_site(backbone), keeps_positions=whole, dropout=self.dropout)
 

@@ -105,6 +105,7 @@ class BetweenTexts(PlacementSpec):
                 f"{backbone.geometry.kind}: source and target stand in two rows, with nothing "
                 "between them. Before the target stands prefix-tuning with `sites: [decoder]`"
             )
+        backbone.check_takes_keys_values()
 
     def _kind(self) -> type[Prefix]:
         from foreword.axes.placement.infix import Infix as Module

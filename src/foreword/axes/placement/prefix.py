@@ -53,7 +53,7 @@ class Prefix:
                 sources,
                 targets,
                 virtual=virtual,
-                columns=self.columns.get("encoder", ()),
+                columns=next(iter(self.columns.values()), ()),
                 positions=self.positions,
                 first_position=self.first_position,
                 side=side,

@@ -49,6 +49,9 @@ def search(
         how: decoding.
         seed: of all draws; from torch's random state if not given.
     """
+    if backbone.reads_anew and call.rows > 1:  # it may not know padding
+        alone = [_unpadded(call, row) for row in range(call.rows)]
+        return [ids for one in alone for ids in search(backbone, one, how, seed)]
     layout, model = call.layout, backbone.model
     config = generation_config(backbone.tokens, how)
     given, carried = arguments(backbone, call, how.num_beams)
@@ -67,6 +70,13 @@ def search(
         output = model.generate(**given)
     new = output[:, layout.input_ids.shape[1] :].tolist()
     return [until_end(row, backbone.tokens.eos_id) for row in new]
+
+
+def _unpadded(call: Call, row: int) -> Call:
+    """A decoder's row alone."""
+    one = call.taken(torch.tensor([row]))
+    ids = one.layout.input_ids[one.layout.attention_mask].tolist()
+    return Call(Layout.of([ids]).to(call.layout.input_ids.device), one.prompt)
 
 
 @torch.no_grad()
@@ -139,6 +149,8 @@ def arguments(
         given |= {"input_ids": layout.input_ids, "attention_mask": mask}
         if backbone.geometry.takes_positions:
             given["position_ids"] = layout.position_ids
+    if backbone.reads_anew:
+        given["use_cache"] = False
     kind, _ = way(backbone.geometry, call)
     front, cached = call.front(), cacheable(backbone, call) if in_cache else None
     carried = None if call.prompt is None else call.prompt.repeated(times)

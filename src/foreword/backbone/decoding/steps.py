@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.call import Call, columns_of, way
+from foreword.backbone.decoding.anew import Anew
 from foreword.backbone.decoding.beams import search
 from foreword.backbone.decoding.choosing import End, Likely, Row, Telling, choose, real_tokens
 from foreword.backbone.decoding.cohort import Cohort
@@ -90,7 +91,7 @@ class StepDecoder:
             else None
         )
         self._entering: list[tuple[Call, list[Row]]] = []
-        self._cohorts: list[Cohort] = []
+        self._cohorts: list[Cohort | Anew] = []
         self._next = 0
         self._widths = widths
 
@@ -209,7 +210,7 @@ class StepDecoder:
         self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
         return written + [_written(row, None) for row in failed]
 
-    def _begin(self, failed: list[Row]) -> list[Cohort]:
+    def _begin(self, failed: list[Row]) -> list[Cohort | Anew]:
         """Cohorts, those of new rows included; gives all."""
         groups: dict[tuple[object, ...], list[tuple[Call, list[Row]]]] = {}
         entering, self._entering = self._entering, []
@@ -219,12 +220,15 @@ class StepDecoder:
             self._cohorts += self._cohort(members, failed)
         return list(self._cohorts)
 
-    def _cohort(self, members: list[tuple[Call, list[Row]]], failed: list[Row]) -> list[Cohort]:
+    def _cohort(
+        self, members: list[tuple[Call, list[Row]]], failed: list[Row]
+    ) -> list[Cohort | Anew]:
         rows = [row for _, own in members for row in own]
         try:
             vocabulary = self.backbone.geometry.vocabulary
             call = Call.joined([call for call, _ in members], vocabulary, "left")
-            return [Cohort(self.backbone, call, rows)]
+            kind = Anew if self.backbone.reads_anew else Cohort
+            return [kind(self.backbone, call, rows)]
         except Exception as error:
             if not self.isolates:
                 raise
@@ -233,7 +237,7 @@ class StepDecoder:
             _fail(rows, error, failed)
             return []
 
-    def _write_cohort(self, cohort: Cohort, failed: list[Row]) -> list[Written]:
+    def _write_cohort(self, cohort: Cohort | Anew, failed: list[Row]) -> list[Written]:
         try:
             written = self._choose(cohort.rows, cohort.next())
         except Exception as error:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foreword.backbone import devices
-from foreword.backbone.geometry import Geometry
 from foreword.backbone.modules import checkpointing, sublayers, whole
 from foreword.backbone.modules.sublayers import Ending
 from foreword.backbone.prompts.attention import Attention
+from foreword.backbone.shapes import Geometry
 from foreword.backbone.weights import quantization as quantized
 from foreword.backbone.weights.quantization import Quantization
 from foreword.errors import BackboneError

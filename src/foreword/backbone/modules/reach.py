@@ -6,19 +6,20 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
-from foreword.backbone import geometry
-from foreword.backbone.geometry import Geometry
+from foreword.backbone import families, geometry
 from foreword.backbone.prompts import attention
 from foreword.backbone.prompts.attention import Attention
+from foreword.backbone.shapes import Geometry, Kind, SiteGeometry
 from foreword.backbone.silence import quiet
 from foreword.common.sites import Site
 from foreword.errors import BackboneError
 
 
 def reach(
-    model: PreTrainedModel, kind: geometry.Kind, how: Attention | None
+    model: PreTrainedModel, kind: Kind, how: Attention | None
 ) -> tuple[Geometry, Attention | Literal["own"]]:
-    """Route a model's attention through ours, or find that its cache has to do.
+    """Route a model's attention through ours, or find that its cache has to do, or that nothing
+    does: then it takes no keys and values, and the geometry says why.
 
     Args:
         model: whose attention it is.
@@ -29,14 +30,16 @@ def reach(
         The model's measures, and by which function attention is computed.
 
     Raises:
-        BackboneError: the family takes no prompt, or not with this function.
+        BackboneError: the model does not run, or its attention cannot be computed by this function.
     """
     attention.register()
     own = model.config._attn_implementation
-    sites: dict[Site, geometry.SiteGeometry] = {}
+    sites: dict[Site, SiteGeometry] = {}
     # Families with soft caps or sinks raise under sdpa; as plain matrix products they work.
     choices: tuple[Attention, ...] = (how,) if how else ("sdpa", "eager")
-    for choice in choices:
+    known = families.unfit(model.config)
+    reason = known or ""
+    for choice in () if known else choices:
         reason = "its attention does not go through transformers' attention interface"
         with quiet():
             try:
@@ -46,19 +49,20 @@ def reach(
             else:
                 try:
                     sites = geometry.trace(model, kind)
+                    if sites:
+                        return geometry.measure(model, kind, sites, "interface"), choice
                 except geometry.FAILURES as error:
                     reason = f"its forward pass fails ({geometry.first_line(error)})"
-            if sites:
-                return geometry.measure(model, kind, sites, "interface"), choice
             model.set_attn_implementation(own)
     if how is not None:
         raise BackboneError(
             f"backbone.attention: family '{model.config.model_type}' cannot use '{how}': {reason}; "
             "leave it at auto"
         )
-    if kind == "decoder":
+    if kind == "decoder" and not known:
         sites = geometry.cached_sites(model)
-    if not sites:
-        geometry.check_runs(model, kind)
-        geometry.refuse(model, reason)
-    return geometry.measure(model, kind, sites, "cache"), "own"
+    if sites:
+        return geometry.measure(model, kind, sites, "cache"), "own"
+    geometry.check_runs(model, kind)
+    sites = geometry.plain_sites(model, kind)
+    return geometry.measure(model, kind, sites, "nothing", reason), "own"

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from foreword.backbone.geometry import Geometry, example_inputs
+from foreword.backbone.geometry import example_inputs
+from foreword.backbone.modules import tables
+from foreword.backbone.shapes import Geometry
 from foreword.errors import BackboneError
 
 LINEAR = (nn.Linear, Conv1D)
@@ -84,6 +86,8 @@ def endings(model: PreTrainedModel, geometry: Geometry) -> list[Ending]:
     stacks = layers_of(model, geometry)
     if any(_has_experts(layer) for stack in stacks for layer in stack):
         raise _refusal(model, "its layers hand their tokens to several experts")
+    if tables.beside(model):
+        raise _refusal(model, "its layers end in a part that adds something by the word")
     given = example_inputs(model, geometry.kind)
     changed = {
         key: _run(model, geometry, stacks, {**given, key: _with_another_first(model, ids)})

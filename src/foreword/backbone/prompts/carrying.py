@@ -8,7 +8,7 @@ one model with different prompts, and an exception leaves nothing behind.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,13 +40,31 @@ _held = _Held()
 
 
 @contextmanager
-def looking_up(tables: list[nn.Module], rows: Tensor | None, vocabulary: int) -> Iterator[None]:
-    """Ids from `vocabulary` on stand for the rows of a table `[n, width]`, in these modules."""
+def looking_up(
+    tables: list[nn.Module],
+    rows: Tensor | None,
+    vocabulary: int,
+    *,
+    beside: Sequence[nn.Module] = (),
+    pad_id: int = 0,
+) -> Iterator[None]:
+    """Ids from `vocabulary` on stand for the rows of a table `[n, width]`, in these modules.
+
+    Args:
+        tables: the modules.
+        rows: the rows.
+        vocabulary: the first such id.
+        beside: modules that make something else of the same ids; there they are no word, which a
+            model tells by the id of padding, as it does of pictures.
+        pad_id: that id.
+    """
     if rows is None:
         yield
         return
     for table in tables:
         _install(table, "table", vocabulary)
+    for table in beside:
+        _install(table, "beside", vocabulary, pad_id)
     before, _held.embeddings = _held.embeddings, rows
     try:
         yield
@@ -88,7 +106,7 @@ def carrying(model: nn.Module, prompt: Prompt | None) -> Iterator[None]:
         _held.carried = before
 
 
-def _install(module: nn.Module, role: str, vocabulary: int = 0) -> None:
+def _install(module: nn.Module, role: str, vocabulary: int = 0, pad_id: int = 0) -> None:
     roles: frozenset[str] = getattr(module, _MARK, frozenset())
     if role in roles:
         return
@@ -98,6 +116,8 @@ def _install(module: nn.Module, role: str, vocabulary: int = 0) -> None:
         if role == "table":
             module.register_forward_pre_hook(partial(_without_virtual, vocabulary))
             module.register_forward_hook(partial(_with_virtual, vocabulary))
+        elif role == "beside":
+            module.register_forward_pre_hook(partial(_as_padding, vocabulary, pad_id))
         elif role == "head":
             module.register_forward_pre_hook(_gather)
         else:
@@ -113,6 +133,15 @@ def _without_virtual(
     ids: Tensor = given[0]
     _held.ids.append(ids)
     return (ids.masked_fill(ids >= vocabulary, 0), *given[1:])
+
+
+def _as_padding(
+    vocabulary: int, pad_id: int, _: nn.Module, given: tuple[Any, ...]
+) -> tuple[Any, ...] | None:
+    if _held.embeddings is None:
+        return None
+    ids: Tensor = given[0]
+    return (ids.masked_fill(ids >= vocabulary, pad_id), *given[1:])
 
 
 def _with_virtual(vocabulary: int, _: nn.Module, __: Any, own: Tensor) -> Tensor | None:

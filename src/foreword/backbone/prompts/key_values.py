@@ -17,6 +17,9 @@ from torch import Tensor, nn
 Past = tuple[tuple[Tensor, Tensor], ...]
 """What rows have read: by layer, keys and values `[B, kv_heads, S, …_dim]` as a cache holds them;
 latent attention has another number there for keys than for values."""
+Sides = Tensor | tuple[Tensor, ...]
+"""Keys, or values, of virtual tokens: `[layers, P, kv_heads, …_dim]`; or layer by layer, where the
+layers differ in their heads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +140,9 @@ class PromptKeyValues(KeyValues):
     """The same P virtual tokens for every row.
 
     Attributes:
-        keys: `[layers, P, kv_heads, key_dim]`, as the layer's own keys are after any rotation.
-        values: `[layers, P, kv_heads, value_dim]`.
+        keys: `[layers, P, kv_heads, key_dim]`, as the layer's own keys are after any rotation;
+            layer by layer `[P, kv_heads, key_dim]`, where the layers differ in their heads.
+        values: the same with `value_dim`.
         gates: `[layers, heads]` where they have a softmax of their own, whose outcome is added with
             these weights; None where they share the softmax of the row's own keys.
         dropout: on keys and values, drawn for each row of a batch and each layer.
@@ -146,8 +150,8 @@ class PromptKeyValues(KeyValues):
 
     def __init__(
         self,
-        keys: Tensor,
-        values: Tensor,
+        keys: Sides,
+        values: Sides,
         layers: Sequence[int] = (),
         gates: Tensor | None = None,
         dropout: float = 0.0,
@@ -155,9 +159,9 @@ class PromptKeyValues(KeyValues):
         """Args as the attributes; `layers`: which layers they are for, in their order; all from
         the first if not given."""
         self.keys, self.values, self.gates, self.dropout = keys, values, gates, dropout
-        self._layers = tuple(layers) or tuple(range(keys.shape[0]))
+        self._layers = tuple(layers) or tuple(range(len(keys)))
         self._index = {layer: i for i, layer in enumerate(self._layers)}
-        self.length = keys.shape[1]
+        self.length = keys[0].shape[0]
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from foreword.backbone.prompts.key_values import Front, KeyValues, PromptKeyValues, join_rows
+from foreword.backbone.prompts.key_values import Front, KeyValues, PromptKeyValues, Sides, join_rows
 from foreword.common.sites import Site
 
 PLACES = "foreword_places"
@@ -224,8 +224,9 @@ class Recorder(Prompt):
         self.found[place] = (key, value)
         return key, value, mask, bias
 
-    def rows(self, site: Site) -> tuple[Tensor, Tensor]:
-        """A site's keys and values of the first row: two `[layers, T, kv_heads, …_dim]`."""
+    def rows(self, site: Site) -> tuple[Sides, Sides]:
+        """A site's keys and values of the first row: by layer `[T, kv_heads, …_dim]`, stacked where
+        the layers are alike."""
         layers = sorted((p.layer, kv) for p, kv in self.found.items() if p.site == site)
         return (
             stack([key[0].transpose(0, 1) for _, (key, _) in layers]),
@@ -233,9 +234,12 @@ class Recorder(Prompt):
         )
 
 
-def stack(layers: Sequence[Tensor]) -> Tensor:
-    """Tensors of several layers as one, where the first lies: layers may lie on several devices."""
-    return torch.stack([layer.to(layers[0].device) for layer in layers])
+def stack(layers: Sequence[Tensor]) -> Sides:
+    """Tensors of several layers as one, where the first lies: layers may lie on several devices.
+    Layers of different shapes stay apart."""
+    moved = [layer.to(layers[0].device) for layer in layers]
+    alike = len({layer.shape for layer in moved}) == 1
+    return torch.stack(moved) if alike else tuple(moved)
 
 
 def widen(

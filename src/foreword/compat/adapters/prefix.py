@@ -80,6 +80,13 @@ class PrefixAdapter(VirtualTokens):
         """Besides, refuse backbones whose cache holds no keys and values."""
         super().check_backbone(adapter, backbone)
         g, family = backbone.geometry, backbone.model.config.model_type
+        backbone.check_takes_keys_values()
+        if g.cache == "shared" or g.main.shape is None:
+            raise ArtifactError(
+                f"{adapter.folder}: PEFT puts keys and values of one shape into the cache of all "
+                f"layers, and the layers of '{backbone.name}' ({family}) differ in theirs, or take "
+                "those of others; there is no answer that an import could keep"
+            )
         if not g.caches_heads or g.main.head_dim is None:
             raise ArtifactError(
                 f"{adapter.folder}: PEFT puts a prefix into the cache, and that of "
@@ -98,7 +105,7 @@ class PrefixAdapter(VirtualTokens):
         alone: tuple[axes.Site, ...] | None = ("decoder",) if g.kind == "encoder-decoder" else None
         made_by: axes.ReparameterizationSpec = axes.Table()
         if self.prefix_projection:
-            made_by = axes.MLP(hidden=self.encoder_hidden_size or g.main.kv_heads * g.main.key_dim)
+            made_by = axes.MLP(hidden=self.encoder_hidden_size or self._width(g.main))
         return PrefixTuning(
             name="prefix-tuning",
             length=self.num_virtual_tokens,
@@ -112,9 +119,14 @@ class PrefixAdapter(VirtualTokens):
         site = backbone.geometry.main
         return {
             "num_layers": site.layers,
-            "token_dim": site.kv_heads * site.key_dim,
-            "num_attention_heads": site.kv_heads,
+            "token_dim": self._width(site),
+            "num_attention_heads": site.heads[0].kv_heads,
         }
+
+    @staticmethod
+    def _width(site: SiteGeometry) -> int:
+        """PEFT's token_dim: numbers of a layer's key."""
+        return site.heads[0].kv_heads * site.heads[0].key_dim
 
     def as_read(self, rows: Tensor, backbone: Backbone) -> Tensor:
         """In the order of the decoder's layers, where the stored order is another."""
@@ -159,18 +171,21 @@ class PrefixAdapter(VirtualTokens):
             **sizes_of(manifest),
             token_dim=geometry.width,
             num_layers=geometry.main.layers,
-            num_attention_heads=geometry.main.kv_heads,
+            num_attention_heads=geometry.main.heads[0].kv_heads,
             encoder_hidden_size=geometry.width,
         )
 
     @classmethod
     def refuse_cache(cls, source: Path, stated: Mapping[str, Any]) -> None:
         """PEFT puts a prefix into the cache."""
-        if stated.get("cache") == "latents":
+        kept = {
+            "latents": "holds latents from which keys and values are made (latent attention)",
+            "shared": "holds no keys and values of the layers that take those of others",
+        }.get(stated.get("cache", ""))
+        if kept is not None:
             raise UserError(
-                f"{source}: its backbone's cache holds latents from which keys and values are made "
-                "(latent attention), and PEFT puts a prefix into the cache; prompt tuning and "
-                "P-Tuning can be exported"
+                f"{source}: its backbone's cache {kept}, and PEFT puts a prefix into the cache; "
+                "prompt tuning and P-Tuning can be exported"
             )
 
     @classmethod
@@ -201,5 +216,5 @@ def _geometry(source: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -
             f"{source / TENSORS}: expected {main}.keys [layers, P, kv_heads, head_dim]"
         )
     layers, _, kv_heads, head_dim = keys.shape
-    site = SiteGeometry(layers, kv_heads, head_dim, head_dim)
+    site = SiteGeometry.even(layers, kv_heads, head_dim, head_dim)
     return Geometry(main, {main: site}, kv_heads * head_dim, None, 0)

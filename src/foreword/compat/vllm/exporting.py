@@ -168,8 +168,7 @@ def _check_folder(folder: Path, names: list[str], *, overwrite: bool) -> None:
 
 def _ready(name: str, source: Path, manifest: Manifest, model: TunedModel) -> _Ready:
     backbone, length = model.backbone, model.placement.length
-    prompt = keys_values(source, model)
-    keys = prompt.keys
+    keys, values = keys_values(source, model)
     notes = notes_of(manifest)
     moves = model.placement.positions == "keep"
     if moves:
@@ -186,7 +185,7 @@ def _ready(name: str, source: Path, manifest: Manifest, model: TunedModel) -> _R
     tensors = save(
         {
             "decoder.keys": keys.detach().cpu().contiguous(),
-            "decoder.values": prompt.values.detach().cpu().contiguous(),
+            "decoder.values": values.detach().cpu().contiguous(),
         },
         metadata={"backbone": backbone.sha256},  # one entry: the order of several is any
     )

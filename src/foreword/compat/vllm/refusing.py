@@ -52,8 +52,9 @@ def refuse_what_vllm_has_not(source: Path, manifest: Manifest) -> None:
         )
 
 
-def keys_values(source: Path, model: TunedModel) -> PromptKeyValues:
-    """What a prompt is to the attention of every layer.
+def keys_values(source: Path, model: TunedModel) -> tuple[Tensor, Tensor]:
+    """What a prompt is to the attention of every layer: keys and values
+    `[layers, P, kv_heads, head_dim]`.
 
     Raises:
         UserError: it is something else, or vLLM keeps something else for this backbone.
@@ -66,10 +67,13 @@ def keys_values(source: Path, model: TunedModel) -> PromptKeyValues:
             "the prompt slide; it is trained to be seen from everywhere"
         )
     if not backbone.geometry.caches_heads:
-        raise UserError(
-            f"{source}: {family} has latent attention, of which vLLM keeps the latents, and a "
-            "prompt is keys and values"
-        )
+        what = {
+            "latents": "has latent attention, of which vLLM keeps the latents, and a prompt is "
+            "keys and values",
+            "shared": "has layers that take the keys and values of others, and a prompt has some "
+            "for each",
+        }[backbone.geometry.cache]
+        raise UserError(f"{source}: {family} {what}")
     prompt = model.prompt()
     sites = {} if prompt is None or prompt.embeddings is not None else prompt.sites
     prefix = sites.get("decoder")
@@ -89,14 +93,15 @@ def keys_values(source: Path, model: TunedModel) -> PromptKeyValues:
             f"{source}: stands in {str(list(prefix.layers))[:80]} of {len(every)} layers alone; in "
             "vLLM a prompt stands in all; train without method.layers"
         )
-    if prefix.keys.shape != prefix.values.shape:
+    keys, values = prefix.keys, prefix.values
+    if isinstance(keys, tuple) or isinstance(values, tuple) or keys.shape != values.shape:
         raise UserError(
             f"{source}: keys and values of {family} have different widths, for which vLLM's cache "
             "has no place"
         )
-    if not _finite(prefix.keys, prefix.values):
+    if not _finite(keys, values):
         raise ArtifactError(f"{source}: its keys and values are not finite on {family}")
-    return prefix
+    return keys, values
 
 
 def _finite(*tensors: Tensor) -> bool:
