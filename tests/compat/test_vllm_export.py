@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], Any, str]] = {
         "gpt2",
         {},
         PREFIX.model_copy(update={"layers": (0, 1)}),
-        r"in the layers \[0, 1\] of 3 alone",
+        r"in \[0, 1\] of 3 layers alone",
     ),
     "a softmax of their own": (
         "llama",
