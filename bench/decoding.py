@@ -253,8 +253,8 @@ def _generate(
             position_ids=positions,
             generation_config=GenerationConfig(
                 max_new_tokens=max(answers),
-                eos_token_id=end,
-                pad_token_id=end,
+                eos_token_id=end if end >= 0 else None,
+                pad_token_id=max(end, 0),
                 do_sample=False,
             ),
             stopping_criteria=StoppingCriteriaList([_Enough(width, answers)]),

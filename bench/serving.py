@@ -6,12 +6,11 @@
     python bench/serving.py --backbone /models/smollm2-135m-instruct # a real one
 
 Requests are those of bench/decoding.py: inputs of E2E's lengths, each answered greedily with as
-many tokens as its reference (an end token ends it before), for all variants alike but continuous
-batching, which takes one most for all. The engine answers them bare, with one prefix, and with 16
-prefixes mixed; `generate` in one static batch with one prefix, and without; PEFT switches its
-adapter from request to request. Variants take turns in every round, the engine's and `generate`'s
-`--turns` times; a figure is the median over rounds of tokens in a second, divided by those of the
-variant it stands beside in the same round.
+many tokens as its reference; no token ends an answer before, so all variants write as many. The
+engine answers them bare, with one prefix, and with 16 prefixes mixed; `generate` in one static
+batch with one prefix, and without; PEFT switches its adapter from request to request. Variants take
+turns in every round, the engine's and `generate`'s `--turns` times; a figure is the median over
+rounds of tokens in a second, divided by those of the variant it stands beside in the same round.
 
 bench/serving_load.py has latency by load, and what thousands of registered prompts cost.
 """
@@ -28,7 +27,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ from transformers.utils import logging as transformers_logging
 from decoding import Request, _generate, make_requests
 from floor import SHAPES, random_gpt2
 from foreword.artifacts.manifest import versions
-from foreword.backbone import Backbone, Decoding, Written, load_backbone
+from foreword.backbone import Backbone, Decoding, Tokens, Written, load_backbone
 from foreword.methods import HardPrompt, PrefixTuning
 from foreword.methods.axes import Table
 from foreword.serving import Engine, EngineOptions, Job, Told
@@ -66,6 +65,12 @@ BESIDE = (
 CHUNK = 2048
 """Tokens of inputs that are read in a step."""
 PAGE = 32
+
+
+class Endless(Tokens):
+    """Tokens of which none ends an answer."""
+
+    eos_id = -1
 
 
 @dataclass
@@ -134,6 +139,8 @@ def prepared(
     torch.manual_seed(options.seed)
     backbone = make_backbone(options.backbone)
     requests, lengths = make_requests(options, backbone)
+    own = {each.name: getattr(backbone.tokens, each.name) for each in fields(Tokens)}
+    backbone = replace(backbone, tokens=Endless(**own))
     models = [prefix_of(backbone, options.length) for _ in range(options.prompts)]
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "/" in options.backbone and Path(options.backbone).is_dir():
@@ -227,7 +234,9 @@ def throughput(
                 begun = CLOCKS[options.clock]()
                 answers[name] = variants[name]()
                 seconds[name] += CLOCKS[options.clock]() - begun
-                tokens[name] += sum(map(len, answers[name]))
+                lengths = [len(answer) for answer in answers[name]]
+                assert lengths == [request.answer for request in requests], name
+                tokens[name] += sum(lengths)
             for name in variants:
                 speeds[name].append(tokens[name] / seconds[name])
             say(f"round {number + 1}/{options.rounds}")
@@ -260,7 +269,7 @@ def _continuous(backbone: Backbone, requests: list[Request]) -> list[list[int]]:
     backbone.model.set_attn_implementation("sdpa")
     try:
         with backbone.model.continuous_batching_context_manager(
-            GenerationConfig(eos_token_id=end, pad_token_id=end, do_sample=False),
+            GenerationConfig(eos_token_id=end, pad_token_id=0, do_sample=False),
             timeout=5,
             continuous_batching_config=ContinuousBatchingConfig(
                 page_size=PAGE, num_blocks=blocks, max_batch_tokens=CHUNK
@@ -277,8 +286,7 @@ def _continuous(backbone: Backbone, requests: list[Request]) -> list[list[int]]:
                     answers[result.request_id] = list(result.generated_tokens)
     finally:
         backbone.model.set_attn_implementation(attention)
-    found = [answers[name] for name in names]
-    return [row[: row.index(end)] if end in row else row for row in found]
+    return [answers[name] for name in names]
 
 
 def served_by(

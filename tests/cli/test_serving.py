@@ -23,6 +23,8 @@ def test_defaults() -> None:
     assert found.backbone_name == "foreword/mini"
     assert found.keys == ()
     assert spec(base="foreword/mini", port=0).port == 0
+    assert found.packed
+    assert not spec(base="foreword/mini", packed=False).packed
 
 
 def test_a_flag_is_a_later_word_than_the_file(tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ from asking import (
     writing,
 )
 
+from conftest import make_backbone
 from foreword.backbone import Backbone, Decoding, Telling, Written
+from foreword.backbone.decoding import packing
 from foreword.data import Example
 from foreword.errors import BusyError, DataError
-from foreword.serving import Engine, EngineOptions, Job, PromptStore, Told
+from foreword.serving import Engine, EngineOptions, Job, PromptStore, Told, memory
 from foreword.tasks import Request
 from stored_prompts import TELLERS, WRITERS
 
@@ -268,3 +270,21 @@ def test_log_probabilities_come_with_the_tokens(backbone: Backbone, tasks: Any) 
         assert len(first.source) == len(work.source)
         assert first.likely is not None
         assert first.likely.best[0][0] == first.token
+
+
+@pytest.mark.skipif(not packing.possible(), reason="this torch has no such products")
+def test_weights_are_laid_out_for_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is wanted, and there is room; answers stay what they are."""
+    monkeypatch.setattr(packing, "SMALLEST", 1)
+    backbone = make_backbone("gpt2")
+    texts = []
+    for options, packs in (({}, True), ({"packed": False}, False)):
+        with Engine(backbone, EngineOptions(rows=4, **options)) as engine:
+            assert (engine.backbone is not backbone) == packs
+            heard = [Heard() for _ in TEXTS]
+            works = [writing(bare(backbone), text, Decoding(max_new_tokens=9)) for text in TEXTS]
+            engine.submit([Job(*pair) for pair in zip(works, heard, strict=True)])
+            texts.append([one.wait().tokens for one in heard])
+    assert texts[0] == texts[1]
+    monkeypatch.setattr(memory, "SHARE", 0.0)
+    assert not memory.packs(backbone)

@@ -189,11 +189,11 @@ def _flags(
     if base is not None and on.backbone is not None:
         raise UserError(f"--backbone: '{on.backbone}', but BACKBONE is given, too: '{base}'")
     own = {one.name for one in fields(ServeFlags)} - {one.name for one in fields(o.ArtifactFlags)}
-    given = {name: getattr(on, name) for name in own}
-    given |= loading_options(on)
-    del given["trust_remote_code"]
+    loading = {name: value for name, value in loading_options(on).items() if value is not False}
+    loading.pop("trust_remote_code", None)
+    given = {name: getattr(on, name) for name in own} | loading
     given["backbone"] = on.backbone if base is None else base
-    flags = {n: value for n, value in given.items() if value is not None and value is not False}
+    flags = {name: value for name, value in given.items() if value is not None}
     if on.other_backbone:
         flags["other_backbone"] = True
     if prompts:
