@@ -6,15 +6,16 @@ recipe's folder.
 
 from foreword.recipe.backbone import BackboneSpec
 from foreword.recipe.data import DataSpec, Limits
+from foreword.recipe.heads import HeadSpec
 from foreword.recipe.reading import load_recipe, parse_recipe, recipe_schema
 from foreword.recipe.settled import TaskId
 from foreword.recipe.spec import VERSION, Recipe
 from foreword.recipe.task import (
-    HeadSpec,
     InputSpec,
     MessageSpec,
     TaskSpec,
     VerbalizerSpec,
+    WindowPool,
     written_input,
 )
 from foreword.recipe.training import DecodingSpec, EvaluationSpec, TrainingSpec, types_rule
@@ -36,6 +37,7 @@ __all__ = [
     "TrainingSpec",
     "VectorSpec",
     "VerbalizerSpec",
+    "WindowPool",
     "load_recipe",
     "parse_recipe",
     "recipe_schema",

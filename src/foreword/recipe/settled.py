@@ -14,13 +14,14 @@ from foreword.common.bounds import Column, Deviation, Figure, Setting, Share, To
 from foreword.data.answers import RIGHT
 from foreword.data.conversation import Measured
 from foreword.recipe.data import ChoiceColumns
+from foreword.recipe.heads import HeadSpec
 from foreword.recipe.task import (
     CHOICE,
     ChoiceSpec,
-    HeadSpec,
     InputSpec,
     TaskSpec,
     VerbalizerSpec,
+    WindowPool,
     answers_by_head,
     written_input,
 )
@@ -57,6 +58,7 @@ class TaskId(Part):
     verbalizer: VerbalizerSpec | None = None
     max_tokens: Tokens | None = None
     stride: Tokens = 128
+    windows: WindowPool | None = None
     longest_answer: Tokens = 30
     may_be_none: bool = False
     tells_apart: bool = True

@@ -138,6 +138,11 @@ class Recipe(Data):
                 "pet ends in a classifier with a head: give `task.data.label`, and the label words "
                 "as `method.words` instead of `task.verbalizer`"
             )
+        if task.windows is not None:
+            raise ValueError(
+                "pet labels inputs by one reading each: leave `task.windows` out, and name what is "
+                "cut with `cut`"
+            )
         if task.labels is not None and set(task.labels) != set(method.labels):
             raise ValueError(
                 f"`words` has words for {', '.join(method.labels)}, but `task.labels` are "

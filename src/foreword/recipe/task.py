@@ -17,6 +17,7 @@ from foreword.common.choices import Data
 from foreword.errors import TemplateError
 from foreword.methods.axes import LabelWords
 from foreword.recipe.data import DataSpec, Limits
+from foreword.recipe.heads import HeadSpec
 from foreword.recipe.vectors import OF_SCORES, VectorSpec, metric_rule
 from foreword.templates.named import CHAT_TEMPLATES, ChatTemplateName
 from foreword.templates.template import Template
@@ -42,6 +43,9 @@ Threshold = Annotated[
 ]
 
 
+WindowPool = Literal["mean", "max"]
+
+
 def answers_by_head(
     answer: names.Answer, verbalizer: VerbalizerSpec | None, choice: ChoiceSpec
 ) -> bool:
@@ -53,42 +57,6 @@ def answers_by_head(
 def written_input(spec: InputSpec) -> str | list[dict[str, str]]:
     """An input as it stands in YAML: a text, or messages as plain mappings."""
     return spec if isinstance(spec, str) else [message.model_dump() for message in spec]
-
-
-class HeadSpec(Data):
-    """The layer that reads a label, tags or a span off the backbone's states."""
-
-    dropout: float = Field(0.1, ge=0, lt=1, description="on the states it reads, in training")
-    hidden: int | None = Field(
-        None, ge=1, le=65536, description="width of a layer with tanh before it; null: none"
-    )
-    bias: bool = Field(
-        True,
-        description="whether its last layer has a bias; transformers' heads on decoders, and so"
-        " PEFT's, have none",
-    )
-    pooler: Literal["none", "frozen", "trained"] = Field(
-        "none",
-        description="the layer with tanh that an encoder such as BERT was pretrained with, before"
-        " the head's own: as it is, or trained with the head",
-    )
-    pooling: Literal["auto", "first", "last", "mean", "prompt"] = Field(
-        "auto",
-        description="which state answers for a text: the first, the last, the mean of all, or that"
-        " of the first virtual token of an encoder's input; auto: an encoder's first, a decoder's"
-        " last",
-    )
-
-    @model_validator(mode="after")
-    def _one_layer_before(self) -> HeadSpec:
-        if self.pooler != "none" and self.hidden is not None:
-            raise ValueError("give either `pooler` or `hidden`: each is the layer before the last")
-        if self.pooler != "none" and self.pooling not in ("auto", "first"):
-            raise ValueError(
-                f"`pooler` reads an encoder's first state, but `pooling` is {self.pooling}; leave "
-                "`pooling` out"
-            )
-        return self
 
 
 CHOICE = "choice"
@@ -197,8 +165,13 @@ class TaskSpec(Data):
     )
     stride: Tokens = Field(
         128,
-        description="squad, conll: tokens that neighbouring windows of a long context, or of a long"
-        " sentence, share (of a sentence at most half a window)",
+        description="tokens that neighbouring windows of a long context, sentence or text share (of"
+        " a sentence or text at most half a window)",
+    )
+    windows: WindowPool | None = Field(
+        None,
+        description="labels: how windows of a text that is too long are told together, by the mean"
+        " of their logarithms of probability or by the highest probability; null: the text is cut",
     )
     longest_answer: Tokens = Field(30, description="squad: most tokens of an answer")
     metrics: tuple[names.Metric, ...] | None = Field(
@@ -278,6 +251,11 @@ class TaskSpec(Data):
             self._check_choice()
         elif self.choice != ChoiceSpec():
             raise ValueError("`choice` is for rows with choices: give `data.choices`")
+        if self.windows is not None and answer not in ("label", "labels"):
+            raise ValueError(
+                "`windows` is for labels: give `data.label`; spans, tags and conversations are "
+                "read in windows anyway"
+            )
         self._check_messages()
         for name in ("messages", "tools", "documents", "add_generation_prompt"):
             if name in self.chat_options:

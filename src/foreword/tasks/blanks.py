@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foreword.backbone import Backbone, Tokens
@@ -10,7 +11,7 @@ from foreword.backbone.shapes import Kind
 from foreword.data import Example
 from foreword.errors import BackboneError, TemplateError
 from foreword.tasks.rows import Row
-from foreword.tasks.text import Templates
+from foreword.tasks.text import Room, Templates
 from foreword.templates import Chat
 from foreword.templates.template import excerpt
 from foreword.tuned import TunedModel
@@ -81,14 +82,25 @@ class Slots:
         labels: tuple[int, ...],
     ) -> Row:
         """An example as a row with room for a word of so many tokens."""
-        hole = [_MASK] * tokens if self.masked else self.hole
-        behind = 0 if self.masked else len(self.before) + tokens - 1
-        ids, segments, cut = templates.read(
-            model.backbone, example, lambda more: model.room(more + behind), hole
-        )
+        room, hole = self._room(model, tokens)
+        ids, segments, cut = templates.read(model.backbone, example, room, hole)
         marks = tuple(at for at, token in enumerate(ids) if token == _MASK)
         ids = [self.mask if token == _MASK else token for token in ids]
         return Row(Pair(ids, [], marks, labels, segments), cut)
+
+    def windows(
+        self, model: TunedModel, templates: Templates, example: Example, tokens: int, stride: int
+    ) -> list[Example]:
+        """An example as several with room for such a word, each with a window of what is too long;
+        see `Templates.windows`."""
+        room, hole = self._room(model, tokens)
+        return templates.windows(model.backbone, example, room, stride, hole)
+
+    def _room(self, model: TunedModel, tokens: int) -> tuple[Room, Sequence[int]]:
+        """How much fits beside a word of so many tokens, and what stands in its place."""
+        hole = [_MASK] * tokens if self.masked else self.hole
+        behind = 0 if self.masked else len(self.before) + tokens - 1
+        return (lambda more: model.room(more + behind)), hole
 
     def words(self, tokens: Tokens, kind: Kind, templates: Templates, written: str) -> list[int]:
         """A word's tokens where it would stand: after a blank or not."""

@@ -17,14 +17,15 @@ from foreword.backbone.shapes import Kind
 from foreword.data import Example
 from foreword.errors import ArtifactError, DataError, RecipeError
 from foreword.methods.examples import FIXED, LABEL, Demonstration
-from foreword.recipe import TaskId
+from foreword.recipe import TaskId, WindowPool
 from foreword.tasks.base import LabelWords
 from foreword.tasks.blanks import Slots
 from foreword.tasks.demonstrating import demonstration
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Prediction, Row
-from foreword.tasks.stating import labels_of, templates_of
+from foreword.tasks.stating import check_windows, labels_of, templates_of
 from foreword.tasks.text import Templates
+from foreword.tasks.windows import of_one_label
 from foreword.tuned import TunedModel
 
 
@@ -38,6 +39,8 @@ class Cloze(ReadTask):
         words: of each label, as they are written.
         order: how a word of several tokens is read at masks.
         calibrated: whether a prior of the labels is taken off.
+        windows: how windows of a text that is too long are told together; None: it is cut.
+        stride: tokens that neighbouring windows share.
     """
 
     text: Templates
@@ -45,6 +48,8 @@ class Cloze(ReadTask):
     words: tuple[tuple[str, ...], ...]
     order: Literal["joint", "max-first"] = "joint"
     calibrated: bool = False
+    windows: WindowPool | None = None
+    stride: int = 128
     answer = "label"
     _unknown_label = "give it a word in task.verbalizer.words"
 
@@ -64,7 +69,10 @@ class Cloze(ReadTask):
             )
         words_of = tuple(spec.words[label] for label in labels)
         calibrated = spec.calibration != "none"
-        return cls(templates_of(stated), labels, words_of, spec.order, calibrated)
+        text = templates_of(stated)
+        check_windows(stated, text)
+        windows, stride = stated.windows, stated.stride
+        return cls(text, labels, words_of, spec.order, calibrated, windows, stride)
 
     @classmethod
     def labels_of(cls, example: Example) -> tuple[str, ...]:
@@ -113,26 +121,41 @@ class Cloze(ReadTask):
         labelled: bool = True,
         reserve: int = 0,  # noqa: ARG002
     ) -> list[Row]:
-        """One row; to tell a label at masks, one for each number of tokens that a word has."""
+        """One row, or one for each window; to tell a label at masks, one for each number of tokens
+        that a word has, window after window."""
         backbone = model.backbone
-        slots = Slots.of(backbone, self.text)
-        lengths = {len(word) for label in self.tokens(backbone) for word in label}
+        slots, lengths = Slots.of(backbone, self.text), self._lengths(backbone)
         labels = (self.label_number(example, example.label),) if labelled else ()
-        masks = [max(lengths)] if labelled else sorted(lengths)
+        parts = [example]
+        if self.windows is not None:
+            parts = slots.windows(model, self.text, example, lengths[-1], self.stride)
         return [
-            slots.row(model, self.text, example, many, labels)
-            for many in (masks if slots.masked else [max(lengths)])
+            slots.row(model, self.text, part, many, labels)
+            for part in parts
+            for many in (lengths[-1:] if labelled else lengths)
         ]
+
+    def _lengths(self, backbone: Backbone) -> list[int]:
+        """How many tokens the words have that are told in rows of their own; otherwise the most."""
+        lengths = sorted({len(word) for label in self.tokens(backbone) for word in label})
+        return lengths if Slots.of(backbone, self.text).masked else lengths[-1:]
 
     def prediction(
         self,
-        backbone: Backbone,  # noqa: ARG002
+        backbone: Backbone,
         example: Example,  # noqa: ARG002
         rows: Sequence[Row],  # noqa: ARG002
         outputs: Sequence[Tensor],
     ) -> Prediction:
         """The label whose words are the most probable."""
         probabilities = self.shares(outputs)
+        if self.windows is not None:
+            rows_each = len(self._lengths(backbone))
+            starts = range(0, len(outputs), rows_each)
+            windows = [self.shares(outputs[at : at + rows_each]) for at in starts]
+            of_windows = [torch.tensor(list(one.values()), dtype=torch.float64) for one in windows]
+            together = of_one_label(of_windows, self.windows).tolist()
+            probabilities = dict(zip(self.labels, together, strict=True))
         best = max(probabilities, key=probabilities.__getitem__)
         return Prediction(best, probabilities[best], probabilities)
 

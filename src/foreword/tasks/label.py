@@ -11,12 +11,13 @@ from torch import Tensor
 from foreword.axes.readout import Head, SequenceHead
 from foreword.backbone import Backbone
 from foreword.data import Example
-from foreword.recipe import HeadSpec, TaskId
+from foreword.recipe import HeadSpec, TaskId, WindowPool
 from foreword.tasks.head import new_head
 from foreword.tasks.pooled import PooledTask
 from foreword.tasks.rows import Prediction, Row
-from foreword.tasks.stating import labels_of, templates_of
+from foreword.tasks.stating import check_windows, labels_of, templates_of
 from foreword.tasks.text import Templates
+from foreword.tasks.windows import of_one_label
 
 _USUAL = HeadSpec()
 
@@ -29,17 +30,23 @@ class Classification(PooledTask):
         text: how an example becomes text, and what gives way where it is too long.
         labels: in the order of the head's outputs.
         head: what the head is made of.
+        windows: how windows of a text that is too long are told together; None: it is cut.
+        stride: tokens that neighbouring windows share.
     """
 
     text: Templates
     labels: tuple[str, ...]
     head: HeadSpec = _USUAL
+    windows: WindowPool | None = None
+    stride: int = 128
     answer = "label"
 
     @classmethod
     def of(cls, stated: TaskId) -> Classification:
         """The task as an artifact states it."""
-        return cls(templates_of(stated), labels_of(stated), stated.head)
+        text, labels = templates_of(stated), labels_of(stated)
+        check_windows(stated, text)
+        return cls(text, labels, stated.head, stated.windows, stated.stride)
 
     @classmethod
     def labels_of(cls, example: Example) -> tuple[str, ...]:
@@ -67,6 +74,8 @@ class Classification(PooledTask):
         outputs: Sequence[Tensor],
     ) -> Prediction:
         """The most probable label."""
-        probabilities = dict(zip(self.labels, outputs[0].tolist(), strict=True))
+        probabilities = dict(
+            zip(self.labels, of_one_label(outputs, self.windows).tolist(), strict=True)
+        )
         best = max(probabilities, key=probabilities.__getitem__)
         return Prediction(best, probabilities[best], probabilities)

@@ -13,13 +13,14 @@ from foreword.axes.readout import Head, LabelsHead
 from foreword.backbone import Backbone
 from foreword.data import Example
 from foreword.errors import ArtifactError, DataError
-from foreword.recipe import HeadSpec, TaskId, TaskSpec
+from foreword.recipe import HeadSpec, TaskId, TaskSpec, WindowPool
 from foreword.scoring.thresholds import USUAL, best_thresholds, shared_threshold
 from foreword.tasks.head import new_head
 from foreword.tasks.pooled import PooledTask
 from foreword.tasks.rows import Prediction, Row
-from foreword.tasks.stating import labels_of, templates_of
+from foreword.tasks.stating import check_windows, labels_of, templates_of
 from foreword.tasks.text import Templates
+from foreword.tasks.windows import of_several_labels
 
 _USUAL = HeadSpec()
 
@@ -33,12 +34,16 @@ class SeveralLabels(PooledTask):
         labels: in the order of the head's outputs.
         head: what the head is made of.
         thresholds: from which probability each label is told, in their order; 0.5 where empty.
+        windows: how windows of a text that is too long are told together; None: it is cut.
+        stride: tokens that neighbouring windows share.
     """
 
     text: Templates
     labels: tuple[str, ...]
     head: HeadSpec = _USUAL
     thresholds: tuple[float, ...] = ()
+    windows: WindowPool | None = None
+    stride: int = 128
     answer = "labels"
 
     @classmethod
@@ -55,7 +60,9 @@ class SeveralLabels(PooledTask):
                 f"{str(list(labels))[:200]}"
             )
         thresholds = tuple(stated.thresholds[label] for label in labels if stated.thresholds)
-        return cls(templates_of(stated), labels, stated.head, thresholds)
+        text = templates_of(stated)
+        check_windows(stated, text)
+        return cls(text, labels, stated.head, thresholds, stated.windows, stated.stride)
 
     @classmethod
     def labels_of(cls, example: Example) -> tuple[str, ...]:
@@ -86,7 +93,9 @@ class SeveralLabels(PooledTask):
         outputs: Sequence[Tensor],
     ) -> Prediction:
         """The labels that are as probable as their thresholds say."""
-        probabilities = dict(zip(self.labels, outputs[0].tolist(), strict=True))
+        probabilities = dict(
+            zip(self.labels, of_several_labels(outputs, self.windows).tolist(), strict=True)
+        )
         thresholds = zip(self.labels, self.thresholds or [USUAL] * len(self.labels), strict=True)
         answer = tuple(label for label, least in thresholds if probabilities[label] >= least)
         return Prediction(answer, tuple(probabilities[label] for label in answer), probabilities)

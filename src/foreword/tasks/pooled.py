@@ -8,7 +8,7 @@ from foreword.axes.readout import Head, Readout
 from foreword.backbone import Backbone
 from foreword.backbone.layout import Pair
 from foreword.data import Example
-from foreword.recipe import HeadSpec
+from foreword.recipe import HeadSpec, WindowPool
 from foreword.tasks.head import marks_of, start_head
 from foreword.tasks.reading import ReadTask
 from foreword.tasks.rows import Row
@@ -22,10 +22,14 @@ class PooledTask(ReadTask):
     Attributes:
         text: how an example becomes text, and what gives way where it is too long.
         head: what the head is made of.
+        windows: how windows of a text that is too long are told together; None: it is cut.
+        stride: tokens that neighbouring windows share.
     """
 
     text: Templates
     head: HeadSpec
+    windows: WindowPool | None = None
+    stride: int = 128
 
     @abstractmethod
     def right(self, example: Example) -> tuple[int, ...] | tuple[float, ...]:
@@ -48,8 +52,14 @@ class PooledTask(ReadTask):
         labelled: bool = True,
         reserve: int = 0,  # noqa: ARG002
     ) -> list[Row]:
-        """One row."""
-        backbone = model.backbone
-        ids, segments, cut = self.text.read(backbone, example, model.room)
+        """One row, or one for each window; each window learns what is right of the whole."""
+        backbone, parts = model.backbone, [example]
+        if self.windows is not None:
+            parts = self.text.windows(backbone, example, model.room, self.stride)
         labels = self.right(example) if labelled else ()
-        return [Row(Pair(ids, [], marks_of(self.head, backbone, ids), labels, segments), cut)]
+        rows = []
+        for part in parts:
+            ids, segments, cut = self.text.read(backbone, part, model.room)
+            marks = marks_of(self.head, backbone, ids)
+            rows.append(Row(Pair(ids, [], marks, labels, segments), cut))
+        return rows

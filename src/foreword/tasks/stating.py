@@ -24,6 +24,15 @@ def templates_of(stated: TaskId) -> Templates:
     )
 
 
+def check_windows(stated: TaskId, templates: Templates) -> None:
+    """Raise ArtifactError where windows are asked for and no field is named that they are of."""
+    if stated.windows is not None and not templates.cuts:
+        raise ArtifactError(
+            "task.windows: nothing says which field is long; write {text:cut} in task.input, or "
+            "name it in task.truncate"
+        )
+
+
 def labels_of(stated: TaskId) -> tuple[str, ...]:
     """The labels.
 

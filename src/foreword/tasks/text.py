@@ -263,6 +263,50 @@ class Templates:
             _, ids, segments = self._source(tokens, fields, hole)
         return ids, tuple(segments) if backbone.tells_texts_apart else (), whole - len(ids)
 
+    def windows(
+        self,
+        backbone: Backbone,
+        example: Example,
+        room: Room,
+        stride: int,
+        hole: Sequence[int] = (),
+    ) -> list[Example]:
+        """An example as several that fit, each with a window of the first field that gives way;
+        the example itself where it fits.
+
+        Args:
+            stride: tokens that neighbouring windows share; at most half of a window.
+            hole: see `read`.
+
+        Raises:
+            TemplateError: the example lacks a field, or the templates do not say what gives way.
+            DataError: it is too long even without that field.
+        """
+        tokens, most = backbone.tokens, self._most(room(0))
+
+        def length(one: Example) -> int:
+            return len(self._source(tokens, one.fields, hole)[1])
+
+        with naming(example):
+            excess = 0 if most is None else length(example) - most
+            if most is None or excess <= 0:
+                return [example]
+            name = self.cuts[0]
+            text = linearise(example.fields[name])
+            keep = len(tokens.plain(text))
+            while (keep := keep - excess) > 0:
+                windows = [
+                    replace(example, fields={**example.fields, name: text[begin:end]})
+                    for begin, end in tokens.stretches(text, keep, min(stride, keep // 2))
+                ]
+                excess = max(map(length, windows)) - most
+                if excess <= 0:
+                    return windows
+            raise DataError(
+                f"too long even without the field '{name}', of which windows are read: {most} "
+                "tokens are left for the input"
+            )
+
     def _source(
         self, tokens: Tokens, fields: Mapping[str, Field], hole: Sequence[int] = ()
     ) -> tuple[str, list[int], list[int]]:

@@ -183,6 +183,16 @@ class Tokens:
             parts.append((row, segments, covered))
         return parts
 
+    def stretches(self, text: str, most: int, shared: int) -> list[tuple[int, int]]:
+        """Where windows of a text begin and end, in characters; see `cut_in_windows`.
+
+        Raises:
+            DataError: as `source`.
+        """
+        ids, spans = self._spans(text)
+        windows = cut_in_windows(len(ids), most, shared)
+        return [(spans[begin][0], spans[end - 1][1]) for begin, end in windows]
+
     def target(self, text: str) -> list[int]:
         """Tokens of an answer, ended by the end token: a decoder's goes on after the source, an
         encoder-decoder's is a text of its own."""
