@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from foreword.comparing.executing import Loaded
-from foreword.comparing.searching import Constraint, search
+from foreword.comparing.searching import search
 from foreword.comparing.space import Range, load_space, usual_space
+from foreword.comparing.trials import Constraint
 from foreword.errors import RecipeError, UserError
 from foreword.recipe import Recipe
 

@@ -16,6 +16,7 @@ from foreword.errors import UserError
 if TYPE_CHECKING:
     from foreword.cli.live import LiveTable
     from foreword.comparing.cells import Place
+    from foreword.comparing.cluster import Cluster
     from foreword.comparing.comparison import Comparison
     from foreword.comparing.executing import Failure
 
@@ -40,6 +41,8 @@ def compare(
             help="Runs beside each other, each in a process; as many as pay if not given.",
         ),
     ] = None,
+    on: o.ClusterOption = None,
+    shared: o.SharedOption = None,
     device: Annotated[o.Device | None, typer.Option("--device", help="Where to run.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a backbone.")
@@ -56,14 +59,17 @@ def compare(
         if dry_run:
             _show_plan(what[0], out, as_json)
             return
-        comparison = _run(what[0], out, workers, device, trust_remote_code)
+        cluster = cluster_of(on, shared, workers)
+        comparison = _run(what[0], out, workers, device, trust_remote_code, cluster)
         folder = comparison.folder
     else:
         wrong = next((file for file in what if file.suffix in GRIDS), None)
         if wrong is not None:
             raise UserError(f"{wrong}: is a grid; give one grid alone, or run folders alone")
-        if dry_run or workers is not None:
-            raise UserError("--dry-run and --workers are for a grid; run folders are only read")
+        if dry_run or workers is not None or on is not None:
+            raise UserError(
+                "--dry-run, --workers and --on are for a grid; run folders are only read"
+            )
         from foreword.comparing import compare_runs
 
         comparison, folder = compare_runs(what), out
@@ -81,12 +87,28 @@ def compare(
         raise typer.Exit(1)
 
 
+def cluster_of(on: str | None, shared: str | None, workers: int | None) -> Cluster | None:
+    """The cluster that flags name.
+
+    Raises:
+        UserError: they name none.
+    """
+    if on is None:
+        if shared is not None:
+            raise UserError("--shared is for runs on a cluster; give --on ray://…, too")
+        return None
+    from foreword.comparing.cluster import Cluster
+
+    return Cluster(on, shared, workers)
+
+
 def _run(
     grid: Path,
     out: Path | None,
     workers: int | None,
     device: o.Device | None,
     trust_remote_code: bool,
+    cluster: Cluster | None,
 ) -> Comparison:
     from foreword.comparing.comparison import compare as run_grid
     from foreword.runs import Stopped
@@ -100,6 +122,7 @@ def _run(
             device=device.value if device else None,
             watcher=watcher,
             trust_remote_code=trust_remote_code,
+            on=cluster,
         )
     except Stopped as stopped:
         complain(f"foreword: {stopped}; what is finished stays, the same command goes on")

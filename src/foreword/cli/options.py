@@ -155,6 +155,18 @@ PluginOption = Annotated[
 ]
 
 
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--on", metavar="ray://…", help="A Ray cluster: ray://local, ray://HOST:PORT."),
+]
+SharedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shared",
+        metavar="URL",
+        help="With --on: folder that all machines reach, as fsspec writes it; --out if not given.",
+    ),
+]
 QuantizationOption = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foreword.cli import options as o
+from foreword.cli.comparing import cluster_of
 from foreword.cli.output import complain, emit_json, say
 from foreword.errors import UserError
 
@@ -44,6 +45,12 @@ def search(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder; runs/search-NAME if not given.")
     ] = None,
+    on: o.ClusterOption = None,
+    shared: o.SharedOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=1024, help="With --on: runs at a time."),
+    ] = None,
     device: Annotated[o.Device | None, typer.Option("--device", help="Where to run.")] = None,
     seed: o.SeedOption = None,
     as_json: o.JsonOption = False,
@@ -51,6 +58,7 @@ def search(
 ) -> None:
     """Find method and settings by the development examples; the test set is never read."""
     seconds = _seconds(budget)
+    cluster = cluster_of(on, shared, workers)
     from foreword.common.progress import PlainLog
     from foreword.comparing.searching import BEST
     from foreword.comparing.searching import search as find
@@ -73,6 +81,7 @@ def search(
             seed=seed or 0,
             device=device.value if device else None,
             progress=PlainLog(),
+            on=cluster,
         )
     except Stopped as stopped:
         complain(f"foreword: {stopped}; the same command goes on")

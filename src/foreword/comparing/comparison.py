@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from foreword.common import files
 from foreword.common.progress import Progress, Silent
 from foreword.comparing.cells import Place, places_of, write_plan
+from foreword.comparing.cluster import Cluster, execute_on
 from foreword.comparing.executing import Failure, Loaded, Watcher, execute
 from foreword.comparing.grid import load_grid
 from foreword.comparing.measured import read_measured
@@ -86,6 +87,7 @@ def compare(
     watcher: Watcher | None = None,
     progress: Progress | None = None,
     trust_remote_code: bool = False,
+    on: Cluster | None = None,
 ) -> Comparison:
     """Run what a grid names and is not there yet, and compare all of it.
 
@@ -98,6 +100,7 @@ def compare(
         watcher: told of every run.
         progress: told how many are done, where there is no watcher.
         trust_remote_code: run code that comes with a backbone.
+        on: a Ray cluster, in place of processes of this machine.
 
     Raises:
         UserError: the grid, a recipe that comes of it or a data file is wrong, or what a
@@ -112,12 +115,18 @@ def compare(
     write_plan(folder, spec.name, places)
     watcher = watcher or Unwatched(progress or Silent())
     watcher.planned(places)
-    failures = execute(
-        places,
-        watcher=watcher,
-        loaded=Loaded(device, trust_remote_code=trust_remote_code),
-        workers=workers,
-    )
+    if on is None:
+        loaded = Loaded(device, trust_remote_code=trust_remote_code)
+        failures = execute(places, watcher=watcher, loaded=loaded, workers=workers)
+    else:
+        failures = execute_on(
+            replace(on, workers=on.workers or workers),
+            places,
+            folder,
+            watcher=watcher,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
     if len(failures) == len(places):
         raise RunError(f"{grid}: all {len(places)} runs failed; the first: {failures[0].reason}")
     lost = {failure.place.folder for failure in failures}
@@ -167,8 +176,6 @@ def compare_runs(folders: Sequence[Path | str]) -> Comparison:
 
 def _named_apart(runs: Sequence[Any]) -> list[Any]:
     """The runs, named so that those of one name differ in the seed alone."""
-    from dataclasses import replace
-
     kinds: dict[str, dict[str, int]] = {}
     named = []
     for run in runs:

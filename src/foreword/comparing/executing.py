@@ -176,7 +176,7 @@ def execute(
     failures = []
     for place in waiting:
         watcher.began(place)
-        failure = _attempt(place, loaded, progress or Silent())
+        failure = attempt(place, loaded, progress or Silent())
         failures += [failure] if failure is not None else []
         watcher.ended(place, failure)
     return failures
@@ -197,11 +197,21 @@ def processes_that_pay(runs: int, device: str | None) -> int:
     return max(1, min(cores or 1, fitting, runs)) if on_cpu and runs > 2 else 1
 
 
-def _attempt(place: Place, loaded: Loaded, progress: Progress) -> Failure | None:
+def attempt(
+    place: Place,
+    loaded: Loaded,
+    progress: Progress,
+    watch: Callable[[Mapping[str, float]], None] | None = None,
+) -> Failure | None:
+    """Run a cell; why it failed, if it did.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM.
+    """
     from foreword.runs import Stopped
 
     try:
-        loaded.run(place.cell.recipe, place.folder, progress)
+        loaded.run(place.cell.recipe, place.folder, progress, watch=watch)
     except Stopped:
         raise
     except (ForewordError, files.Occupied) as error:
@@ -228,7 +238,7 @@ def _in_worker(place: Place) -> str | None:
 
     assert _worker is not None
     try:
-        failure = _attempt(place, _worker, Silent())
+        failure = attempt(place, _worker, Silent())
     except Stopped as stopped:
         return str(stopped)
     return None if failure is None else failure.reason

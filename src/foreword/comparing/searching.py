@@ -7,8 +7,6 @@ that wins names the test set again.
 from __future__ import annotations
 
 import json
-import re
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,58 +15,18 @@ from typing import Any
 
 from foreword.common import files
 from foreword.common.progress import Progress, Silent
+from foreword.comparing.cluster import Cluster
 from foreword.comparing.executing import Loaded
 from foreword.comparing.grid import written_changes
 from foreword.comparing.page import check_installed
 from foreword.comparing.space import Space, usual_space
-from foreword.errors import ForewordError, RecipeError, UserError, did_you_mean
+from foreword.comparing.trials import Constraint, Runner
+from foreword.errors import RecipeError, UserError
 from foreword.names import METRICS
 from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.yaml_text import read_yaml
 
 STUDY, BEST, REPORT = "study.db", "best.yaml", "search.json"
-COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
-    "artifact_kb": lambda metrics: metrics["artifact_bytes"] / 1000,
-    "trained_parameters": lambda metrics: metrics["training"]["trained_parameters"],
-    "seconds": lambda metrics: metrics["seconds"]["all"],
-}
-"""What a constraint may bound -> how it is read off a run's figures."""
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A bound on what a run takes.
-
-    Attributes:
-        name: a name in `COSTS`.
-        most: what it must stay below.
-    """
-
-    name: str
-    most: float
-
-    @classmethod
-    def parse(cls, text: str) -> Constraint:
-        """From a text such as `artifact_kb < 200`.
-
-        Raises:
-            UserError: it is none.
-        """
-        parts = re.fullmatch(r"\s*(\w+)\s*<\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*", text)
-        if parts is None:
-            raise UserError(f"constraint {text!r}: expected NAME < NUMBER, as artifact_kb < 200")
-        if parts[1] not in COSTS:
-            known = f"; known are {', '.join(COSTS)}"
-            raise UserError(
-                f"constraint {text!r}: '{parts[1]}' is not known"
-                f"{did_you_mean(parts[1], COSTS) or known}"
-            )
-        return cls(parts[1], float(parts[2]))
-
-    def excess(self, metrics: Mapping[str, Any]) -> float:
-        """How much too much a run takes, as a share of the bound; below 0 where it fits."""
-        share = COSTS[self.name](metrics) / self.most - 1
-        return share or 1e-9  # Optuna takes 0 for a fit, but the bound itself is none
 
 
 @dataclass(frozen=True)
@@ -103,6 +61,7 @@ def search(
     seed: int = 0,
     device: str | None = None,
     progress: Progress | None = None,
+    on: Cluster | None = None,
 ) -> Search:
     """Search for the settings with the best development score.
 
@@ -119,6 +78,8 @@ def search(
         seed: of the choices.
         device: "cpu", "cuda" or "mps"; the best there is if not given.
         progress: told of every run.
+        on: a Ray cluster that runs go to, as many at a time as it has workers; the budget is that
+            of all runs together.
 
     Raises:
         UserError: the recipe or a constraint is wrong, or there are no development examples.
@@ -150,83 +111,26 @@ def search(
     folder.mkdir(parents=True, exist_ok=True)
     high = METRICS[chosen_by].better == "high"
     study = _study(optuna, folder, high, base.training.steps or 1, seed)
-    loaded = Loaded(device)
-    runner = _Runner(made, axes, folder, chosen_by, bounds, loaded, high)
+    runner = Runner(optuna, study, made, axes, folder, chosen_by, bounds, high)
     _clear_interrupted(optuna, study)
-    while True:
+
+    def more() -> bool:
         spent = sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials)
         if spent >= budget or (trials is not None and len(study.trials) >= trials):
-            break
+            return False
         progress.say(
             f"run {len(study.trials) + 1}: {spent:.0f} of {budget:.0f} seconds are spent"
             f"{_best_so_far(study)}"
         )
-        runner.run(optuna, study)
+        return True
+
+    if on is None:
+        loaded = Loaded(device)
+        while more():
+            runner.run(loaded)
+    else:
+        runner.run_on(on, more, device)
     return _result(optuna, study, folder, made, chosen_by)
-
-
-class _Runner:
-    """Runs one trial after the other."""
-
-    def __init__(
-        self,
-        made: Callable[[Mapping[str, Any]], Recipe],
-        space: Space,
-        folder: Path,
-        metric: str,
-        bounds: Sequence[Constraint],
-        loaded: Loaded,
-        high: bool,
-    ) -> None:
-        self.made, self.space, self.folder, self.metric = made, space, folder, metric
-        self.bounds, self.loaded, self.high = bounds, loaded, high
-
-    def run(self, optuna: Any, study: Any) -> None:
-        """One trial: choose, train, measure on the development examples, tell the study."""
-        trial = study.ask()
-        changes = self.space.choose(trial)
-        trial.set_user_attr("changes", changes)
-        started = time.monotonic()
-        state, value = optuna.trial.TrialState.FAIL, None
-        attributes: dict[str, Any] = {}
-        try:
-            value, attributes = self._measure(optuna, trial, changes)
-            state = optuna.trial.TrialState.COMPLETE
-        except optuna.TrialPruned:
-            state = optuna.trial.TrialState.PRUNED
-        except ForewordError as error:
-            attributes["reason"] = str(error)
-        for name, entry in {**attributes, "seconds": time.monotonic() - started}.items():
-            trial.set_user_attr(name, entry)
-        study.tell(trial, value, state=state)
-
-    def _measure(
-        self, optuna: Any, trial: Any, changes: Mapping[str, Any]
-    ) -> tuple[float, dict[str, Any]]:
-        from foreword.runs.finished import read_metrics
-
-        hidden = {"task.data.test": None, "evaluation.backbone_alone": False}
-        recipe = self.made({**changes, **hidden})
-
-        def watch(entry: Mapping[str, float]) -> None:
-            value = entry.get(self.metric)
-            if value is None:
-                value = -entry["loss"] if self.high else entry["loss"]
-            trial.report(value, int(entry["step"]))
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
-        run = self.folder / "runs" / f"{trial.number:04d}"
-        self.loaded.run(recipe, run, Silent(), watch=watch)
-        metrics = read_metrics(run)
-        value = metrics["prompt"]["all"].get(self.metric)
-        if value is None:
-            raise UserError(f"{self.metric}: has no value on the development examples")
-        costs = {name: read(metrics) for name, read in COSTS.items()}
-        excess = [bound.excess(metrics) for bound in self.bounds]
-        for bound, share in zip(self.bounds, excess, strict=True):
-            trial.set_constraint(bound.name, share)
-        return value, {"excess": excess, "costs": costs}
 
 
 def _optuna() -> Any:

@@ -1,0 +1,182 @@
+"""The trials of a search: chosen, run here or on a cluster, measured, told to the study."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.common.progress import Silent
+from foreword.comparing.cells import Place
+from foreword.comparing.cluster import Cluster
+from foreword.comparing.executing import Loaded
+from foreword.comparing.grid import Cell
+from foreword.comparing.space import Space
+from foreword.errors import ForewordError, UserError, did_you_mean
+from foreword.recipe import Recipe
+
+COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "artifact_kb": lambda metrics: metrics["artifact_bytes"] / 1000,
+    "trained_parameters": lambda metrics: metrics["training"]["trained_parameters"],
+    "seconds": lambda metrics: metrics["seconds"]["all"],
+}
+"""What a constraint may bound -> how it is read off a run's figures."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on what a run takes.
+
+    Attributes:
+        name: a name in `COSTS`.
+        most: what it must stay below.
+    """
+
+    name: str
+    most: float
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """From a text such as `artifact_kb < 200`.
+
+        Raises:
+            UserError: it is none.
+        """
+        parts = re.fullmatch(r"\s*(\w+)\s*<\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*", text)
+        if parts is None:
+            raise UserError(f"constraint {text!r}: expected NAME < NUMBER, as artifact_kb < 200")
+        if parts[1] not in COSTS:
+            known = f"; known are {', '.join(COSTS)}"
+            raise UserError(
+                f"constraint {text!r}: '{parts[1]}' is not known"
+                f"{did_you_mean(parts[1], COSTS) or known}"
+            )
+        return cls(parts[1], float(parts[2]))
+
+    def excess(self, metrics: Mapping[str, Any]) -> float:
+        """How much too much a run takes, as a share of the bound; below 0 where it fits."""
+        share = COSTS[self.name](metrics) / self.most - 1
+        return share or 1e-9  # Optuna takes 0 for a fit, but the bound itself is none
+
+
+class Runner:
+    """Runs trials: chooses, has them trained and measured, tells the study."""
+
+    def __init__(
+        self,
+        optuna: Any,
+        study: Any,
+        made: Callable[[Mapping[str, Any]], Recipe],
+        space: Space,
+        folder: Path,
+        metric: str,
+        bounds: Sequence[Constraint],
+        high: bool,
+    ) -> None:
+        self.optuna, self.study = optuna, study
+        self.made, self.space, self.folder, self.metric = made, space, folder, metric
+        self.bounds, self.high = bounds, high
+
+    def run(self, loaded: Loaded) -> None:
+        """One trial in this process."""
+        trial, changes = self._chosen()
+        started = time.monotonic()
+
+        def watch(entry: Mapping[str, float]) -> None:
+            if self._is_hopeless(trial, entry):
+                raise self.optuna.TrialPruned
+
+        pruned, reason = False, None
+        try:
+            loaded.run(self._recipe(changes), self._folder(trial), Silent(), watch=watch)
+        except self.optuna.TrialPruned:
+            pruned = True
+        except ForewordError as error:
+            reason = str(error)
+        self._tell(trial, time.monotonic() - started, reason, pruned=pruned)
+
+    def run_on(self, cluster: Cluster, more: Callable[[], bool], device: str | None) -> None:
+        """Trials on a cluster, as long as there are to be more, as many at a time as workers."""
+        from foreword.comparing.cluster import crew_of
+        from foreword.training.signals import stop_on_signals
+
+        trials: dict[int, tuple[Any, float]] = {}
+        with (
+            crew_of(cluster, self.folder, runs=10**6, device=device, watched=True) as crew,
+            stop_on_signals() as stop,
+        ):
+            going_on = True
+            while going_on or crew.running:
+                stop.check()
+                while going_on and crew.free and (going_on := more()):
+                    trial, changes = self._chosen()
+                    try:
+                        cell = Cell({}, self._recipe(changes))
+                    except ForewordError as error:
+                        self._tell(trial, 0.0, str(error))
+                        continue
+                    trials[trial.number] = trial, time.monotonic()
+                    crew.begin(Place(cell, self._folder(trial)), trial.number)
+                for number, entry in crew.ray.get(crew.reports.take.remote()):
+                    if number in trials and self._is_hopeless(trials[number][0], entry):
+                        crew.give_up(number)
+                for _, number, failure, pruned in crew.ended():
+                    trial, started = trials.pop(number)
+                    reason = None if failure is None else failure.reason
+                    self._tell(trial, time.monotonic() - started, reason, pruned=pruned)
+
+    def _chosen(self) -> tuple[Any, Mapping[str, Any]]:
+        trial = self.study.ask()
+        changes = self.space.choose(trial)
+        trial.set_user_attr("changes", changes)
+        return trial, changes
+
+    def _recipe(self, changes: Mapping[str, Any]) -> Recipe:
+        return self.made({**changes, "task.data.test": None, "evaluation.backbone_alone": False})
+
+    def _folder(self, trial: Any) -> Path:
+        return self.folder / "runs" / f"{trial.number:04d}"
+
+    def _is_hopeless(self, trial: Any, entry: Mapping[str, float]) -> bool:
+        """Whether a run is to end early, by what it has reached at a step."""
+        value = entry.get(self.metric)
+        if value is None:
+            value = -entry["loss"] if self.high else entry["loss"]
+        trial.report(value, int(entry["step"]))
+        return bool(trial.should_prune())
+
+    def _tell(
+        self, trial: Any, seconds: float, reason: str | None, *, pruned: bool = False
+    ) -> None:
+        """The study is told of a trial that has ended: well, by itself or by a failure."""
+        states = self.optuna.trial.TrialState
+        state, value = states.PRUNED if pruned else states.FAIL, None
+        attributes: dict[str, Any] = {"seconds": seconds}
+        if reason is None and not pruned:
+            try:
+                value, measured = self._measured(trial)
+                attributes |= measured
+                state = states.COMPLETE
+            except ForewordError as error:
+                reason = str(error)
+        if reason is not None:
+            attributes["reason"] = reason
+        for name, entry in attributes.items():
+            trial.set_user_attr(name, entry)
+        self.study.tell(trial, value, state=state)
+
+    def _measured(self, trial: Any) -> tuple[float, dict[str, Any]]:
+        from foreword.runs.finished import read_metrics
+
+        metrics = read_metrics(self._folder(trial))
+        value = metrics["prompt"]["all"].get(self.metric)
+        if value is None:
+            raise UserError(f"{self.metric}: has no value on the development examples")
+        costs = {name: read(metrics) for name, read in COSTS.items()}
+        excess = [bound.excess(metrics) for bound in self.bounds]
+        for bound, share in zip(self.bounds, excess, strict=True):
+            trial.set_constraint(bound.name, share)
+        return value, {"excess": excess, "costs": costs}

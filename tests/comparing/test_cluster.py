@@ -1,0 +1,171 @@
+"""Runs on a Ray cluster of two workers: the figures of one process, and workers that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import yaml
+
+from foreword.comparing import compare
+from foreword.comparing.cells import Place
+from foreword.comparing.cluster import Cluster, Worker, crew_of, execute_on, fetch, send
+from foreword.comparing.executing import Failure
+from foreword.comparing.grid import load_grid
+from foreword.comparing.searching import search
+from foreword.comparing.space import Range, Space
+from foreword.errors import UserError
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
+SMALL: dict[str, Any] = {
+    "method.length": 2,
+    "training.steps": 2,
+    "training.evaluate_every": 1,
+    "task.limits": {"train": 16, "dev": 4, "test": 4},
+    "decoding.max_new_tokens": 4,
+    "evaluation.backbone_alone": False,
+    "evaluation.samples": 0,
+}
+
+
+class Counted:
+    """Which runs began, and which failed."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.failed: list[str] = []
+
+    def planned(self, places: object) -> None: ...
+
+    def began(self, place: Place) -> None:
+        self.begun.append(place.cell.name)
+
+    def ended(self, place: Place, failure: Failure | None) -> None:
+        self.failed += [] if failure is None else [failure.reason]
+
+
+def grid_file(folder: Path, seeds: list[int]) -> Path:
+    whole = {
+        "version": 1,
+        "name": "tried",
+        "recipe": str(QUICKSTART),
+        "set": SMALL,
+        "seeds": seeds,
+        "grid": {"training.learning_rate": [0.1]},
+    }
+    file = folder / "grid.yaml"
+    file.write_text(yaml.safe_dump(whole), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("address", ["local", "ray://", "http://a"])
+def test_an_address_of_no_cluster_is_refused(address: str) -> None:
+    with pytest.raises(UserError, match="is no cluster; give ray://local, ray://auto or"):
+        Cluster(address)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(UserError, match=r"pip install 'foreword\[cluster\]'"),
+        crew_of(Cluster("ray://local"), tmp_path, runs=1, device="cpu"),
+    ):
+        pass
+
+
+def test_a_folder_travels_whole_or_not_at_all(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "artifact").mkdir(parents=True)
+    (run / "metrics.json").write_text("{}", encoding="utf-8")
+    (run / "artifact" / "prompt.safetensors").write_bytes(b"\0\1")
+    assert not fetch("memory://kept/run", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    send(run, "memory://kept/run")
+    assert fetch("memory://kept/run", tmp_path / "again")
+    assert (tmp_path / "again" / "artifact" / "prompt.safetensors").read_bytes() == b"\0\1"
+    fsspec.filesystem("memory").rm("/kept/run/metrics.json")
+    assert not fetch("memory://kept/run", tmp_path / "third"), "no figures, so it has not ended"
+    with pytest.raises(UserError, match="'nowhere://x' cannot be used"):
+        fetch("nowhere://x", tmp_path / "third")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_two_workers_give_the_figures_of_one_process(tmp_path: Path) -> None:
+    file, shared = grid_file(tmp_path, [0, 1]), f"file://{tmp_path / 'shared'}"
+    on = Cluster("ray://local", shared, workers=2)
+    there = compare(file, out=tmp_path / "there", on=on, device="cpu")
+    assert not there.failures
+    here = compare(file, out=tmp_path / "here", workers=1, device="cpu")
+    for one in (tmp_path / "here" / "runs").iterdir():
+        for name in ("answers.jsonl", "artifact/prompt.safetensors"):
+            assert (one / name).read_bytes() == (
+                tmp_path / "there" / "runs" / one.name / name
+            ).read_bytes()
+    assert [m["scores"] for m in there.content["methods"]] == [
+        m["scores"] for m in here.content["methods"]
+    ]
+    watcher = Counted()
+    compare(file, out=tmp_path / "third", on=on, watcher=watcher, device="cpu")
+    assert watcher.begun == [], "what the shared folder has is not run again"
+
+
+class Dying(Worker):
+    """A worker that dies in its first run."""
+
+    def run(self, place: Place, target: str, number: int, reports: Any) -> str | None:
+        mark = Path(os.environ["FOREWORD_TEST_MARK"]) / place.folder.name
+        if place.cell.recipe.seed == 1 or not mark.exists():
+            mark.write_text("", encoding="utf-8")
+            os._exit(1)
+        return super().run(place, target, number, reports)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_whose_worker_dies_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr("foreword.comparing.cluster.Worker", Dying)
+    monkeypatch.setenv("FOREWORD_TEST_MARK", str(tmp_path))
+    _, cells = load_grid(grid_file(tmp_path, [0, 1]))
+    places = [Place(cell, tmp_path / "out" / "runs" / f"{cell.recipe.seed}") for cell in cells]
+    watcher = Counted()
+    cluster = Cluster("ray://local", workers=1)
+    (failure,) = execute_on(cluster, places, tmp_path / "out", watcher=watcher, device="cpu")
+    assert [place.state for place in places] == ["finished", "waiting"]
+    assert failure.place == places[1]
+    assert "its worker died 3 times" in failure.reason
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_on_a_cluster(tmp_path: Path) -> None:
+    overrides = [f"{key}={json.dumps(value)}" for key, value in SMALL.items()]
+    outcome = search(
+        QUICKSTART,
+        budget=600,
+        trials=3,
+        out=tmp_path / "search",
+        space=Space({"training.learning_rate": Range(low=1e-3, high=0.5, log=True)}),
+        overrides=overrides,
+        device="cpu",
+        on=Cluster("ray://local", workers=2),
+    )
+    assert len(outcome.trials) == 3
+    assert {trial["state"] for trial in outcome.trials} <= {"complete", "pruned"}
+    assert outcome.best is not None
+    for trial in outcome.trials:
+        run = tmp_path / "search" / "runs" / f"{trial['run'] - 1:04d}" / "metrics.json"
+        if trial["state"] == "complete":
+            figures = json.loads(run.read_text(encoding="utf-8"))
+            assert figures["split"] == "dev"
+            assert trial["value"] == figures["prompt"]["all"][outcome.metric]
