@@ -27,7 +27,9 @@ def logits(backbone: Backbone, rows: list[list[int]]) -> Tensor:
         return backbone.logits(Call(Layout.of(rows, side="left")))
 
 
-@pytest.mark.parametrize("rows", [[[5]], [[5, 7, 11]], [[5, 7, 11, 3], [2, 9]] * 4])
+@pytest.mark.parametrize(
+    "rows", [[[5]], [[5, 7, 11]], [[5, 7, 11, 3], [2, 9]] * 4, [[5, 7, 11]] * 7]
+)
 def test_logits_are_those_of_the_weights(backbone: Backbone, rows: list[list[int]]) -> None:
     twice = packed(backbone)
     expected = logits(backbone, rows)
@@ -51,6 +53,14 @@ def test_it_is_the_second_layout_that_serves(backbone: Backbone) -> None:
     assert not torch.equal(logits(backbone, [[5, 7, 11]]), expected)
     for module, weight in zip(chosen, kept, strict=True):
         module.weight.data.copy_(weight)
+
+
+def test_products_have_few_sizes() -> None:
+    """Memory of a server that has seen every number of rows stays what it is."""
+    sizes = {rows: packing.rows_of_a_product(rows) for rows in range(2, 2049)}
+    assert all(rows <= size <= rows * 9 / 8 for rows, size in sizes.items())
+    assert all(sizes[rows] == rows for rows in range(2, 17))
+    assert len(set(sizes.values())) == 15 + 8 * 7
 
 
 def test_gradients_come_from_the_weights(backbone: Backbone) -> None:

@@ -67,6 +67,14 @@ def _layers(model: nn.Module) -> list[nn.Module]:
     ]
 
 
+def rows_of_a_product(rows: int) -> int:
+    """How many rows a product has that is made for some, with idle ones: eight numbers between one
+    power of two and the next. oneDNN keeps code for each number of rows that it has seen, half a
+    megabyte and less."""
+    step = 1 << max(0, rows.bit_length() - 4)
+    return -(-rows // step) * step
+
+
 def _weight(module: nn.Module) -> Tensor:
     """The weight of a linear layer."""
     weight = module.weight
@@ -82,9 +90,15 @@ def pack_layer(module: nn.Module) -> None:
     product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
 
     def forward(states: Tensor) -> Tensor:
-        if states.numel() == states.shape[-1] or (torch.is_grad_enabled() and states.requires_grad):
+        rows = states.numel() // states.shape[-1]
+        if rows < 2 or (torch.is_grad_enabled() and states.requires_grad):
             found: Tensor = own(states)
             return found
-        return product(states, reordered, bias, "none", [], "")
+        more = rows_of_a_product(rows) - rows
+        if not more:
+            return product(states, reordered, bias, "none", [], "")
+        filled = nn.functional.pad(states.reshape(rows, -1), (0, 0, 0, more))
+        several = product(filled, reordered, bias, "none", [], "")[:rows]
+        return several.view(*states.shape[:-1], -1)
 
     module.forward = forward
