@@ -80,6 +80,16 @@ def data_format(
     return register
 
 
+_MODULE = "foreword_plugin_"
+
+
+def loaded_plugins() -> tuple[str, ...]:
+    """The files that `load_plugin` has run in this process: another process that is to read the
+    same recipes runs them first."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(_MODULE)]
+    return tuple(str(module.__file__) for module in modules)
+
+
 def load_plugin(file: Path | str) -> None:
     """Run a Python file, whose decorators register what it adds; a file runs once.
 
@@ -91,7 +101,7 @@ def load_plugin(file: Path | str) -> None:
         raise UserError(f"{given}: no such file; give the path of a Python file")
     path = path.resolve()
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    name = f"foreword_plugin_{path.stem}_{digest}"
+    name = f"{_MODULE}{path.stem}_{digest}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)

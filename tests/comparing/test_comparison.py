@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from foreword.comparing import compare, compare_runs
+from foreword.comparing import compare, compare_runs, executing
 from foreword.comparing.cells import Place
 from foreword.comparing.executing import Failure, Loaded, execute
 from foreword.comparing.items import resampled
 from foreword.comparing.measured import read_measured
 from foreword.errors import UserError
+from foreword.extensions import loaded_plugins
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 GRID: dict[str, Any] = {
@@ -151,6 +154,21 @@ def test_two_processes_give_what_one_gives(compared: Path, tmp_path: Path) -> No
     for one, other in zip(comparison.content["methods"], whole["methods"], strict=True):
         for metric, score in one["scores"].items():
             assert score["values"] == pytest.approx(other["scores"][metric]["values"], abs=1e-6)
+
+
+def test_a_worker_has_the_plugins_of_the_process_that_begins_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("import os\nos.environ['OWN_PLUGIN_RAN'] = 'yes'\n", encoding="utf-8")
+    monkeypatch.setenv("OWN_PLUGIN_RAN", "no")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    monkeypatch.setattr(executing, "_worker", None)
+    monkeypatch.setattr("sys.modules", dict(sys.modules))
+    executing._begin_worker("cpu", False, 1, [str(file)])
+    assert os.environ["OWN_PLUGIN_RAN"] == "yes"
+    assert str(file.resolve()) in loaded_plugins()
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(

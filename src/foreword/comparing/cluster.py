@@ -21,6 +21,7 @@ from foreword.common.run_files import METRICS, is_finished
 from foreword.comparing.cells import RUNS, Place
 from foreword.comparing.executing import Failure, Loaded, Watcher, attempt
 from foreword.errors import UserError, argument
+from foreword.extensions import load_plugin, loaded_plugins
 
 SCHEME, LOCAL, AUTO = "ray://", "local", "auto"
 TRIES = 3
@@ -82,8 +83,13 @@ class Reports:
 class Worker:
     """An actor: a process with a backbone that its runs share."""
 
-    def __init__(self, device: str | None, trust_remote_code: bool) -> None:
+    def __init__(
+        self, device: str | None, trust_remote_code: bool, plugins: Sequence[str] = ()
+    ) -> None:
         import torch
+
+        for file in plugins:
+            load_plugin(file)
 
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
@@ -246,7 +252,11 @@ def crew_of(
         actor = ray.remote(num_cpus=1, num_gpus=1 if on_gpus else 0)(Worker)
         target = f"{(cluster.shared or str(out.resolve())).rstrip('/')}/{RUNS}"
         reports = ray.remote(num_cpus=0)(Reports).remote() if watched else None
-        yield Crew(ray, lambda: actor.remote(device, trust_remote_code), count, target, reports)
+
+        def make() -> Any:
+            return actor.remote(device, trust_remote_code, loaded_plugins())
+
+        yield Crew(ray, make, count, target, reports)
     finally:
         if own:
             ray.shutdown()

@@ -22,6 +22,7 @@ from foreword.comparing.cells import Place
 from foreword.comparing.costs import Cost, write_cost
 from foreword.comparing.words import write_words
 from foreword.errors import ForewordError, RunError, argument
+from foreword.extensions import load_plugin, loaded_plugins
 from foreword.recipe import BackboneSpec, Recipe
 
 if TYPE_CHECKING:
@@ -222,13 +223,17 @@ def attempt(
 _worker: Loaded | None = None
 
 
-def _begin_worker(device: str | None, trust_remote_code: bool, threads: int) -> None:
+def _begin_worker(
+    device: str | None, trust_remote_code: bool, threads: int, plugins: Sequence[str]
+) -> None:
     import torch
 
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes Ctrl-C on as SIGTERM
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(threads)
+    for file in plugins:
+        load_plugin(file)
     _worker = Loaded(device, trust_remote_code=trust_remote_code)
 
 
@@ -257,7 +262,7 @@ def _beside(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin_worker,
-        initargs=(loaded.device, loaded.trust_remote_code, threads),
+        initargs=(loaded.device, loaded.trust_remote_code, threads, loaded_plugins()),
     )
     queue, running = list(places), dict[Future[str | None], Place]()
     with stop_on_signals() as stop:
