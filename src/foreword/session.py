@@ -350,15 +350,8 @@ def load(
     refuse_two_places(device, device_map)
     folder = artifact_folder(folder)
     if trust_remote_code and not isinstance(backbone, Backbone):
-        backbone = _trusted(
-            folder,
-            backbone,
-            device or default_device(),
-            dtype,
-            quantization,
-            device_map,
-            download,
-        )
+        where = device or default_device()
+        backbone = _trusted(folder, backbone, where, dtype, quantization, device_map, download)
     manifest, model = load_model(
         folder,
         backbone=backbone if isinstance(backbone, Backbone) else None,

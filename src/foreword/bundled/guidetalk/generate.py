@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from foreword.bundled.fieldguide.generate import Dice, Record
+from foreword.bundled.fieldguide.describing import Dice, Record
 from foreword.bundled.fieldguide.generate import build as build_guide
 from foreword.bundled.splits import run, write_splits
 
