@@ -114,7 +114,7 @@ class Difference:
         low, high = sorted((interval[0], interval[1]))
         between = f"95 % interval {low:.{decimals}f} to {high:.{decimals}f}"
         corrected = f", corrected for {pairs} comparisons" if pairs > 1 else ""
-        figures = f"({between}; p = {written_p(self.p)}{corrected})"
+        figures = f"({between}; {written_p(self.p)}{corrected})"
         if not self.of_methods:
             verdict = "more than" if self.more_than_chance else "no more than"
             return (
@@ -128,7 +128,7 @@ class Difference:
 
 def written_p(p: float) -> str:
     """A p-value as a text."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def differences(methods: Mapping[str, Scores], better: str = "high") -> list[Difference]:
