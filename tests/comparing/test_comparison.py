@@ -131,12 +131,17 @@ def test_the_page_loads_nothing_and_says_every_plot_in_words(compared: Path) -> 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
 def test_a_browser_draws_the_plots_without_a_message(compared: Path, tmp_path: Path) -> None:
+    page = (compared / "out" / "report.html").read_text(encoding="utf-8")
+    script = 'document.querySelector("table.sorts th:nth-child(2) button").click()'
+    body, end, _ = page.rpartition("</body>")
+    clicked = f"{body}<script>{script}</script>{end}</html>"
+    (tmp_path / "report.html").write_text(clicked, encoding="utf-8")
     ran = subprocess.run(
         [
             *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            *(f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--dump-dom"),
-            *("--virtual-time-budget=30000", f"file://{compared / 'out' / 'report.html'}"),
+            *(f"--user-data-dir={tmp_path / 'browser'}", "--enable-logging=stderr", "--dump-dom"),
+            *("--virtual-time-budget=30000", f"file://{tmp_path / 'report.html'}"),
         ],
         capture_output=True,
         text=True,
@@ -145,6 +150,13 @@ def test_a_browser_draws_the_plots_without_a_message(compared: Path, tmp_path: P
     )
     assert "CONSOLE" not in ran.stderr
     assert ran.stdout.count("<svg") >= 4
+    table = ran.stdout[ran.stdout.index('class="sorts"') :]
+    keys = re.findall(r'<tr><th scope="row"[^>]*>[^<]*</th>\s*<td data-key="([^"]*)"', table)
+    content = json.loads((compared / "out" / "report.json").read_text(encoding="utf-8"))
+    first = content["metrics"][0]["name"]
+    means = sorted(method["scores"][first]["mean"] for method in content["methods"])
+    assert [float(key) for key in keys[: len(means)]] == means
+    assert table.count('aria-sort="ascending"') == 1
 
 
 @pytest.mark.slow
@@ -181,7 +193,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     _, cells = load_grid(tmp_path / "grid.yaml")
     places = places_of(cells, tmp_path / "out")
 
-    def run(self: Loaded, recipe: Any, folder: Path, progress: Any) -> None:
+    def run(self: Loaded, recipe: Any, folder: Path, progress: Any, **_: Any) -> None:
         if recipe.seed == 1:
             raise UserError("does not fit")
 

@@ -32,10 +32,10 @@
           ? (cell.dataset.key === "" ? NaN : Number(cell.dataset.key)) : cell.textContent.trim(); };
         const rows = [...body.rows].sort((a, b) => {
           const x = key(a), y = key(b);
-          if (typeof x === "string") return x.localeCompare(y, undefined, { numeric: true });
+          const sign = up ? 1 : -1;
+          if (typeof x === "string") return sign * x.localeCompare(y, undefined, { numeric: true });
           if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
-          return x - y; });
-        if (!up) rows.reverse();
+          return sign * (x - y); });
         body.append(...rows);
       });
     });
