@@ -95,7 +95,7 @@ def test_odd_figures(metrics: Any, said: str, recipe: Recipe, tmp_path: Path) ->
         ({"output": "x", "label": "y"}, "input: is missing"),
         (
             {"input": "x", "output": "y"},
-            "has none of label, labels, number, references, right, tags",
+            "has none of label, labels, number, paired, references, right, tags",
         ),
         ({"input": "x", "output": None, "label": "y"}, "output"),
         ({"input": "x", "output": {"a": 1}, "label": "y"}, "output"),
