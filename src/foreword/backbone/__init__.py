@@ -18,6 +18,7 @@ from foreword.backbone.decoding import (
 )
 from foreword.backbone.loading import bundled_backbones, default_device, load_backbone
 from foreword.backbone.model import Backbone
+from foreword.backbone.modules.sharding import Held
 from foreword.backbone.modules.sublayers import LINEAR, Ending
 from foreword.backbone.own_heads import (
     head_of_decoders,
@@ -42,6 +43,7 @@ __all__ = [
     "Ending",
     "Geometry",
     "Heads",
+    "Held",
     "KeyValues",
     "Likely",
     "Prompt",

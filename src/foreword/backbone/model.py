@@ -20,7 +20,7 @@ from foreword.backbone import devices, geometry, turns
 from foreword.backbone.call import Call, inputs
 from foreword.backbone.checking import check_with_a_text
 from foreword.backbone.layout import Layout
-from foreword.backbone.modules import copying, tables
+from foreword.backbone.modules import copying, sharding, tables
 from foreword.backbone.modules.activations import fuse_activations
 from foreword.backbone.modules.moving import Moving
 from foreword.backbone.modules.reach import reach
@@ -309,7 +309,16 @@ class Backbone(Moving, Taking):
         if g.through == "interface":
             recorder = Recorder(embeddings)
             output = self._run(module, Call(layout, recorder))
-            return {site: recorder.rows(site) for site in g.sites}, output
+            recorded = {site: recorder.rows(site) for site in g.sites}
+            if output[0].requires_grad and sharding.is_sharded(self.model):
+                recorded = {
+                    site: (
+                        sharding.taken_out(keys, output[0]),
+                        sharding.taken_out(values, output[0]),
+                    )
+                    for site, (keys, values) in recorded.items()
+                }
+            return recorded, output
         with self.turn, self.looking_up(Prompt(embeddings=embeddings)):
             output = module(
                 input_ids=layout.input_ids,

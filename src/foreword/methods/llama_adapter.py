@@ -38,6 +38,7 @@ class Adaption(InjectionSpec):
 
     kind: ClassVar[str] = "adaption"
     lengths: ClassVar[tuple[tuple[str, ...], int] | None] = ((".prompts",), 1)
+    runs_parts: ClassVar[bool] = True
 
     sites: AttentionSites = None
     layers: int | None = None

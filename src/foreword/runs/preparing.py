@@ -18,6 +18,7 @@ from foreword.runs.data import RunData, RunExamples, read_data, read_examples, s
 from foreword.runs.demonstrations import Shown
 from foreword.tasks import BoundTask, task_of
 from foreword.tasks.text import Templates
+from foreword.training.sharding import Sharding
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 from foreword.tuned.initial import Trained
@@ -80,6 +81,7 @@ def prepare(
     progress: Progress,
     *,
     trust_remote_code: bool = False,
+    sharding: Sharding | None = None,
 ) -> Prepared:
     """Read a recipe's files, load its backbone, and make sure that all goes together.
 
@@ -89,6 +91,7 @@ def prepare(
         backbone: the recipe's, if it is loaded already.
         progress: told the notes.
         trust_remote_code: run code that comes with the backbone.
+        sharding: how the backbone is dealt out over processes, where it is.
 
     Raises:
         UserError: the recipe, a data file or the backbone is wrong, or an example is too long.
@@ -103,7 +106,7 @@ def prepare(
         spec.name,
         revision=spec.revision,
         dtype=spec.dtype,
-        device=device,
+        device=device if sharding is None else "cpu",  # from where each process takes its share
         bos=spec.bos,
         attention=None if spec.attention == "auto" else spec.attention,
         quantization=spec.quantization,
@@ -113,6 +116,12 @@ def prepare(
     backbone.check_trainable(recomputing=recipe.training.gradient_checkpointing)
     if rule := types_rule(backbone.dtype, recipe.training.precision):
         raise RecipeError("recipe", [rule])
+    if sharding is not None:
+        held = sharding.deal_out(backbone, torch.device(device))
+        progress.say(
+            f"the backbone is dealt out: {held.here / 1e6:,.1f} of its {held.whole / 1e6:,.1f} MB "
+            "lie in this process"
+        )
     readout = task.readout(backbone)
     task.start(readout, backbone)
     init = starts_from(recipe.method)

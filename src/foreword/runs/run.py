@@ -166,8 +166,15 @@ def _run(
             f"method: pet trains one model after the other, but {hardware.processes} processes "
             "would each write them into the same folder; start one process"
         )
+    if hardware.sharding is not None:
+        hardware.sharding.check(recipe.method)
     ready = prepare(
-        recipe, hardware.device, backbone, progress, trust_remote_code=trust_remote_code
+        recipe,
+        hardware.device,
+        backbone,
+        progress,
+        trust_remote_code=trust_remote_code,
+        sharding=hardware.sharding,
     )
     examples, stated, task = ready.examples, ready.stated, ready.task
     backbone, model, how, data = ready.backbone, ready.model, ready.how, ready.data
@@ -185,13 +192,16 @@ def _run(
         history = _train(model, stages, folder, about, ready.trained)
         trained = time.monotonic()
         folded = model.fold()
+        if hardware.sharding is not None:  # the backbone answers in all processes or in none
+            seed_all(recipe.seed)
+        if hardware.main or hardware.sharding is not None:
+            with stop.patiently():
+                stages, stated = stages.settled(folded, stated)
+                reports = stages.measure(folded)
         if not hardware.main:
             hardware.wait()
             hardware.close()
             return Run(folder, folder / ARTIFACT, recipe, {}, [])
-        with stop.patiently():
-            stages, stated = stages.settled(folded, stated)
-            reports = stages.measure(folded)
         spent = about["initialise_seconds"], history.seconds, time.monotonic() - trained
         timing = {"initialise": spent[0], "train": spent[1], "all": sum(spent)}
         metrics = {

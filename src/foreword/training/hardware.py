@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor
 
 from foreword.errors import UserError
+from foreword.training.sharding import Sharding
 
 _TRACKERS: dict[str, tuple[tuple[str, ...], str]] = {
     "none": ((), ""),
@@ -28,9 +29,15 @@ _TRACKERS: dict[str, tuple[tuple[str, ...], str]] = {
 
 @dataclass(frozen=True, eq=False)
 class Hardware:
-    """An accelerator and the few things that the loop asks of it."""
+    """An accelerator and the few things that the loop asks of it.
+
+    Attributes:
+        accelerator: Accelerate's.
+        sharding: how the backbone is dealt out over the processes; None: each has it whole.
+    """
 
     accelerator: Any
+    sharding: Sharding | None = None
 
     @classmethod
     def of(
@@ -43,8 +50,10 @@ class Hardware:
         """Set up a device ("cpu", "cuda", "mps") and, if wished, a tracker for `track` to start.
 
         Raises:
-            UserError: the device is not there, or the tracker is not installed.
+            UserError: the device is not there, the tracker is not installed, or the launch asks
+                for something that is not done here.
         """
+        sharding = Sharding.asked()
         available = {
             "cpu": True,
             "cuda": torch.cuda.is_available(),
@@ -61,18 +70,20 @@ class Hardware:
             )
         # Accelerate keeps its settings for the whole process and refuses other ones later.
         AcceleratorState._reset_state()
+        PartialState(cpu=device == "cpu")  # chooses how processes speak, by the launch's config
         try:
-            accelerator = Accelerator(
-                cpu=device == "cpu",
-                mixed_precision="bf16" if precision == "bfloat16" else "no",
-                log_with=None if tracker == "none" else tracker,
-                project_config=ProjectConfiguration(logging_dir="."),  # until `track` knows better
-            )
+            with nullcontext() if sharding is None else sharding.apart():
+                accelerator = Accelerator(
+                    cpu=device == "cpu",
+                    mixed_precision="bf16" if precision == "bfloat16" else "no",
+                    log_with=None if tracker == "none" else tracker,
+                    project_config=ProjectConfiguration(logging_dir="."),  # until `track` knows
+                )
         except (ValueError, ImportError) as error:
             raise UserError(
                 f"training.tracker '{tracker}' or precision '{precision}' cannot be used: {error}"
             ) from error
-        return cls(accelerator)
+        return cls(accelerator, sharding)
 
     def track(self, folder: Path, name: str, config: dict[str, str]) -> None:
         """Start the tracker, if there is one.

@@ -78,6 +78,8 @@ def kept_sources(planned: Planned) -> KeptSources | None:
     counts = Counter(tuple(pair.source) for pair in pairs)
     reads = steps * spec.accumulation * spec.batch_size / len(counts)
     still = isinstance(model.placement, Infix) and model.delta.backbone is None
+    # Processes that share a backbone run it together, whatever each of them remembers.
+    still = still and hardware.sharding is None
     if not still or not spec.source_cache or reads < 2:
         return None
     sources = Sources(model.backbone, spec.source_cache * 1e9)

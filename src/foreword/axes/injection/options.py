@@ -68,6 +68,7 @@ class InjectionSpec(Data):
         predicted: whether training has a loss of the virtual tokens themselves.
         lengths: in an artifact, the ends of the names of tensors that have one of their sizes for
             each virtual token, and which size that is.
+        runs_parts: whether parts of the backbone's layers are run apart from them.
     """
 
     kind: ClassVar[str]
@@ -75,6 +76,7 @@ class InjectionSpec(Data):
     has_slots: ClassVar[bool] = False
     predicted: ClassVar[bool] = False
     lengths: ClassVar[tuple[tuple[str, ...], int] | None] = None
+    runs_parts: ClassVar[bool] = False
 
     def sizes(self, length: int) -> list[tuple[str, int, tuple[str, ...], int]]:
         """What the options say of the sizes of an artifact's tensors: the field that says it, the

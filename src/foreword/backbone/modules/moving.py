@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foreword.backbone import devices
-from foreword.backbone.modules import checkpointing, sublayers, whole
+from foreword.backbone.modules import checkpointing, sharding, sublayers, whole
+from foreword.backbone.modules.sharding import Held
 from foreword.backbone.modules.sublayers import Ending
 from foreword.backbone.prompts.attention import Attention
 from foreword.backbone.shapes import Geometry
@@ -96,6 +98,20 @@ class Moving:
                 f"to move are quantised, the first of them {fixed[0]}; leave it out, or train what "
                 "stands beside them: lora, adapter, or a prompt"
             )
+
+    def shard(self, device: torch.device, processes: int, options: Mapping[str, Any]) -> Held:
+        """Deal the weights out over processes, in place (`sharding.shard`).
+
+        Raises:
+            BackboneError: they are quantised, lie in several places, or are in no list of layers.
+        """
+        if self.quantization is not None or devices.is_spread(self.model):
+            field = quantized.FIELD if self.quantization is not None else devices.FIELD
+            raise BackboneError(
+                f"{field}: weights that are dealt out over processes (FSDP) are plain ones in one "
+                "place; leave it out, or start without FSDP"
+            )
+        return sharding.shard(self.model, self.geometry, device, processes, options)
 
     def plain(self, changed: Mapping[str, Tensor]) -> PreTrainedModel:
         """The model with weights that take the places of its own, and no quantised layer.

@@ -1,0 +1,131 @@
+"""A frozen model whose weights are dealt out over the processes that run it together: torch's
+`fully_shard` (FSDP2; Zhao et al. 2023, "PyTorch FSDP").
+
+Each process holds its share of every layer, of the table of words and of the language-model head.
+A layer's weights are gathered while the layer runs, forward or backward, and let go again; being
+frozen they have no gradients to be sent. Each of these modules stands for itself, so that a part of
+the model may run alone, as it does where a decoder reads its virtual tokens. What several modules
+share (tied tables) and what lies beside the layers (norms) is held whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from foreword.backbone.modules import sublayers, tables
+from foreword.backbone.prompts.key_values import Sides
+from foreword.backbone.shapes import Geometry
+from foreword.errors import BackboneError
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes of a model's weights.
+
+    Attributes:
+        here: in this process.
+        whole: in all.
+    """
+
+    here: int
+    whole: int
+
+
+def shard(
+    model: PreTrainedModel,
+    geometry: Geometry,
+    device: torch.device,
+    processes: int,
+    options: Mapping[str, Any],
+) -> Held:
+    """Deal a frozen model's weights out, in place; one that is dealt out already stays so.
+
+    Args:
+        model: whose layers become `FSDPModule`s.
+        geometry: the model's.
+        device: where this process computes.
+        processes: how many there are, all of which call this with the same model.
+        options: further ones of `fully_shard`.
+
+    Raises:
+        BackboneError: the model has no list of layers.
+    """
+    if not is_sharded(model):
+        units = _units(model, geometry)
+        mesh = init_device_mesh(device.type, (processes,))
+        for unit in units:
+            fully_shard(unit, mesh=mesh, **options)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if not isinstance(tensor, DTensor):
+                tensor.data = tensor.data.to(device)
+    return held(model)
+
+
+def is_sharded(model: PreTrainedModel) -> bool:
+    """Whether a model's weights are dealt out."""
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def taken_out(sides: Sides, states: Tensor) -> Sides:
+    """What was taken out of layers in a forward pass, with a gradient of 0 for what it gave.
+
+    A layer's weights are gathered for its backward pass when the gradient of what it gave arrives.
+    Keys and values of the last layer have a gradient without that one having any.
+
+    Args:
+        sides: by layer.
+        states: what the forward pass gave.
+    """
+    if isinstance(sides, tuple):
+        return tuple(_taken_out(side, states) for side in sides)
+    return _taken_out(sides, states)
+
+
+def _taken_out(side: Tensor, states: Tensor) -> Tensor:
+    out: Tensor = _TakenOut.apply(side, states)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _TakenOut(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, side: Tensor, states: Tensor) -> Tensor:
+        ctx.save_for_backward(states)
+        return side.view_as(side)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, torch.zeros_like(*ctx.saved_tensors)
+
+
+def held(model: PreTrainedModel) -> Held:
+    """What of a model's weights lies in this process."""
+    own = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
+    here = sum(one.nbytes for one in own)
+    whole = sum(one.numel() * one.element_size() for one in model.parameters())
+    return Held(here, whole)
+
+
+def _units(model: PreTrainedModel, geometry: Geometry) -> list[nn.Module]:
+    """The modules that are dealt out, each for itself."""
+    try:
+        stacks = sublayers.layers_of(model, geometry)
+    except BackboneError as error:
+        raise BackboneError(
+            f"backbone family '{model.config.model_type}' has no list of its layers, one module "
+            "for each, so its weights cannot be dealt out; start without FSDP"
+        ) from error
+    owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
+    head = model.get_output_embeddings()
+    ends = [*tables.of_words(model), *tables.beside(model), *([] if head is None else [head])]
+    alone = [module for module in ends if all(owners[id(p)] == 1 for p in module.parameters())]
+    return [*(layer for stack in stacks for layer in stack), *alone]

@@ -1,0 +1,100 @@
+"""What tests of sharding share: trainings of tiny models in float64, with the backbone whole or
+dealt out; run by itself in each of several processes, where the first writes what came out.
+
+    python -m torch.distributed.run --nproc_per_node=2 tests/training/sharded.py OUT
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from families.catalogue import wrapped
+from foreword.axes.readout import Readout, SequenceHead
+from foreword.backbone import Backbone, Call
+from foreword.backbone.layout import Pair
+from foreword.methods import METHODS
+from foreword.recipe import TrainingSpec
+from foreword.training import train
+from foreword.training.hardware import Hardware
+from foreword.tuned.compose import compose
+
+LAUNCH = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+"""What `accelerate launch` puts into the environment for a config of FSDP."""
+CASES = {
+    "llama prefix-tuning": {},
+    "llama prompt-tuning": {"gradient_checkpointing": True},
+    "gpt2 prefix-tuning": {"accumulation": 2},
+    "bert p-tuning-v2": {},
+    "t5 prompt-tuning": {},
+}
+"""A family and a method, and what of the training is another than usual."""
+SOURCES = [[3 + (7 * row + at) % 500 for at in range(4 + row)] for row in range(6)]
+
+
+def results() -> dict[str, Tensor]:
+    """For each case the losses and gradient norms of its steps, the trained tensors, and the logits
+    or states after them."""
+    found: dict[str, Tensor] = {}
+    for case, options in CASES.items():
+        family, name = case.split()
+        torch.manual_seed(0)
+        backbone = wrapped(family)
+        hardware = Hardware.of("cpu")
+        if hardware.sharding is not None:
+            held = hardware.sharding.deal_out(backbone, hardware.device)
+            found[f"{case}/held"] = torch.tensor([held.here, held.whole])
+        found |= {f"{case}/{key}": value for key, value in _of(backbone, name, options, hardware)}
+    return found
+
+
+def _of(
+    backbone: Backbone, name: str, options: dict[str, object], hardware: Hardware
+) -> list[tuple[str, Tensor]]:
+    encodes = backbone.geometry.kind == "encoder"
+    readout: Readout | None = (
+        SequenceHead(backbone.hidden_width, 2, dropout=0.0) if encodes else None
+    )
+    method = METHODS[name].model_validate({"name": name, "length": 3})
+    torch.manual_seed(1)
+    model = compose(backbone, method, readout).double()
+    pairs = [
+        Pair(ids, [], marks=(-1,), labels=(row % 2,)) if encodes else Pair(ids, [5 + row, 6])
+        for row, ids in enumerate(SOURCES)
+    ]
+    spec = TrainingSpec.model_validate(
+        {"steps": 3, "batch_size": 3, "learning_rate": 1e-2, "loss": "token_mean", **options}
+    )
+    history = train(model, pairs, spec, dev=pairs[:2], seed=0, hardware=hardware)
+    layout = model.lay_out(pairs)
+    call = Call(layout, model.prompt())
+    with torch.no_grad():
+        after = backbone.hidden(call) if encodes else backbone.logits(call)
+    steps = [[entry["loss"], entry["gradient_norm"]] for entry in history.steps]
+    dev = [entry["loss"] for entry in history.evaluations]
+    return [
+        ("steps", torch.tensor(steps, dtype=torch.float64)),
+        ("dev", torch.tensor(dev, dtype=torch.float64)),
+        ("logits", after[layout.attention_mask]),
+        *((f"trained {n}", p.detach().clone()) for n, p in model.named_parameters()),
+    ]
+
+
+if __name__ == "__main__":
+    os.environ.update(LAUNCH)
+    torch.set_num_threads(1)
+    tensors = results()
+    save_file(tensors, f"{sys.argv[1]}-{os.environ['RANK']}.safetensors")
