@@ -69,7 +69,9 @@ class KeysValues(Injection):
         )
 
     def _site(self, site: Site, layers: tuple[int, ...], named: Named) -> PromptKeyValues:
-        parts = [part for part in self.parts(1) if part.site == site]
+        # A subclass may ask for further parts (a gate), which are none of these.
+        own = (part for part in self.parts(1) if isinstance(part, KeysValuesPart))
+        parts = [part for part in own if part.site == site]
         keys, values = (
             _by_layer([(part.layers, named[f"{part.within}.{side}"]) for part in parts], layers)
             for side in ("keys", "values")
