@@ -62,6 +62,10 @@ class KeysValues(Injection):
                 parts.append(KeysValuesPart(site, length, alike, *dims, several))
         return tuple(parts)
 
+    def _own(self) -> list[KeysValuesPart]:
+        """Its keys and values alone: a subclass may ask for further parts, such as a gate."""
+        return [part for part in self.parts(1) if isinstance(part, KeysValuesPart)]
+
     def prompt(self, named: Named) -> Prompt:
         """Keys and values of every site."""
         return Prompt(
@@ -69,9 +73,7 @@ class KeysValues(Injection):
         )
 
     def _site(self, site: Site, layers: tuple[int, ...], named: Named) -> PromptKeyValues:
-        # A subclass may ask for further parts (a gate), which are none of these.
-        own = (part for part in self.parts(1) if isinstance(part, KeysValuesPart))
-        parts = [part for part in own if part.site == site]
+        parts = [part for part in self._own() if part.site == site]
         keys, values = (
             _by_layer([(part.layers, named[f"{part.within}.{side}"]) for part in parts], layers)
             for side in ("keys", "values")
@@ -91,7 +93,7 @@ class KeysValues(Injection):
 
     def facts(self) -> dict[str, Tensor]:
         """`<site>.layers`: the numbers of the layers; of each shape, where there are several."""
-        return {f"{part.within}.layers": torch.tensor(part.layers) for part in self.parts(1)}
+        return {f"{part.within}.layers": torch.tensor(part.layers) for part in self._own()}
 
     def real(self, backbone: Backbone, ids: list[int]) -> dict[str, Tensor]:
         """The backbone's own keys and values for a text: the paper's "real words" start (7.4)."""
@@ -101,7 +103,7 @@ class KeysValues(Injection):
         """The named tensors of keys and values by site, of all its layers."""
         return {
             f"{part.within}.{name}": torch.stack([side[layer] for layer in part.layers])
-            for part in self.parts(1)
+            for part in self._own()
             for name, side in zip(("keys", "values"), sites[part.site], strict=True)
         }
 
