@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,17 +119,27 @@ class Loaded:
         return self._backbones[key]
 
 
+def _give_back() -> None:
+    """Return freed memory to the system, so that it counts again when it is taken."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 @contextmanager
 def measured_cost() -> Iterator[Cost]:
     """Seconds of a block, and the most memory that it took beyond what was there before.
 
     On a GPU torch counts the bytes; elsewhere the process's resident memory is looked at twenty
-    times a second.
+    times a second, after what earlier runs have freed is given back (by glibc; other C libraries
+    keep it, and then a second run seems to take less than it does).
     """
     import psutil
     import torch
 
     cost, process, ended = Cost(), psutil.Process(), threading.Event()
+    _give_back()
     before = process.memory_info().rss
     cuda = torch.cuda.is_available()
     if cuda:
