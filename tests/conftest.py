@@ -230,7 +230,7 @@ def tiny_backbone() -> Callable[..., Backbone]:
     made: dict[tuple[Any, ...], Backbone] = {}
 
     def make(family: str, dtype: torch.dtype = torch.float32, **overrides: Any) -> Backbone:
-        key = (family, dtype, *sorted(overrides.items()))
+        key = (family, dtype, repr(sorted(overrides.items())))
         if key not in made:
             made[key] = make_backbone(family, dtype, **overrides)
         return made[key]

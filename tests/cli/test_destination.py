@@ -138,7 +138,7 @@ ODD = {
 def test_what_cannot_be_written_is_refused_before_work(
     verb: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foreword.cli.using._load", _fails_to_load)
+    monkeypatch.setattr("foreword.cli.using.load_artifact", _fails_to_load)
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "under-a-file").touch()

@@ -267,7 +267,10 @@ def test_a_file_without_the_columns(mini: Backbone, files: Path, tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("file", sorted((RECIPES / "tasks").glob("*.yaml")), ids=lambda f: f.stem)
-def test_the_recipes(file: Path) -> None:
-    recipe = load_recipe(file)
+OF_SETS = ("multiple-choice", "regression", "several-labels")
+
+
+@pytest.mark.parametrize("name", OF_SETS)
+def test_the_recipes(name: str) -> None:
+    recipe = load_recipe(RECIPES / "tasks" / f"{name}.yaml")
     assert Path(str(recipe.task.data.train)).parent.name == "fieldguide-sets"

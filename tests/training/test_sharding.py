@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, distributed
 
+import sharded
 from families.catalogue import wrapped
 from foreword.errors import BackboneError, UserError
 from foreword.methods import METHODS
 from foreword.training.hardware import Hardware
 from foreword.training.sharding import Sharding
-from training.sharded import CASES, LAUNCH, results
+from sharded import CASES, LAUNCH, results
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_two_processes_train_as_one(whole, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = Path(__file__).with_name("sharded.py")
+    script = Path(sharded.__file__)
     launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
     done = subprocess.run(
         [sys.executable, *launch, str(script), str(tmp_path / "out")],

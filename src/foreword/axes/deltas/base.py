@@ -108,7 +108,7 @@ def expect_names(named: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     )
     if wrong:
         raise ArtifactError(
-            f"delta.safetensors: {len(wrong)} named are missing, superfluous or of another shape "
+            f"delta.safetensors: {len(wrong)} tensors are missing, superfluous or of another shape "
             f"than this backbone needs, the first of them {wrong[0]}"
         )
     for name, tensor in named.items():

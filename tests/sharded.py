@@ -1,7 +1,7 @@
 """What tests of sharding share: trainings of tiny models in float64, with the backbone whole or
 dealt out; run by itself in each of several processes, where the first writes what came out.
 
-    python -m torch.distributed.run --nproc_per_node=2 tests/training/sharded.py OUT
+    python -m torch.distributed.run --nproc_per_node=2 tests/sharded.py OUT
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from families.catalogue import wrapped
 from foreword.axes.readout import Readout, SequenceHead
