@@ -168,11 +168,11 @@ def _even(options: argparse.Namespace, backbone: Backbone) -> tuple[list[Request
     """Requests that are all as long, as those of bench/serving_vllm.py."""
     dice, (source, answer) = random.Random(options.seed), options.even
     last = backbone.geometry.vocabulary - 1
-    found = [
+    requests = [
         Request([dice.randint(1, last) for _ in range(source)], answer)
         for _ in range(options.requests)
     ]
-    return found, f"random tokens, {source} of source and {answer} of answer each"
+    return requests, f"random tokens, {source} of source and {answer} of answer each"
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:

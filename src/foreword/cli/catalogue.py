@@ -193,8 +193,8 @@ def show(
     for site, tokens in (near or {}).items():
         say(f"nearest words of the virtual tokens in the input ({site}; cosine)")
         for number, token in enumerate(tokens):
-            told = ", ".join(f"{word['word']} {word['cosine']:.2f}" for word in token)
-            say(f"{number + 1:>4}  {told}")
+            nearest = ", ".join(f"{word['word']} {word['cosine']:.2f}" for word in token)
+            say(f"{number + 1:>4}  {nearest}")
 
 
 def _near(folder: Path, words: int, on: o.ArtifactFlags) -> dict[str, Any]:

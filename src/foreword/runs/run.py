@@ -259,19 +259,19 @@ def _mean_length(pairs: Sequence[Pair]) -> float:
     return sum(pair.length for pair in pairs) / max(1, len(pairs))
 
 
-def recipe_device(spec: BackboneSpec, asked: str | None, backbone: Backbone | None) -> str:
+def recipe_device(spec: BackboneSpec, device: str | None, backbone: Backbone | None) -> str:
     """Where it runs: where it is asked to, where the backbone lies, or the best there is."""
     if backbone is not None:
-        return asked or backbone.device.type
+        return device or backbone.device.type
     if spec.device_map is not None:
-        if asked is not None:
+        if device is not None:
             raise UserError(
-                f"device: '{asked}' is asked for, but backbone.device_map says where the backbone "
+                f"device: '{device}' is asked for, but backbone.device_map says where the backbone "
                 "lies; leave one of them out"
             )
         check_places(spec.device_map)
         return main_device(spec.device_map) or default_device()
-    return asked or default_device()
+    return device or default_device()
 
 
 def _recipe(

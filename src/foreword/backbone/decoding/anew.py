@@ -39,10 +39,10 @@ class Anew:
             for ids, mask in zip(layout.input_ids, layout.attention_mask, strict=True)
         ]
         self._written = 0
-        told = [i for i, row in enumerate(rows) if row.telling.source]
-        if told:
+        with_source = [i for i, row in enumerate(rows) if row.telling.source]
+        if with_source:
             logits = backbone.logits(self._call())
-            for i in told:
+            for i in with_source:
                 row, ids = rows[i], self._ids[i]
                 own = likely(logits[i, : len(ids) - 1], ids[1:], row.telling.best or 0)
                 row.source = [None, *own]

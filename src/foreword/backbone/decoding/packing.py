@@ -32,10 +32,10 @@ def packed_bytes(backbone: Backbone) -> int:
 def packed(backbone: Backbone) -> Backbone:
     """The same backbone in modules of its own, around the same weights and a second layout of
     them. It computes no gradient by that; where one is asked for, the weights themselves serve."""
-    found = replace(backbone, model=backbone.copied().model)
-    for module in _layers(found.model):
+    copy = replace(backbone, model=backbone.copied().model)
+    for module in _layers(copy.model):
         pack_layer(module)
-    return found
+    return copy
 
 
 @cache
@@ -92,8 +92,8 @@ def pack_layer(module: nn.Module) -> None:
     def forward(states: Tensor) -> Tensor:
         rows = states.numel() // states.shape[-1]
         if rows < 2 or (torch.is_grad_enabled() and states.requires_grad):
-            found: Tensor = own(states)
-            return found
+            result: Tensor = own(states)
+            return result
         more = rows_of_a_product(rows) - rows
         if not more:
             return product(states, reordered, bias, "none", [], "")

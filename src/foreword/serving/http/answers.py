@@ -230,9 +230,9 @@ def usage_of(choices: Sequence[Choice]) -> dict[str, Any]:
     }
 
 
-def spread(asked: Sequence[Asked], n: int) -> Iterator[Choice]:
+def spread(prompts: Sequence[Asked], n: int) -> Iterator[Choice]:
     """The choices of a request: so many for each input."""
-    for number, one in enumerate(asked):
+    for number, one in enumerate(prompts):
         for choice in range(n):
             yield Choice(number * n + choice, one)
 
