@@ -397,3 +397,31 @@ def test_a_prompts_loss_on_its_own_tokens_counts_every_row(backbones: Any) -> No
     assert_close(
         task.model(layout), torch.cat([task.model(task.model.lay_out([p])) for p in pairs])
     )
+
+
+def test_choices_of_one_row_are_read_behind_one_passage(backbones: Any, monkeypatch: Any) -> None:
+    """Rows that begin alike come into one batch, and what they begin with is read once."""
+    backbone = backbones["gpt2"]
+    task = bound(backbone, "prefix", input="{text} {choice} :", verbalizer=WORDS)
+    passages = [
+        f"{word} and all that is known of it is told in these many words of a text"
+        for word in "abc"
+    ]
+    rows = [
+        (f"{passage} {end}", ["yes it is so", "no"], 0) for end in "uvwxyz" for passage in passages
+    ]
+    given = [example(row) for row in rows]
+    alone = [task.answers([one], batch_size=1)[0] for one in given]
+    read = []
+    run = type(backbone).logits
+
+    def counted(self: Backbone, call: Any, reading: Any = None) -> Any:
+        read.append(int(call.layout.attention_mask.sum()))
+        return run(self, call, reading)
+
+    monkeypatch.setattr(type(backbone), "logits", counted)
+    together = task.answers(given, batch_size=12)
+    tokens = sum(pair.length for one in given for row in task.rows(one) for pair in row.pair.rows)
+    assert sum(read) < tokens / 2
+    for one, own in zip(together, alone, strict=True):
+        assert one.shares == pytest.approx(own.shares, abs=1e-9)

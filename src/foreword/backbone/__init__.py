@@ -3,6 +3,7 @@
 from foreword.backbone.weights import deferred as deferred  # before anything that imports a model
 
 # isort: split
+from foreword.backbone.beginnings import read_once
 from foreword.backbone.call import Call, columns_of, way
 from foreword.backbone.decoding import (
     Decoding,
@@ -65,6 +66,7 @@ __all__ = [
     "name_of_body",
     "packed",
     "packed_bytes",
+    "read_once",
     "reads_spans_off_it",
     "seed_all",
     "stored_pooler",

@@ -126,7 +126,7 @@ class ChoiceTask(ReadTask):
             above = tuple(i for i, share in enumerate(shares) if share >= self.threshold)
             answers, sure = tuple(choices[i] for i in above), tuple(shares[i] for i in above)
             return Prediction(answers, sure, chosen=above, **more)
-        best = max(range(len(shares)), key=shares.__getitem__)
+        best = choices.index(choices[max(range(len(shares)), key=shares.__getitem__)])
         return Prediction(choices[best], shares[best], chosen=(best,), **more)
 
     def settled_on(

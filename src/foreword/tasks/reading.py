@@ -18,6 +18,9 @@ from foreword.errors import DataError
 from foreword.tasks.base import Request, Task
 from foreword.tasks.rows import Prediction, Row
 
+SHARED = 32
+"""Tokens that rows of one beginning have in common."""
+
 
 class ReadTask(Task):
     """A task that a readout answers in forward passes, without writing."""
@@ -156,8 +159,18 @@ class Reader:
         self._waiting.extend((one, row) for row in range(len(one.rows)))
 
     def sort(self) -> None:
-        """Put long rows first: a batch is as wide as its longest."""
-        self._waiting = deque(sorted(self._waiting, key=lambda at: -_length(at)))
+        """Put long rows first, since a batch is as wide as its longest; those that begin alike
+        stand together, since that is read once."""
+        longest: dict[tuple[int, ...], int] = {}
+        for at in self._waiting:
+            beginning = _beginning(at)
+            longest[beginning] = max(longest.get(beginning, 0), _length(at))
+
+        def place(at: tuple[_Open, int]) -> tuple[int, tuple[int, ...], int]:
+            beginning = _beginning(at)
+            return -longest[beginning], beginning, -_length(at)
+
+        self._waiting = deque(sorted(self._waiting, key=place))
 
     def drop(self, number: int) -> None:
         """Forget a request; nothing if it is answered."""
@@ -208,6 +221,10 @@ class Reader:
 
 def _length(at: tuple[_Open, int]) -> int:
     return at[0].rows[at[1]].pair.length
+
+
+def _beginning(at: tuple[_Open, int]) -> tuple[int, ...]:
+    return tuple(at[0].rows[at[1]].pair.source[:SHARED])
 
 
 def _outputs(

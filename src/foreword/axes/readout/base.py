@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from foreword.backbone import Backbone, Call, way
+from foreword.backbone import Backbone, Call, read_once, way
 
 
 class Readout(nn.Module):
@@ -108,6 +108,7 @@ def read_together(
 def _taken(
     backbone: Backbone, reads: Literal["states", "logits"], call: Call, at: Tensor
 ) -> Tensor:
+    call, at = read_once(backbone, call, at)
     if reads == "logits":
         return backbone.logits(call, at)
     return backbone.hidden(call).flatten(0, 1)[at]
