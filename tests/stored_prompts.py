@@ -12,7 +12,7 @@ from foreword.artifacts.artifact import save_artifact
 from foreword.backbone import Backbone
 from foreword.methods import HeadOnly, MethodChoice, PrefixTuning, PromptTuning, PTuning, PTuningV2
 from foreword.methods.axes import Table, UniformInit
-from foreword.recipe import DecodingSpec, TaskId
+from foreword.recipe import DecodingSpec, TaskId, VectorSpec
 from foreword.tasks import task_of
 from foreword.tuned.compose import compose
 
@@ -41,6 +41,17 @@ def labels(input: str = "{text}", verbalizer: Mapping[str, Any] | None = None) -
     )
 
 
+def vectors(input: str = "{text}", second: str | None = None, **vector: Any) -> TaskId:
+    return TaskId(
+        input=input,
+        second=second,
+        target="{reference}",
+        answer="vector",
+        paired="other",
+        vector=VectorSpec(**vector),
+    )
+
+
 KINDS: dict[str, tuple[MethodChoice, TaskId]] = {
     "soft": (soft(), writes()),
     "other soft": (soft(), writes()),
@@ -55,9 +66,18 @@ KINDS: dict[str, tuple[MethodChoice, TaskId]] = {
         labels(),
     ),
     "other head": (HeadOnly(name="head-only"), labels()),
+    "vectors": (
+        PTuningV2(name="p-tuning-v2", length=3, reparameterization=TABLE),
+        vectors(second="of: {other}"),
+    ),
+    "other vectors": (
+        PTuning(name="p-tuning", length=3),
+        vectors("{soft:2} {text} {soft:1}", "{other} {soft:3}", pooling="last", normalise=False),
+    ),
 }
 """Method and task by name, for a decoder."""
 WRITERS = ("soft", "other soft", "deep", "slots")
+EMBEDDERS = ("vectors", "other vectors")
 TELLERS = ("words", "head", "other head")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -23,6 +24,7 @@ from foreword.errors import ArtifactError, DataError, UserError
 from foreword.methods import HardPrompt, LoRA, PTuningV2
 from foreword.session import LoadedPrompt
 from stored_prompts import (
+    EMBEDDERS,
     KINDS,
     TABLE,
     TELLERS,
@@ -86,6 +88,26 @@ def test_a_mixed_batch_tells_as_each_prompt_alone(
         for found, own in zip(bank.predict(asked, batch_size=size), expected, strict=True):
             assert found.answer == own.answer
             assert found.probabilities == pytest.approx(own.probabilities, abs=1e-6)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_mixed_batch_embeds_as_each_prompt_alone(
+    bank: PromptBank, backbone: Backbone, folders: dict[str, Path], paired: bool
+) -> None:
+    """Vectors by prefixes and by slots, of either side."""
+    prompts = alone(folders, backbone)
+    field = "other" if paired else "text"
+    asked = [{"prompt": name, field: text} for text in TEXTS for name in EMBEDDERS]
+    expected = np.concatenate(
+        [prompts[row["prompt"]].embed([row[field]], paired=paired) for row in asked]
+    )
+    assert len(np.unique(expected.round(6), axis=0)) == len(asked)
+    done: list[int] = []
+    for size in (32, 2):
+        found = bank.embed(asked, paired=paired, batch_size=size, advance=done.append)
+        assert found.shape == (len(asked), backbone.hidden_width)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+    assert sum(done) == 2 * len(asked)
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])
@@ -174,7 +196,7 @@ def test_names_come_and_go(bank: PromptBank, folders: dict[str, Path]) -> None:
     bank.remove("soft")
     assert "soft" not in bank
     with pytest.raises(
-        UserError, match=r"^prompt: there is no 'soft' among 6 \(did you mean 'slots'"
+        UserError, match=r"^prompt: there is no 'soft' among 8 \(did you mean 'slots'"
     ):
         bank.remove("soft")
     with pytest.raises(
@@ -217,11 +239,11 @@ def test_two_thousand_names_of_one_prompt(bank: PromptBank) -> None:
         loaded.generate(["so"], max_new_tokens=2)
     )
     with pytest.raises(
-        UserError, match=r"there is no 'nome 7' among 2,007 \(did you mean 'name 7'"
+        UserError, match=r"there is no 'nome 7' among 2,009 \(did you mean 'name 7'"
     ) as caught:
         bank["nome 7"]
     assert len(str(caught.value)) < 100
-    with pytest.raises(UserError, match=r"among 2,007 \(known: deep, head, name 0, "):
+    with pytest.raises(UserError, match=r"among 2,009 \(known: deep, head, name 0, "):
         bank["?"]
     assert time.perf_counter() - started < 10
 
@@ -263,7 +285,7 @@ ROW = {"prompt": "soft", "text": "a"}
         ({"text": "a"}, r"row 2: has no field 'prompt'; give \{\"prompt\": name"),
         ({**ROW, "prompt": 3}, "row 2: prompt: expected a name or null, found 3"),
         ({**ROW, "prompt": ["soft"]}, "row 2: prompt: expected a name or null, found"),
-        ({**ROW, "prompt": ""}, r"row 2: prompt: there is no '' among 7 \(known: deep, "),
+        ({**ROW, "prompt": ""}, r"row 2: prompt: there is no '' among 9 \(known: deep, "),
         ({**ROW, "prompt": "head"}, "row 2: prompt: 'head' tells a label and .* use `predict`"),
         ({"prompt": "soft"}, r"row 2: .*the data has no field 'text'"),
         ({**ROW, "text": None}, "row 2, field 'text': is null; expected a text"),
@@ -311,6 +333,27 @@ def test_rows_that_are_wrong_to_predict(row: Any, said: str, bank: PromptBank) -
             ask([row])
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (ROW, "row 1: prompt: 'soft' writes texts .*; use `generate`"),
+        ({**ROW, "prompt": "head"}, "row 1: prompt: 'head' .*; use `predict`"),
+        ({"prompt": "vectors", "text": "word " * 400}, "row 1: the input has .* tokens, but"),
+        ({"prompt": "vectors"}, r"row 1: .*the data has no field 'text'"),
+        (
+            {"prompt": "vectors", "text": "a", "decoding": {"num_beams": 2}},
+            "row 1: decoding: .*, but 'vectors' writes no text; leave the field out",
+        ),
+    ],
+)
+def test_rows_that_are_wrong_to_embed(row: Any, said: str, bank: PromptBank) -> None:
+    for ask in (bank.embed, lambda asked: bank.check(asked, verb="embed")):
+        with pytest.raises(UserError, match=f"^{said}"):
+            ask([row])
+    with pytest.raises(UserError, match="use `embed`"):
+        bank.predict([{"prompt": "vectors", "text": "a"}])
+
+
 def test_calls_that_are_wrong(bank: PromptBank) -> None:
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: bank.generate([ROW], batch_size=0), "^batch_size"),
@@ -328,6 +371,7 @@ def test_calls_that_are_wrong(bank: PromptBank) -> None:
 
 def test_nothing_is_asked(bank: PromptBank) -> None:
     assert bank.generate([]) == []
+    assert bank.embed([]).shape == (0, bank.backbone.hidden_width)
     assert bank.predict([]) == []
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy.typing as npt
+
 from foreword.backbone import Backbone, Decoding, default_device, load_backbone
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.weights.quantization import Quantization
@@ -27,6 +29,7 @@ from foreword.session import (
     decoding_of,
     example_of,
     load,
+    matrix_of,
     refuse_two_places,
 )
 from foreword.tasks import BoundTask, Prediction, Request, TextGeneration, answer_together
@@ -208,23 +211,56 @@ class PromptBank:
         requests = self._requests("predict", rows, where)
         return answer_together(requests, batch_size=batch_size, advance=advance)
 
+    def embed(
+        self,
+        rows: Sequence[Row],
+        *,
+        paired: bool = False,
+        where: Sequence[str] | None = None,
+        batch_size: int = 32,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> npt.NDArray[Any]:
+        """A vector for each row, by its own prompt, all in one batch.
+
+        Args:
+            rows: `{"prompt": name, field: value, …}`.
+            paired: whether they are texts of the other side; see `LoadedPrompt.embed`.
+            where: what messages call each row; `row 1`, `row 2` and so on if not given.
+            batch_size: rows read together; it changes no vector beyond rounding.
+            advance: called with the number of rows that are done.
+
+        Returns:
+            `[rows, width]`, in the type of the backbone's numbers, float32 at least.
+
+        Raises:
+            UserError: a row names no prompt of this bank, or one that gives no vectors.
+            DataError: a row lacks a field, or is too long.
+        """
+        check_call(batch_size)
+        requests = self._requests("embed", rows, where, paired=paired)
+        predictions = answer_together(requests, batch_size=batch_size, advance=advance)
+        return matrix_of(predictions, self.backbone)
+
     def check(
         self,
         rows: Sequence[Row],
         *,
         verb: Verb = "generate",
         where: Sequence[str] | None = None,
+        paired: bool = False,
         **decoding: Any,
     ) -> None:
-        """Raise what `answer`, or `predict`, would raise for rows; the backbone does not run.
+        """Raise what `answer`, `predict` or `embed` would raise for rows; the backbone does not
+        run.
 
         Args:
             rows: see `answer`.
-            verb: "generate" for `generate` and `answer`, or "predict".
+            verb: "generate" for `generate` and `answer`, "predict" or "embed".
             where: see `answer`.
+            paired: see `embed`.
             decoding: see `answer`.
         """
-        for request in self._requests(verb, rows, where, None, decoding):
+        for request in self._requests(verb, rows, where, None, decoding, paired=paired):
             try:
                 request.task.check([request.example], request.how)
             except UserError as error:
@@ -239,6 +275,8 @@ class PromptBank:
         where: Sequence[str] | None,
         seed: int | None = None,
         decoding: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        paired: bool = False,
     ) -> list[Request]:
         refuse_single("rows", rows)
         requests = []
@@ -248,12 +286,14 @@ class PromptBank:
             task = self._backbone_alone(place) if loaded is None else loaded.task
             who = "null, the backbone alone," if name is None else f"'{name}'"
             task.task.check_verb(verb, f"{place}: {PROMPT}: {who}")
-            if verb == "predict":
+            if verb != "generate":
                 _check_draws_nothing(row, place, who)
                 how, own = Decoding(), None
             else:
                 how = _decoding(loaded, row, place, decoding)
                 own = _seed(row, place, None if seed is None else seed + number)
+            if paired and loaded is not None:
+                task = loaded.side(paired)
             requests.append(Request(task, example_of(task, fields, place), how, own))
         return requests
 

@@ -166,9 +166,7 @@ class LoadedPrompt:
         examples = [replace(example, paired=None) for example in given]
         task = self.side(paired)
         predictions = task.answers(examples, batch_size=batch_size, advance=advance)
-        kind = np.float64 if self.model.backbone.model.dtype == torch.float64 else np.float32
-        width = self.model.backbone.hidden_width
-        return np.array([one.answer for one in predictions], dtype=kind).reshape(-1, width)
+        return matrix_of(predictions, self.model.backbone)
 
     def evaluate(
         self,
@@ -222,6 +220,14 @@ class LoadedPrompt:
             UserError: a name or a value that there is not.
         """
         return decoding_of(self.manifest.decoding, **overrides)
+
+
+def matrix_of(predictions: Sequence[Prediction], backbone: Backbone) -> npt.NDArray[Any]:
+    """Vectors that a backbone gave: `[predictions, width]`, in the type of its numbers, float32 at
+    least."""
+    kind = np.float64 if backbone.model.dtype == torch.float64 else np.float32
+    vectors = np.array([one.answer for one in predictions], dtype=kind)
+    return vectors.reshape(-1, backbone.hidden_width)
 
 
 def example_of(task: BoundTask, given: Input, where: str = "") -> Example:

@@ -12,7 +12,9 @@ from test_commands import Command, foreword, refused, stdin
 
 import foreword as package
 from foreword.backbone import Backbone
+from foreword.methods import HeadOnly
 from foreword.runs import train
+from stored_prompts import labels, prefix, store, vectors
 
 __all__ = ["foreword"]
 
@@ -57,6 +59,40 @@ def test_a_matrix_and_lines(
     (line,) = map(json.loads, Path("lines.jsonl").read_text(encoding="utf-8").splitlines())
     other = package.load(artifact, device="cpu").embed(["a river"], paired=True)
     assert line["vector"] == pytest.approx(other[0].tolist(), abs=1e-6)
+
+
+def test_rows_that_name_their_prompt(
+    foreword: Command, artifact: Path, masked: Backbone, tmp_path: Path
+) -> None:
+    other = store(tmp_path / "other", masked, prefix(), vectors("of {text}", "as {other}"))
+    head = store(tmp_path / "head", masked, HeadOnly(name="head-only"), labels())
+    bank = package.prompts(masked)
+    given: list[object] = ["embed", "--backbone", masked.name, "--device", "cpu"]
+    for name, folder in {"own": artifact, "other": other, "head": head}.items():
+        bank.add(name, folder)
+        given += ["--prompt", f"{name}={folder}"]
+    rows = [
+        {"prompt": name, "text": text, "other": text}
+        for text in ("an otter", "a heron in the river")
+        for name in ("own", "other")
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    given += ["--input", file]
+    for paired, flags in ((False, []), (True, ["--paired"])):
+        expected = bank.embed(rows, paired=paired)
+        done = foreword(*given, *flags, "--batch-size", 1)
+        lines = [json.loads(line) for line in done.out.splitlines()]
+        assert [line["prompt"] for line in lines] == [row["prompt"] for row in rows]
+        found = np.array([line["vector"] for line in lines])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        done = foreword(*given, *flags, "--out", "rows.npy", "--overwrite")
+        assert (done.status, done.out) == (0, "")
+        np.testing.assert_allclose(np.load("rows.npy"), expected, atol=1e-5)
+    with file.open("a", encoding="utf-8") as handle:
+        handle.write('{"prompt": "head", "text": "a"}\n')
+    refused(foreword(*given, "--out", "no.npy"), f"{file}, line 5", "use `predict`")
+    assert not Path("no.npy").exists()
 
 
 def test_what_is_refused(foreword: Command, artifact: Path) -> None:

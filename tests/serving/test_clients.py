@@ -112,7 +112,7 @@ def asked_of(client: Client, path: str, method: str, examples: int) -> None:
     operation = schema[path][method]
     modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
     cases = st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in modes))
-    names = (BASE, "deep", "soft", "slots", "head", "words")
+    names = (BASE, "deep", "soft", "slots", "head", "words", "vectors", "other-vectors")
 
     @settings(
         max_examples=examples,
@@ -137,6 +137,7 @@ OPERATIONS = (
     ("/v1/completions", "POST"),
     ("/v1/chat/completions", "POST"),
     ("/v1/classify", "POST"),
+    ("/v1/embeddings", "POST"),
     ("/v1/prompts", "POST"),
     ("/v1/prompts/{name}", "DELETE"),
     ("/v1/models/{name}", "GET"),

@@ -13,6 +13,7 @@ from asking import TEXTS, decoder_world, encoder_decoder_world
 from running import BASE, Client, named, running
 
 from foreword.backbone import Backbone, Decoding
+from foreword.methods.multitask_prompt_tuning import MultitaskPromptTuning
 from foreword.serving import PromptStore
 from foreword.session import LoadedPrompt
 from stored_prompts import TELLERS, WRITERS, prefix, store, writes
@@ -28,7 +29,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, dict[str,
     folder = tmp_path_factory.mktemp("served")
     backbone, folders = decoder_world(folder)
     two = store(folder / "two", backbone, prefix(5), writes("{title}: {text} ="), seed=9)
-    return backbone, {**named(folders), "two": two}
+    tasks = MultitaskPromptTuning(
+        name="multitask-prompt-tuning", length=4, task_column="task", tasks=("loud", "back")
+    )
+    several = store(folder / "several", backbone, tasks, writes(), seed=3)
+    return backbone, {**named(folders), "two": two, "several": several}
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +75,10 @@ def test_a_text_fills_the_only_field(world: Any, client: Client, prompts: Any, n
     assert choice["text"].strip() == prompts[name].generate(["a film"])[0]
     assert (body["object"], body["model"]) == ("text_completion", name)
     assert (choice["index"], choice["finish_reason"], choice["logprobs"]) == (0, "length", None)
-    source = len(
-        prompts[name].task.rows(prompts[name].example("a film"), labelled=False)[0].pair.source
-    )
+    (row,) = prompts[name].task.rows(prompts[name].example("a film"), labelled=False)
+    vocabulary = backbone.geometry.vocabulary
+    source = len([token for token in row.pair.source if token < vocabulary])
+    assert (source < len(row.pair.source)) == (name == "slots")
     assert body["usage"] == {
         "prompt_tokens": source,
         "completion_tokens": 6,
@@ -124,6 +130,21 @@ def test_fields(client: Client, prompts: Any) -> None:
     refused = client.complete("two", prompt="a film")
     assert refused.status == 400
     assert "has the fields title, text; give them by name" in refused.error["message"]
+
+
+def test_a_row_takes_the_prompt_of_the_task_that_it_names(
+    world: Any, client: Client, prompts: Any
+) -> None:
+    fields = [{"task": task, "text": text} for text in TEXTS[:2] for task in ("loud", "back")]
+    texts = client.texts("several", fields=fields)
+    assert [text.strip() for text in texts] == prompts["several"].generate(fields)
+    assert texts[0] != texts[1]
+    for prompt in ("so", world[0].tokens.source("so")):
+        assert client.complete("several", prompt=prompt).status == 400
+    assert (
+        "a prompt for each value of 'task'"
+        in client.complete("several", prompt=[5, 6]).error["message"]
+    )
 
 
 def test_seeds_and_several_answers(client: Client) -> None:

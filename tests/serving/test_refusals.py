@@ -231,7 +231,12 @@ def test_a_key_reaches_its_own_models_alone(locked: Client) -> None:
     assert locked.complete("other-nothing", prompt="so", key="tenant-key-a").status == 404
     for path in ("/v1/models", "/v1/prompts"):
         listed = locked.ask("GET", path, key="tenant-key-a").json["data"]
-        assert {one["id"] for one in listed} == {"soft", "other-soft", "other-head"}
+        assert {one["id"] for one in listed} == {
+            "soft",
+            "other-soft",
+            "other-head",
+            "other-vectors",
+        }
 
 
 def test_a_keys_own_limits(locked: Client) -> None:

@@ -24,8 +24,7 @@ from foreword.errors import BackboneError, DataError
 from foreword.methods import HardPrompt, HeadOnly, InfixTuning, PrefixTuning, PromptTuning
 from foreword.methods.axes import Table, UniformInit
 from foreword.recipe import TaskId, TrainingSpec
-from foreword.tasks import BoundTask, answer_together, task_of
-from foreword.tasks.base import Request
+from foreword.tasks import BoundTask, Request, answer_together, task_of
 from foreword.training import train
 from foreword.tuned.compose import compose
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foreword.cli import options as o
-from foreword.cli.answering import Advance, Answering, Asked, answer
+from foreword.cli.answering import Advance, Answering, Asked
 from foreword.cli.destination import Destination, destination
 from foreword.cli.loading import load_artifact
-from foreword.cli.using import BATCH
-from foreword.common.files import refuse_existing, replace_bytes
+from foreword.cli.mixing import givers, load_bank
+from foreword.cli.using import BATCH, answers_of
+from foreword.common.files import replace_bytes
 from foreword.data.inputs import Given
 from foreword.data.lines import UTF8
 from foreword.errors import UserError
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 
 @o.with_flags
 def embed(
-    artifact: o.ArtifactArgument,
+    artifact: o.OneArtifactArgument = None,
     text: o.TextOption = None,
     input: o.InputOption = None,
     format: o.InputFormatOption = None,
     encoding: o.EncodingOption = UTF8,
+    prompt: o.PromptOption = None,
     paired: Annotated[
         bool,
         typer.Option(
@@ -51,43 +53,41 @@ def embed(
     batch_size: o.BatchSizeOption = None,
     limit: o.LimitOption = None,
 ) -> None:
-    """Give the vectors of texts, or of the rows of a file, by an encoder with a trained prompt."""
-    from foreword.artifacts.manifest import artifact_folder, read_manifest
-
+    """Give the vectors of texts, or of the rows of a file, by a trained prompt, or of each row by
+    the one of several that it names."""
     inputs = Asked(text or (), input, format, encoding, limit, batch_size or BATCH)
     to = destination(out)
-    if to.file is not None:
-        refuse_existing(to.file, overwrite=overwrite)
     as_matrix = out is not None and out.suffix.lower() == ".npy"
     if as_matrix and to.file is None:
         raise UserError(f"--out: {out}: is no file, but a matrix needs one; give another name")
     parts: list[npt.NDArray[np.float64]] = []
 
-    def load() -> Answering:
+    def told(matrix: npt.NDArray[Any]) -> list[dict[str, Any]]:
+        if as_matrix:
+            parts.append(matrix)
+            return [{} for _ in matrix]
+        return [{"vector": [float(str(number)) for number in row]} for row in matrix]
+
+    def load_one(artifact: Path) -> Answering:
         loaded = load_artifact(artifact, on)
         loaded.task.task.check_verb("embed", "this artifact")
 
         def vectors(rows: list[Given], _: int, advance: Advance) -> list[dict[str, Any]]:
-            matrix = loaded.embed(
-                [loaded.example(row.value, row.where, paired=paired) for row in rows],
-                paired=paired,
-                batch_size=inputs.batch_size,
-                advance=advance,
+            return told(
+                loaded.embed(
+                    [loaded.example(row.value, row.where, paired=paired) for row in rows],
+                    paired=paired,
+                    batch_size=inputs.batch_size,
+                    advance=advance,
+                )
             )
-            if as_matrix:
-                parts.append(matrix)
-                return [{} for _ in rows]
-            return [{"vector": [float(str(number)) for number in row]} for row in matrix]
 
         return Answering(vectors)
 
-    rows = answer(
-        inputs,
-        load=load,
-        task=lambda: read_manifest(artifact_folder(artifact)).task,
-        title="embed",
-        to=to,
-    )
+    def load_many(folders: dict[str, Path]) -> Answering:
+        return givers(load_bank(folders, on), inputs.batch_size, paired=paired, told=told)
+
+    rows = answers_of(artifact, prompt, on, inputs, "embed", to, overwrite, load_one, load_many)
     if as_matrix:
         _write_matrix(to, parts)
     elif not to.streams:

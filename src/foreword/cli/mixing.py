@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,16 @@ from foreword.data.inputs import Given
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from foreword.bank import PromptBank
     from foreword.session import Answer
     from foreword.tasks import Prediction
 
+    Matrix = npt.NDArray[Any]
+    """Vectors, `[rows, width]`."""
+Rows = list[dict[str, Any]]
+"""What the output says of rows."""
 _FLAG = "--prompt"
 
 
@@ -117,6 +123,31 @@ def tellers(bank: PromptBank, batch_size: int) -> Answering:
         values, where = _apart(rows)
         predictions = bank.predict(values, where=where, batch_size=batch_size, advance=advance)
         return [predicted_row(one) for one in predictions]
+
+    return Answering(answers, check)
+
+
+def givers(
+    bank: PromptBank, batch_size: int, *, paired: bool, told: Callable[[Matrix], Rows]
+) -> Answering:
+    """Answers rows by vectors.
+
+    Args:
+        bank: the prompts.
+        batch_size: rows read together.
+        paired: whether they are texts of the other side.
+        told: what the output says of some vectors.
+    """
+
+    def check(rows: list[Given]) -> None:
+        values, where = _apart(rows)
+        bank.check(values, verb="embed", where=where, paired=paired)
+
+    def answers(rows: list[Given], _: int, advance: Advance) -> Rows:
+        values, where = _apart(rows)
+        return told(
+            bank.embed(values, paired=paired, where=where, batch_size=batch_size, advance=advance)
+        )
 
     return Answering(answers, check)
 

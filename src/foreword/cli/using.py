@@ -91,7 +91,9 @@ def generate(
     def load_many(folders: dict[str, Path]) -> Answering:
         return writers(load_bank(folders, on), inputs.batch_size, seed, given)
 
-    _answer(artifact, prompt, on, inputs, "generate", out, overwrite, load_one, load_many)
+    _answer(
+        artifact, prompt, on, inputs, "generate", destination(out), overwrite, load_one, load_many
+    )
 
 
 @o.with_flags
@@ -126,7 +128,9 @@ def predict(
     def load_many(folders: dict[str, Path]) -> Answering:
         return tellers(load_bank(folders, on), inputs.batch_size)
 
-    _answer(artifact, prompt, on, inputs, "predict", out, overwrite, load_one, load_many)
+    _answer(
+        artifact, prompt, on, inputs, "predict", destination(out), overwrite, load_one, load_many
+    )
 
 
 @o.with_flags
@@ -216,29 +220,57 @@ def _answer(
     on: o.ArtifactFlags,
     inputs: Asked,
     title: str,
-    out: Path | None,
+    to: Destination,
     overwrite: bool,
     load_one: Callable[[Path], Answering],
     load_many: Callable[[dict[str, Path]], Answering],
 ) -> None:
+    rows = answers_of(artifact, prompts, on, inputs, title, to, overwrite, load_one, load_many)
+    if not to.streams:
+        to.write(rows)
+
+
+def answers_of(
+    artifact: Path | None,
+    prompts: list[str] | None,
+    on: o.ArtifactFlags,
+    inputs: Asked,
+    title: str,
+    to: Destination,
+    overwrite: bool,
+    load_one: Callable[[Path], Answering],
+    load_many: Callable[[dict[str, Path]], Answering],
+) -> str:
+    """What is told of all inputs by one artifact, or by the prompts that they name.
+
+    Args:
+        artifact: the one artifact.
+        prompts: what `--prompt` gives instead.
+        on: how they are loaded.
+        inputs: what is asked.
+        title: of the progress.
+        to: gets the rows where it is no file.
+        overwrite: whether a file that is there may be replaced.
+        load_one: loads the artifact.
+        load_many: loads the prompts by their names.
+
+    Returns:
+        The rows, where `to` is a file.
+    """
     from foreword.artifacts.manifest import artifact_folder, read_manifest
 
     folders = folders_of(artifact, prompts, on.backbone, inputs.texts)
-    to = destination(out)
     if to.file is not None:
         refuse_existing(to.file, overwrite=overwrite)
     if artifact is None:
-        rows = answer(inputs, load=lambda: load_many(folders), task=None, title=title, to=to)
-    else:
-        rows = answer(
-            inputs,
-            load=lambda: load_one(artifact),
-            task=lambda: read_manifest(artifact_folder(artifact)).task,
-            title=title,
-            to=to,
-        )
-    if not to.streams:
-        to.write(rows)
+        return answer(inputs, load=lambda: load_many(folders), task=None, title=title, to=to)
+    return answer(
+        inputs,
+        load=lambda: load_one(artifact),
+        task=lambda: read_manifest(artifact_folder(artifact)).task,
+        title=title,
+        to=to,
+    )
 
 
 def _confusion(

@@ -127,11 +127,10 @@ class Engine:
 
     def _ticket(self, job: Job) -> Ticket:
         if isinstance(job.work, Request):
-            request = job.work
-            return Ticket(-1, job, rows=request.task.rows(request.example, labelled=False))
-        model, how = job.work.model, job.work.how
+            return Ticket(-1, job, rows=job.work.rows())
+        work, model, how = job.work, job.work.model, job.work.how
         with torch.no_grad():
-            call = model.call(model.arrange([job.work.source], side="left"))
+            call = model.call(model.arrange([work.source], side="left", prompts=[work.prompt]))
         columns = columns_of(call, how.max_new_tokens)
         if not self._decoder.holds(columns):
             raise DataError(

@@ -6,11 +6,12 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from foreword.backbone import Backbone, Decoding
 from foreword.backbone.text.chats import Chats
+from foreword.data import Example
 from foreword.errors import BackboneError, DataError, UserError
 from foreword.methods import HardPrompt
 from foreword.recipe import DecodingSpec
@@ -145,7 +146,7 @@ class Service:
             example = example_of(task, given, where)
             self._check_room(model, how.max_new_tokens, where)
             (row,) = task.rows(example, labelled=False, reserve=how.max_new_tokens)
-            writing = Writing(task.model, row.pair.source, how)
+            writing = Writing(task.model, row.pair.source, how, prompt=row.pair.prompt)
             return Asked(writing, row.text, row.cut > 0)
         ids = list(given)
         self._check_ids(model, ids, where)
@@ -194,12 +195,45 @@ class Service:
         model.task.task.check_verb("predict", f"model: '{model.name}'")
         return Request(model.task, example_of(model.task, given, where))
 
+    def vector(self, model: Model, given: Given, where: str, *, paired: bool = False) -> Request:
+        """An input that is read as a vector, its rows made already.
+
+        Args:
+            model: what reads it.
+            given: the input.
+            where: what messages call the input.
+            paired: whether it is a text of the other side; see `LoadedPrompt.embed`.
+
+        Raises:
+            UserError: the prompt gives no vectors.
+            DataError: the input lacks a field, or is too long.
+        """
+        model.task.task.check_verb("embed", f"model: '{model.name}'")
+        assert model.prompt is not None, "the backbone alone writes"
+        task = model.prompt.side(paired)
+        if isinstance(given, str | Mapping):
+            request = Request(task, example_of(task, given, where))
+            return replace(request, made=request.rows())
+        ids = list(given)
+        self._check_ids(model, ids, where)
+        return Request(task, Example({}, where=where), made=task.rows_of_tokens(ids, where))
+
+    def read_tokens(self, request: Request) -> int:
+        """How many tokens a request's rows have, without virtual ones."""
+        return sum(self.backbone.tokens.real(row.pair.source) for row in request.rows())
+
     def _check_ids(self, model: Model, ids: Sequence[int], where: str) -> None:
         """Raise DataError where token ids are none that the backbone reads."""
         if model.task.task.soft:
             raise DataError(
                 f"{where}: '{model.name}' has virtual tokens among the words of its input, so it "
                 "takes no token ids; give a text or fields"
+            )
+        choice = model.task.model.choice
+        if choice is not None:
+            raise DataError(
+                f"{where}: '{model.name}' has a prompt for each value of '{choice.field}', which "
+                "token ids and messages do not say; give fields"
             )
         if not ids:
             raise DataError(f"{where}: is empty; it needs at least one token")

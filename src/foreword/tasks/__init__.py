@@ -10,7 +10,8 @@ from __future__ import annotations
 from foreword import names
 from foreword.errors import ArtifactError
 from foreword.recipe import TaskId
-from foreword.tasks.base import BoundTask, LabelWords, Request, Task, answer_together
+from foreword.tasks.base import LabelWords, Task
+from foreword.tasks.bound import BoundTask, Request, answer_together
 from foreword.tasks.choice import ChoiceTask
 from foreword.tasks.choice_words import ChoiceByWords
 from foreword.tasks.cloze import Cloze

@@ -1,27 +1,25 @@
 """One task object: how an example becomes rows of tokens, and what was read becomes an answer.
 
-A `Task` knows what is asked and no model; `Task.on(model)` binds it to one. Each kind of task is a
-file of this package, and nobody outside asks which kind a task is.
+A `Task` knows what is asked and no model; `Task.on(model)` binds it to one (`bound.py`). Each kind
+of task is a file of this package, and nobody outside asks which kind a task is.
 """
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 from foreword import names
 from foreword.axes.readout import Readout
 from foreword.backbone import Backbone, Decoding
-from foreword.backbone.layout import Pair
 from foreword.data import Example
 from foreword.errors import DataError, RecipeError, UserError
 from foreword.methods.examples import Demonstration
 from foreword.recipe import TaskId, TaskSpec
+from foreword.tasks.bound import BoundTask, Request
 from foreword.tasks.inputs import Inputs
-from foreword.tasks.rows import Prediction, Row, by_name
+from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.text import Templates
 from foreword.tuned import TunedModel
 
@@ -29,10 +27,6 @@ Verb = Literal["generate", "predict", "embed"]
 """The command and the method that a task's answers come from."""
 LabelWords = dict[str, dict[str, list[str]]]
 """Label -> its words, each with its tokens."""
-
-
-AnswerRequests = Callable[..., list[Prediction]]
-"""`Task.answer_requests` of one kind."""
 
 
 class Task(Inputs, ABC):
@@ -222,6 +216,16 @@ class Task(Inputs, ABC):
         """What its metrics take beside answers and examples."""
         return {}
 
+    def rows_of_tokens(self, model: TunedModel, tokens: Sequence[int]) -> list[Row]:  # noqa: ARG002
+        """Token ids as rows that are answered, read as they are, without the template.
+
+        Raises:
+            UserError: this kind of task reads texts alone.
+        """
+        raise UserError(
+            f"asks for {names.ANSWERS[self.answer].title}, and takes no token ids; give a text"
+        )
+
     def of_messages(self, messages: Sequence[Any], where: str = "") -> Example:  # noqa: ARG002
         """Messages as an example, where this is a task of conversations.
 
@@ -234,155 +238,3 @@ class Task(Inputs, ABC):
         """The tokens at which a row is read, and what is right there where the row is labelled;
         nothing where a text is written."""
         return [], []
-
-
-@dataclass(frozen=True, eq=False)
-class BoundTask:
-    """A task and the model that answers it.
-
-    Attributes:
-        task: what is asked.
-        model: its backbone makes the tokens, its prompt and context say how many fit.
-    """
-
-    task: Task
-    model: TunedModel
-
-    def on(self, model: TunedModel) -> BoundTask:
-        """The same task, answered by another model."""
-        return replace(self, model=model)
-
-    def without_prompt(self) -> BoundTask:
-        """The same task, answered by the backbone alone, with a copy of the readout."""
-        bare = self.model.bare()
-        bare.readout = copy.deepcopy(bare.readout)
-        return BoundTask(self.task.without_soft(), bare)
-
-    @property
-    def longest_input(self) -> int | None:
-        """Most tokens of a row; None: any number."""
-        limits = (self.model.room(0), self.task.longest_input)
-        return min((limit for limit in limits if limit is not None), default=None)
-
-    def rows(self, example: Example, *, labelled: bool = True, reserve: int = 0) -> list[Row]:
-        """An example as rows of tokens, with the prompt that it names; see `Task.rows`."""
-        rows = self.task.rows(self.model, example, labelled=labelled, reserve=reserve)
-        number = self._prompt_of(example)
-        return [replace(row, pair=replace(row.pair, prompt=number)) for row in rows]
-
-    def _prompt_of(self, example: Example) -> int:
-        """The number of the prompt that an example takes; DataError where it names none of
-        several."""
-        choice = self.model.choice
-        return 0 if choice is None else choice.number(example.fields, example.where)
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields of an example that are read."""
-        choice = self.model.choice
-        return self.task.fields if choice is None else (*self.task.fields, choice.field)
-
-    def example(self, given: str | Mapping[str, Any], where: str = "") -> Example:
-        """An input as an example; see `Task.example`.
-
-        Raises:
-            DataError: it lacks what the task asks for, or names no prompt where there are several.
-        """
-        if self.model.choice is not None and isinstance(given, str):
-            raise by_name(where, self.fields)
-        example = self.task.example(given, where)
-        self._prompt_of(example)
-        return example
-
-    def pairs(
-        self, examples: Sequence[Example], limit: int | None = None
-    ) -> tuple[list[Pair], int]:
-        """Rows to train on, up to `limit`, and how many of them were cut to fit."""
-        pairs: list[Pair] = []
-        truncated = 0
-        for example in examples:
-            for row in self.rows(example):
-                if limit is not None and len(pairs) >= limit:
-                    return pairs, truncated
-                pairs.append(row.pair)
-                truncated += row.cut > 0
-        return pairs, truncated
-
-    def check(self, examples: Sequence[Example], how: Decoding) -> None:
-        """Make sure that examples can be answered; see `Task.check`."""
-        self.task.check(self.model, examples, how)
-        for example in examples:
-            self._prompt_of(example)
-
-    def answers(
-        self,
-        examples: Sequence[Example],
-        how: Decoding | None = None,
-        *,
-        batch_size: int = 32,
-        seed: int | None = None,
-        advance: Callable[[int], None] = lambda _: None,
-    ) -> list[Prediction]:
-        """The answers to examples, in their order.
-
-        Args:
-            examples: their references or labels are not looked at.
-            how: decoding, where the answer is a text.
-            batch_size: rows that are answered together.
-            seed: of the first example's draws, where texts are drawn; the next ones have the next
-                numbers. From torch's random state if not given.
-            advance: called with the number of examples that are done.
-
-        Raises:
-            UserError: an example lacks what the task asks for, or is too long.
-        """
-        requests = [
-            Request(self, example, how or Decoding(), None if seed is None else seed + number)
-            for number, example in enumerate(examples)
-        ]
-        return answer_together(requests, batch_size=batch_size, advance=advance)
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """One example that is to be answered.
-
-    Attributes:
-        task: what is asked, and of which model; the models of several requests share one backbone.
-        example: its references or label are not looked at.
-        how: decoding, where the answer is a text.
-        seed: of its draws; from torch's random state if not given.
-    """
-
-    task: BoundTask
-    example: Example
-    how: Decoding = field(default_factory=Decoding)
-    seed: int | None = None
-
-
-def answer_together(
-    requests: Sequence[Request],
-    *,
-    batch_size: int = 32,
-    advance: Callable[[int], None] = lambda _: None,
-) -> list[Prediction]:
-    """Answers of any tasks and models of one backbone, in the order of the requests.
-
-    Args:
-        requests: what is asked.
-        batch_size: rows that are answered together; it changes no answer beyond ties and rounding.
-        advance: called with the number of requests that are done.
-
-    Raises:
-        UserError: an example lacks what its task asks for, or is too long.
-    """
-    predictions: dict[int, Prediction] = {}
-    alike: dict[AnswerRequests, list[int]] = {}
-    for number, request in enumerate(requests):
-        alike.setdefault(request.task.task.answer_requests, []).append(number)
-    for answer_requests, members in alike.items():
-        answered = answer_requests(
-            [requests[number] for number in members], batch_size=batch_size, advance=advance
-        )
-        predictions.update(zip(members, answered, strict=True))
-    return [predictions[number] for number in range(len(requests))]

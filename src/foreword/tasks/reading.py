@@ -15,7 +15,8 @@ from foreword.axes.readout import Predictor, read_together
 from foreword.backbone import Backbone
 from foreword.data import Example
 from foreword.errors import DataError
-from foreword.tasks.base import Request, Task
+from foreword.tasks.base import Task
+from foreword.tasks.bound import Request
 from foreword.tasks.rows import Prediction, Row
 
 SHARED = 32
@@ -152,9 +153,7 @@ class Reader:
         Raises:
             UserError: its example lacks what its task asks for, or is too long.
         """
-        if rows is None:
-            rows = request.task.rows(request.example, labelled=False)
-        one = _Open(number, request, rows)
+        one = _Open(number, request, request.rows() if rows is None else rows)
         self._open[number] = one
         self._waiting.extend((one, row) for row in range(len(one.rows)))
 

@@ -108,6 +108,10 @@ class Embedding(ReadTask):
         pair = replace(first.pair, labels=labels, asks=1)
         return [Row(replace(pair, beside=(b.pair,)), max(first.cut, b.cut)) for b in beside]
 
+    def rows_of_tokens(self, model: TunedModel, tokens: Sequence[int]) -> list[Row]:
+        """One row, of the ids as they are: special tokens are among them where they are wanted."""
+        return [self._row_of(model.backbone, list(tokens))]
+
     def prediction(
         self,
         backbone: Backbone,  # noqa: ARG002
@@ -153,6 +157,11 @@ class Embedding(ReadTask):
     def _row(self, model: TunedModel, text: Templates, example: Example) -> Row:
         backbone = model.backbone
         ids, segments, cut = text.read(backbone, example, model.room)
+        return self._row_of(backbone, ids, segments, cut)
+
+    def _row_of(
+        self, backbone: Backbone, ids: list[int], segments: tuple[int, ...] = (), cut: int = 0
+    ) -> Row:
         marks = marks_of(HeadSpec(pooling=self.vector.pooling), backbone, ids)
         return Row(Pair(ids, [], marks, (), segments), cut)
 

@@ -10,7 +10,8 @@ from foreword.axes.readout import Generation
 from foreword.backbone import Backbone, Decoding
 from foreword.data import Example
 from foreword.errors import UserError
-from foreword.tasks.base import Request, Task, Verb
+from foreword.tasks.base import Task, Verb
+from foreword.tasks.bound import Request
 from foreword.tasks.decoding import Writing, decode_rows
 from foreword.tasks.rows import Prediction
 from foreword.tuned import TunedModel

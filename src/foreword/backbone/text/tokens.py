@@ -68,6 +68,10 @@ class Tokens:
         """
         return self._frame(len(texts)).around(*map(self._between, texts))
 
+    def real(self, ids: Sequence[int]) -> int:
+        """How many of some ids stand for tokens of a text, not for virtual ones."""
+        return sum(number < self.virtual for number in ids)
+
     def continued(self, text: str) -> list[int]:
         """Tokens of a text that goes on after another one: no mark of a beginning before it.
 

@@ -61,7 +61,8 @@ class Choice:
     @property
     def prompt_tokens(self) -> int:
         """Tokens that were read, without virtual ones."""
-        return len(self.asked.writing.source)
+        writing = self.asked.writing
+        return writing.model.backbone.tokens.real(writing.source)
 
 
 @dataclass(frozen=True)

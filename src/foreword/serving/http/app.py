@@ -26,12 +26,13 @@ from foreword.serving.http.schema import (
     ChatRequest,
     ClassifyRequest,
     CompletionRequest,
+    EmbeddingRequest,
     ErrorResponse,
     PromptRequest,
 )
 from foreword.serving.http.served import Served
 
-BODIES = (CompletionRequest, ChatRequest, ClassifyRequest, PromptRequest)
+BODIES = (CompletionRequest, ChatRequest, ClassifyRequest, EmbeddingRequest, PromptRequest)
 Answering = Callable[[Served, Holder, Request], Awaitable[Response]]
 _log = logging.getLogger("foreword.serving")
 
@@ -61,6 +62,7 @@ def make_app(served: Served) -> FastAPI:
     address("POST", "/v1/completions", writing.completions, CompletionRequest)
     address("POST", "/v1/chat/completions", writing.chat, ChatRequest)
     address("POST", "/v1/classify", reading.classify, ClassifyRequest)
+    address("POST", "/v1/embeddings", reading.embeddings, EmbeddingRequest)
     address("GET", "/v1/models", catalogue.models)
     address("GET", "/v1/models/{name:path}", catalogue.model)
     address("GET", "/v1/prompts", catalogue.prompts)

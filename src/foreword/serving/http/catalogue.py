@@ -19,8 +19,14 @@ from foreword.serving.http.served import Served
 from foreword.serving.prompts import Registered
 from foreword.serving.uploads import below_roots
 from foreword.tasks import task_of
+from foreword.tasks.base import Verb
 
 _log = logging.getLogger("foreword.serving")
+_ANSWERS: dict[Verb, str] = {
+    "generate": "completions",
+    "predict": "classify",
+    "embed": "embeddings",
+}
 CREATED = 0
 """OpenAI's field for a model's age, of which nothing is known."""
 
@@ -56,9 +62,13 @@ def _model(served: Served, name: str) -> dict[str, Any] | None:
         "parent": served.service.name,
         "max_model_len": max(0, longest - prompt.manifest.method.length),
         "fields": list(task.fields),
-        "answers": {"generate": "completions", "predict": "classify"}.get(task.verb),
+        "answers": _ANSWERS[task.verb],
     }
-    return {**own, **description, **({"labels": list(task.labels)} if task.labels else {})}
+    if task.labels:
+        description["labels"] = list(task.labels)
+    if task.verb == "embed":
+        description["dimensions"] = served.service.backbone.hidden_width
+    return {**own, **description}
 
 
 async def prompts(served: Served, holder: Holder, _: Request) -> Response:

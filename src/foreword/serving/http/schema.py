@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BeforeValidator,
@@ -16,6 +16,7 @@ from pydantic import (
 from foreword.common.choices import Data as AnyData
 from foreword.recipe.problems import kind
 
+T = TypeVar("T")
 MOST_CHOICES, MOST_PROMPTS, MOST_LOGPROBS = 128, 2048, 20
 
 
@@ -52,6 +53,11 @@ PromptInput = Annotated[
     str | list[str] | list[StrictInt] | list[list[StrictInt]],
     BeforeValidator(_prompt),
     Field(description="text, texts, token ids, or lists of token ids"),
+]
+Several = Fields | Annotated[list[Fields], Field(min_length=1, max_length=MOST_PROMPTS)]
+"""Fields of one input, or of several."""
+FieldsInput = Annotated[
+    Several | None, Field(description="fields of the prompt's template, or of several inputs")
 ]
 StopInput = str | Annotated[list[str], Field(max_length=16)]
 
@@ -113,9 +119,7 @@ class CompletionRequest(DecodingRequest):
     """POST /v1/completions."""
 
     prompt: PromptInput | None = None
-    fields: (
-        Fields | Annotated[list[Fields], Field(min_length=1, max_length=MOST_PROMPTS)] | None
-    ) = Field(None, description="fields of the prompt's template, or of several inputs")
+    fields: FieldsInput = None
     max_tokens: int | None = Field(None, ge=0, le=10**7)
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     echo: bool | None = Field(None, description="tell the input before the answer")
@@ -127,9 +131,7 @@ class CompletionRequest(DecodingRequest):
         _refuse(self, best_of=(None, self.n or 1), suffix=(None, ""))
         if (self.prompt is None) == (self.fields is None):
             raise ValueError("give one of `prompt` and `fields`")
-        several = self.prompt if isinstance(self.prompt, list) else []
-        if len(several) > MOST_PROMPTS and not isinstance(several[0], int):
-            raise ValueError(f"`prompt`: expected at most {MOST_PROMPTS} inputs")
+        _check_few("prompt", self.prompt)
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("`max_tokens`: 0 tells nothing without `echo: true`")
         return self
@@ -183,15 +185,36 @@ class ClassifyRequest(Data):
 
     model: Name = Field(description="the name of a prompt that tells labels, tags, spans or words")
     input: str | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)] | None = None
-    fields: (
-        Fields | Annotated[list[Fields], Field(min_length=1, max_length=MOST_PROMPTS)] | None
-    ) = Field(None, description="fields of the prompt's template, or of several inputs")
+    fields: FieldsInput = None
     user: str | None = Field(None, description="not looked at")
 
     @model_validator(mode="after")
     def _one_input(self) -> ClassifyRequest:
         if (self.input is None) == (self.fields is None):
             raise ValueError("give one of `input` and `fields`")
+        return self
+
+
+class EmbeddingRequest(Data):
+    """POST /v1/embeddings."""
+
+    model: Name = Field(description="the name of a prompt that gives vectors")
+    input: PromptInput | None = None
+    fields: FieldsInput = None
+    paired: bool = Field(
+        False, description="whether they are texts of the other side (task.data.paired)"
+    )
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="numbers, or their little-endian float32 in base64; null: numbers"
+    )
+    dimensions: int | None = Field(None, description="not supported; only the vectors' own")
+    user: str | None = Field(None, description="not looked at")
+
+    @model_validator(mode="after")
+    def _one_input(self) -> EmbeddingRequest:
+        if (self.input is None) == (self.fields is None):
+            raise ValueError("give one of `input` and `fields`")
+        _check_few("input", self.input)
         return self
 
 
@@ -226,6 +249,41 @@ class ErrorResponse(Data):
     """OpenAI's form of an error."""
 
     error: ErrorBody
+
+
+def each_of(
+    name: str, inputs: list[T] | None, fields: Several | None
+) -> list[tuple[str, T | Fields]]:
+    """The inputs of a request, each with what messages call it.
+
+    Args:
+        name: of the field that holds `inputs`.
+        inputs: texts or token ids; None where fields are given instead.
+        fields: of one input, or of several.
+    """
+    given: list[T | Fields]
+    if fields is not None:
+        name, given = "fields", list(fields) if isinstance(fields, list) else [fields]
+    else:
+        assert inputs is not None, "one of the two is given"
+        given = list(inputs)
+    if len(given) == 1:
+        return [(name, given[0])]
+    return [(f"{name}.{number}", one) for number, one in enumerate(given)]
+
+
+def apart(inputs: PromptInput | None) -> list[str | list[int]] | None:
+    """Texts, or lists of token ids, each by itself."""
+    if inputs is None or isinstance(inputs, str):
+        return inputs if inputs is None else [inputs]
+    ids = [token for token in inputs if isinstance(token, int)]
+    return [ids] if ids else [one for one in inputs if not isinstance(one, int)]
+
+
+def _check_few(name: str, inputs: PromptInput | None) -> None:
+    """Raise ValueError where a request has too many inputs."""
+    if len(apart(inputs) or ()) > MOST_PROMPTS:
+        raise ValueError(f"`{name}`: expected at most {MOST_PROMPTS} inputs")
 
 
 def _refuse(given: Data, **allowed: tuple[Any, ...]) -> None:

@@ -19,9 +19,15 @@ from foreword.serving.http.answers import Choice, Form, spread
 from foreword.serving.http.body import read_body
 from foreword.serving.http.errors import Json, Refusal
 from foreword.serving.http.exchange import Event, EventStream, exchange, unless_gone
-from foreword.serving.http.schema import ChatRequest, CompletionRequest, DecodingRequest
+from foreword.serving.http.schema import (
+    ChatRequest,
+    CompletionRequest,
+    DecodingRequest,
+    apart,
+    each_of,
+)
 from foreword.serving.http.served import Served
-from foreword.serving.service import Asked, Given, Model, Settings
+from foreword.serving.service import Asked, Model, Settings
 from foreword.tasks import Writing
 
 GONE = 499
@@ -36,13 +42,10 @@ async def completions(served: Served, holder: Holder, request: Request) -> Respo
     request.state.model = body.model
     model = await asyncio.to_thread(served.model, holder, body.model)
     settings = replace(_settings(body, holder), most=body.max_tokens)
-    given = _given(body)
+    given = each_of("prompt", apart(body.prompt), body.fields)
 
     def ask() -> list[Asked]:
-        return [
-            served.service.written(model, one, settings, _where(body, number, len(given)))
-            for number, one in enumerate(given)
-        ]
+        return [served.service.written(model, one, settings, where) for where, one in given]
 
     prompts = await asyncio.to_thread(ask)
     echoes = bool(body.echo) and body.logprobs is not None
@@ -172,24 +175,6 @@ def _settings(body: DecodingRequest, holder: Holder) -> Settings:
         stop=body.stops,
         allowed=holder.max_tokens,
     )
-
-
-def _given(body: CompletionRequest) -> list[Given]:
-    """The inputs, each by itself."""
-    if body.fields is not None:
-        return list(body.fields) if isinstance(body.fields, list) else [body.fields]
-    prompt = body.prompt
-    assert prompt is not None, "one of the two is given"
-    if isinstance(prompt, str):
-        return [prompt]
-    if isinstance(prompt[0], int):
-        return [[token for token in prompt if isinstance(token, int)]]
-    return [one for one in prompt if not isinstance(one, int)]
-
-
-def _where(body: CompletionRequest, number: int, many: int) -> str:
-    field = "prompt" if body.fields is None else "fields"
-    return field if many == 1 else f"{field}.{number}"
 
 
 def _check_source_is_told(model: Model) -> None:
