@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from torch import Tensor, distributed
 
@@ -78,6 +81,58 @@ def test_two_processes_train_as_one(whole, tmp_path: Path) -> None:
         for name, tensor in first.items():
             if "/trained" in name:
                 assert torch.equal(tensor, second[name])
+
+
+@pytest.mark.slow
+def test_the_file_for_accelerate_launch_deals_a_backbone_out(tmp_path: Path) -> None:
+    """launch/fsdp.yaml as it is, and its losses beside those of one process."""
+    words = ("robin", "otter", "heron", "finch")
+    rows = "".join(f"{word},{word[::-1]}\n" for word in words)
+    (tmp_path / "rows.csv").write_text(f"text,answer\n{rows}", encoding="utf-8")
+    data = {"format": "csv", "train": "rows.csv", "dev": "rows.csv", "references": "answer"}
+    recipe = {
+        "version": 1,
+        "name": "dealt",
+        "backbone": {"name": "foreword/mini", "dtype": "float64"},
+        "task": {"data": data, "input": "{text} ->", "target": " {reference}"},
+        "method": {"name": "prefix-tuning", "length": 3},
+        "training": {"steps": 3, "batch_size": 4, "learning_rate": 0.05, "best_by": None},
+        "evaluation": {"backbone_alone": False},
+        "decoding": {"max_new_tokens": 2},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    file = Path(__file__).parents[2] / "launch" / "fsdp.yaml"
+    launch = ["accelerate.commands.accelerate_cli", "launch", "--config_file", str(file)]
+    starts = {"sharded": [*launch, "--main_process_port", port, "-m", "foreword"]}
+    for out, start in {"whole": ["foreword"], **starts}.items():
+        done = subprocess.run(
+            [sys.executable, "-m", *start, "train", "recipe.yaml", "--out", out],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        dealt = re.findall(r"dealt out: ([\d.]+) of its ([\d.]+) MB lie in this", done.stderr)
+        assert len(dealt) == (out == "sharded"), done.stderr
+    ((here, all_of_it),) = dealt
+    assert float(here) < 0.7 * float(all_of_it)
+    alone, together = (_logged(tmp_path / out / "log.jsonl") for out in ("whole", "sharded"))
+    assert len(alone) == 3
+    assert together[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-12)
+    for own, other in zip(alone, together, strict=True):
+        # the prompt is float32, and Adam makes whole steps of gradients that are mere rounding
+        assert other == pytest.approx(own, rel=1e-4)
+
+
+def _logged(log: Path) -> list[dict[str, float]]:
+    """What a run says of its steps."""
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [entry for entry in entries if "step" in entry]
 
 
 @pytest.mark.parametrize(
