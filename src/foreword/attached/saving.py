@@ -16,7 +16,9 @@ from foreword.attached.heads import OwnHead
 from foreword.axes.readout import Head, Readout
 from foreword.backbone import Backbone, bundled_backbones
 from foreword.backbone.loading import stored_folder
-from foreword.backbone.weights.hashing import first_difference, hash_folder, hash_module
+from foreword.backbone.weights import gguf
+from foreword.backbone.weights.gguf import stored_sha256
+from foreword.backbone.weights.hashing import first_difference, hash_module
 from foreword.common import files
 from foreword.errors import UserError
 from foreword.methods import MethodChoice
@@ -143,7 +145,8 @@ def identified(backbone: Backbone, head: tuple[str, ...] = ()) -> Backbone:
     """
     if backbone.sha256 != UNMEASURED:
         return backbone
-    name = str(backbone.model.config.name_or_path or "")
+    config = backbone.model.config
+    name = gguf.said_by(config) or str(config.name_or_path or "")
     folder = _stored(name, backbone.revision)
     if folder is None:
         model = backbone.model.base_model if head else backbone.model
@@ -158,7 +161,7 @@ def identified(backbone: Backbone, head: tuple[str, ...] = ()) -> Backbone:
             )
     bundled = {path.resolve(): known for known, path in bundled_backbones().items()}
     known = bundled.get(folder.resolve(), name)
-    return replace(backbone, name=known, sha256=hash_folder(folder))
+    return replace(backbone, name=known, sha256=stored_sha256(folder))
 
 
 def _stored(name: str, revision: str | None) -> Path | None:

@@ -30,7 +30,7 @@ from foreword.backbone.model import Backbone
 from foreword.backbone.prompts.attention import Attention
 from foreword.backbone.silence import quiet
 from foreword.backbone.text.tokens import BosRule, Tokens
-from foreword.backbone.weights import claims, hashing
+from foreword.backbone.weights import claims, gguf, hashing
 from foreword.backbone.weights import quantization as quantized
 from foreword.backbone.weights.quantization import Quantization
 from foreword.errors import BackboneError, argument, did_you_mean
@@ -68,7 +68,8 @@ def load_backbone(
     """Load a backbone, freeze it, and find out how it takes a prompt.
 
     Args:
-        name: a `foreword/...` name, a folder, or a hub name.
+        name: a `foreword/...` name, a folder, a hub name, or a GGUF file: its path, or
+            `owner/repository/file.gguf` of the hub.
         revision: branch, tag or commit of a hub name.
         dtype: what its weights are cast to; "auto" keeps the stored type.
         device: where it lies, unless there is a `device_map`.
@@ -89,15 +90,20 @@ def load_backbone(
     name = str(name)
     if device_map is None:
         devices.check_device(device)
+    packed = None
     folder = _bundled(name)
+    if gguf.is_gguf(name):
+        packed = _unpacked(name, revision, dtype, local_files_only=local_files_only)
+        folder = packed.folder
     where = str(folder or name)
     options: dict[str, Any] = {
-        "revision": revision,
+        "revision": None if packed else revision,
         "local_files_only": local_files_only,
         "trust_remote_code": trust_remote_code,
     }
     spread = {} if device_map is None else devices.options(device_map)
     try:
+        gguf.check_folder(name, Path(where))
         claims.check_files(name, where)
         config = AutoConfig.from_pretrained(where, **options)
         claims.check_config(name, config)
@@ -158,15 +164,25 @@ def load_backbone(
     if not spread:
         model.to(device)
     stored = folder or stored_folder(where, revision)
+    sha256 = packed.source.tensors if packed else ""
     return Backbone.wrap(
         model,
         Tokens(tokenizer, bos),
         name=name,
         revision=getattr(config, "_commit_hash", None) or revision,
-        sha256=hashing.hash_folder(stored) if stored else hashing.hash_module(model),
+        sha256=sha256 or (hashing.hash_folder(stored) if stored else hashing.hash_module(model)),
         attention=attention,
         quantization=used,
+        notes=(packed.note(name),) if packed else (),
     )
+
+
+def _unpacked(
+    name: str, revision: str | None, dtype: str, *, local_files_only: bool
+) -> gguf.Unpacked:
+    file = gguf.file_of(name, revision, local_files_only=local_files_only)
+    with _loading, quiet():
+        return gguf.unpacked(name, file, dtype, lambda config: _class(name, config, trusted=False))
 
 
 def _first_line(error: Exception) -> str:
@@ -252,6 +268,8 @@ def _bundled(name: str) -> Path | None:
 
 def stored_folder(where: str, revision: str | None) -> Path | None:
     """The folder of a checkpoint that is here; None where there is none."""
+    if gguf.is_gguf(where):
+        return _unpacked(where, revision, "float32", local_files_only=True).folder
     if Path(where).is_dir():
         return Path(where)
     from transformers.utils import cached_file

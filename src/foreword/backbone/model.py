@@ -47,6 +47,7 @@ class Backbone(Moving, Taking):
         quantization: what transformers' quantisation config was made of, where weights are
             quantised.
         turn: held during each forward pass; a lock where the model's modules change while it runs.
+        notes: what there is to know of it before a training, a line each.
     """
 
     model: PreTrainedModel
@@ -58,6 +59,7 @@ class Backbone(Moving, Taking):
     attention: Attention | Literal["own"] = "own"
     quantization: Quantization | None = None
     turn: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def wrap(
@@ -70,6 +72,7 @@ class Backbone(Moving, Taking):
         sha256: str | None = None,
         attention: Attention | None = None,
         quantization: Quantization | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Backbone:
         """Take a transformers model: freeze it, route its attention, find out what prompts fit.
 
@@ -81,6 +84,7 @@ class Backbone(Moving, Taking):
             sha256: of its stored tensors; computed if not given.
             attention: how attention is computed; what suits the family otherwise.
             quantization: how its weights are quantised; its config says it otherwise.
+            notes: what there is to know of it before a training, a line each.
 
         Raises:
             BackboneError: it does not run, or not with this attention.
@@ -90,7 +94,7 @@ class Backbone(Moving, Taking):
         fuse_activations(model)
         model.eval()
         model.requires_grad_(False)
-        quantization = quantization or quantized.stored(model.config)
+        quantization = quantization or quantized.of_model(model)
         if quantization is not None:
             quantized.keep_gradients(model)
         kind = geometry.kind_of(model)
@@ -105,6 +109,7 @@ class Backbone(Moving, Taking):
             used,
             quantization,
             threading.RLock() if turns.changes_itself(model) else nullcontext(),
+            notes,
         )
         if not measured.keeps_embeddings:
             return backbone

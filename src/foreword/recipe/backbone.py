@@ -9,11 +9,12 @@ from pydantic import (
     Field,
     JsonValue,
     field_validator,
+    model_validator,
 )
 
 from foreword.common.bounds import GPU
 from foreword.common.choices import Data
-from foreword.common.paths import checked_path
+from foreword.common.paths import GGUF, checked_path
 from foreword.errors import did_you_mean
 
 DEVICE_RULES = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -22,7 +23,16 @@ DEVICE_RULES = ("auto", "balanced", "balanced_low_0", "sequential")
 class BackboneSpec(Data):
     """Which backbone, and how it is loaded. A plain string is its name."""
 
-    name: str = Field(min_length=1, description="foreword/... name, folder or hub name")
+    name: str = Field(
+        min_length=1,
+        description="foreword/... name, folder, hub name, or a GGUF file (its path, or"
+        " owner/repository/file.gguf)",
+    )
+    gguf_file: str | None = Field(
+        None,
+        min_length=1,
+        description="a GGUF file in the folder or hub repository `name`; read as name/gguf_file",
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a hub name")
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "float32"
     bos: Literal["auto", "always", "never"] = Field(
@@ -43,6 +53,19 @@ class BackboneSpec(Data):
         description=f"a model spread over devices: {', '.join(DEVICE_RULES)}, or by module a GPU's"
         " number, cpu or disk",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, given: Any) -> Any:
+        """`name` and `gguf_file` are one name: it says everywhere which backbone is meant."""
+        if not isinstance(given, Mapping) or given.get("gguf_file") is None:
+            return given
+        name, file = given.get("name"), given["gguf_file"]
+        if not isinstance(name, str) or not isinstance(file, str):
+            return given  # refused by the fields themselves
+        if not file.lower().endswith(GGUF):
+            raise ValueError(f"`gguf_file` is {file!r}; expected the name of a {GGUF} file")
+        return {**given, "name": f"{name.rstrip('/')}/{file}", "gguf_file": None}
 
     @field_validator("name")
     @classmethod

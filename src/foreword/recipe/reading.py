@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from foreword.common.json_text import check_depth
+from foreword.common.paths import GGUF, is_backbone
 from foreword.errors import RecipeError, argument, refuse_single
 from foreword.methods import METHODS
 from foreword.methods.axes import ArtifactInit
@@ -258,9 +259,11 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _resolve_backbone(name: str, folder: Path) -> str:
-    """A folder's path if it is written as one or there is one; else `a/b` is a hub name."""
+    """The path of a folder or a GGUF file if it is written as one or there is one; else `a/b` is a
+    hub name, and so is `a/b/file.gguf`."""
+    in_place = name.lower().endswith(GGUF) and name.count("/") < 2
     try:
-        is_path = name.startswith((".", "~", "/")) or (folder / name).is_dir()
+        is_path = in_place or name.startswith((".", "~", "/")) or is_backbone(folder / name)
     except OSError:  # too long for a file's name
         is_path = False
     return _resolve_path(name, folder) if is_path else name

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from foreword.backbone import Backbone
 from foreword.backbone.weights.quantization import is_stored
+from foreword.common.paths import is_backbone
 from foreword.errors import RecipeError, UserError
 from foreword.recipe import BackboneSpec
 
@@ -55,8 +56,8 @@ def _differs(field: str, named: str, loaded: str) -> str:
 def _same_name(one: str, other: str) -> bool:
     if one == other:
         return True
-    one_folder, other_folder = Path(one).expanduser(), Path(other).expanduser()
-    return one_folder.is_dir() and one_folder.resolve() == other_folder.resolve()
+    one_place, other_place = Path(one).expanduser(), Path(other).expanduser()
+    return is_backbone(one_place) and one_place.resolve() == other_place.resolve()
 
 
 def _other_commit(named: str, loaded: str) -> bool:

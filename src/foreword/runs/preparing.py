@@ -36,7 +36,7 @@ class Prepared:
         how: decoding.
         data: the examples as tokens.
         trained: what an artifact gives to start from; None where training starts anew.
-        notes: what there is to say of label words, and of settings that hardly work.
+        notes: what there is to say of backbone, label words, and settings that hardly work.
     """
 
     recipe: Recipe
@@ -135,6 +135,7 @@ def prepare(
     bound = task.on(model)
     data = read_data(recipe, examples, bound, how)
     notes = [
+        *backbone.notes,
         *task.notes(backbone),
         *(() if trained is None else trained.notes),
         *cautions(recipe, len(data.pairs)),

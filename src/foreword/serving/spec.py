@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from foreword.common import opening
 from foreword.common.bounds import Numbers, Tokens
 from foreword.common.choices import Data
+from foreword.common.paths import is_backbone
 from foreword.errors import UserError
 from foreword.recipe.problems import explain
 from foreword.recipe.yaml_text import parse_yaml
@@ -86,10 +87,13 @@ class ServeSpec(EngineOptions):
 
     @property
     def backbone_name(self) -> str:
-        """What clients call the backbone: its name, or that of its folder."""
+        """What clients call the backbone: its name, or that of its folder or file."""
         if self.name is not None:
             return self.name
-        return Path(self.backbone).resolve().name if Path(self.backbone).is_dir() else self.backbone
+        place = Path(self.backbone)
+        if not is_backbone(place):
+            return self.backbone
+        return place.resolve().name if place.is_dir() else place.stem
 
     @property
     def engine(self) -> EngineOptions:
@@ -141,6 +145,6 @@ def _relative(stated: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(own.get("prompt"), Mapping):
         own["prompt"] = {name: path(one) for name, one in own["prompt"].items()}
     backbone = own.get("backbone")
-    if isinstance(backbone, str) and (folder / backbone).is_dir():
+    if isinstance(backbone, str) and is_backbone(folder / backbone):
         own["backbone"] = str(folder / backbone)
     return own

@@ -84,6 +84,16 @@ def stored(config: Any) -> dict[str, Any] | None:
     return None
 
 
+def of_model(model: PreTrainedModel) -> dict[str, Any] | None:
+    """How a model's weights are quantised; None where they are plain numbers, as those are that
+    transformers itself unpacked from a GGUF file."""
+    said = stored(model.config)
+    if said is not None and said.get("quant_method") == "gguf":
+        weights = (one.dtype for one in model.parameters())
+        return None if all(dtype.is_floating_point for dtype in weights) else said
+    return said
+
+
 def is_stored(model: PreTrainedModel) -> bool:
     """Whether a model was loaded from a checkpoint that is stored quantised."""
     return bool(getattr(getattr(model, "hf_quantizer", None), "pre_quantized", False))
