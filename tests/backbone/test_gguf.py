@@ -81,8 +81,8 @@ def test_a_quantised_file_has_the_numbers_of_its_blocks(tmp_path, model) -> None
         weight = stored_weight(model, name, tensor)
         blocks = gguf.quants.quantize(weight, KINDS.Q8_0)
         expected = torch.from_numpy(gguf.quants.dequantize(blocks, KINDS.Q8_0))
-        found = torch.from_numpy(stored_weight(model, name, own[name]))
-        assert torch.equal(found, expected), name
+        mine = torch.from_numpy(stored_weight(model, name, own[name]))
+        assert torch.equal(mine, expected), name
         rounded += not torch.equal(expected, torch.from_numpy(weight))
     assert rounded > 10
     assert backbone.quantization is None

@@ -109,7 +109,7 @@ def file_of(name: str, revision: str | None, *, local_files_only: bool) -> Path:
             "owner/repository/file.gguf of the hub"
         )
     try:
-        found = cached_file(
+        place = cached_file(
             "/".join(parts[:2]),
             "/".join(parts[2:]),
             revision=revision,
@@ -117,9 +117,9 @@ def file_of(name: str, revision: str | None, *, local_files_only: bool) -> Path:
         )
     except (OSError, ValueError) as error:
         raise BackboneError(f"backbone '{name}': {str(error).splitlines()[0]}") from error
-    if found is None:
+    if place is None:
         raise BackboneError(f"backbone '{name}': the hub's repository has no such file")
-    return Path(found)
+    return Path(place)
 
 
 def check_folder(name: str, folder: Path) -> None:
@@ -212,8 +212,8 @@ class _Reading:
 
     def stated(self, field: str) -> Any:
         """A value of the file's metadata; None where it has none."""
-        found = self.reader.get_field(field)
-        return None if found is None else found.contents()
+        entry = self.reader.get_field(field)
+        return None if entry is None else entry.contents()
 
     def _wrong(self, what: str) -> BackboneError:
         return BackboneError(f"backbone '{self.name}': {what}")
@@ -343,7 +343,7 @@ def _keep(reading: _Reading, wanted: str) -> Unpacked:
     _for_now[f"{reading.digest} {wanted}"] = temporary
     _tell(
         f"{Unpacked(temporary, source).note(reading.name)}; that is done anew at each start, for "
-        f"it can be kept nowhere ({'; '.join(refused)}); FOREWORD_CACHE names a folder to keep it in"
+        f"it can be kept nowhere ({'; '.join(refused)}); FOREWORD_CACHE names a folder for it"
     )
     return Unpacked(temporary, source)
 

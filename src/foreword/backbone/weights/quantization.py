@@ -87,11 +87,11 @@ def stored(config: Any) -> dict[str, Any] | None:
 def of_model(model: PreTrainedModel) -> dict[str, Any] | None:
     """How a model's weights are quantised; None where they are plain numbers, as those are that
     transformers itself unpacked from a GGUF file."""
-    said = stored(model.config)
-    if said is not None and said.get("quant_method") == "gguf":
+    own = stored(model.config)
+    if own is not None and own.get("quant_method") == "gguf":
         weights = (one.dtype for one in model.parameters())
-        return None if all(dtype.is_floating_point for dtype in weights) else said
-    return said
+        return None if all(dtype.is_floating_point for dtype in weights) else own
+    return own
 
 
 def is_stored(model: PreTrainedModel) -> bool:

@@ -1,8 +1,9 @@
 """Rotary frequencies that a GGUF file stores as numbers, told as the rule that made them.
 
 llama.cpp writes for Llama 3.1 and its like one factor for each frequency (`rope_freqs.weight`),
-which transformers does not read: without them every answer would be slightly wrong, and long ones badly.
-transformers has the same as a rule, "llama3" (Dubey et al. 2024, "The Llama 3 Herd of Models").
+which transformers does not read: without them every answer would be slightly wrong, and long ones
+badly. transformers has the same as a rule, "llama3" (Dubey et al. 2024, "The Llama 3 Herd of
+Models").
 """
 
 from __future__ import annotations
