@@ -23,6 +23,35 @@ Side = Literal["left", "right"]
 PositionRule = Literal["shift", "keep"]
 
 
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """What a teacher says at N predicted tokens: the k likeliest ones, and all others together.
+
+    Attributes:
+        tokens: `[N, k]` whole numbers, the likeliest first.
+        logs: `[N, k]`, the logarithms of their probabilities.
+        rest: `[N]`, the logarithm of what all other tokens have together.
+    """
+
+    tokens: Tensor
+    logs: Tensor
+    rest: Tensor
+
+    def to(self, device: torch.device | str) -> Taught:
+        """The same on another device."""
+        return Taught(self.tokens.to(device), self.logs.to(device), self.rest.to(device))
+
+    @staticmethod
+    def joined(parts: Sequence[Taught]) -> Taught:
+        """What is said at the tokens of several rows, one after the other; of as many tokens
+        each."""
+        return Taught(
+            torch.cat([part.tokens for part in parts]),
+            torch.cat([part.logs for part in parts]),
+            torch.cat([part.rest for part in parts]),
+        )
+
+
 @dataclass(frozen=True)
 class Pair:
     """An example as tokens, before it is laid out.
@@ -41,6 +70,8 @@ class Pair:
             are laid out after it.
         asks: how many things are predicted, where that is neither each token of the target nor each
             label.
+        taught: what a teacher says at each predicted token, where that is learned in place of the
+            tokens.
     """
 
     source: list[int]
@@ -52,6 +83,7 @@ class Pair:
     prompt: int = 0
     beside: tuple[Pair, ...] = ()
     asks: int | None = None
+    taught: Taught | None = None
 
     @property
     def predicted(self) -> list[int]:
@@ -99,6 +131,7 @@ class Layout:
             two parts of a row: it is read first, and sees none of them. Padded on the left.
         prompts: `[B]` int64, the number of each row's prompt, until a call has the prompts
             themselves; None where all rows take the first.
+        taught: what a teacher says at the predicted tokens, in the order of `target_ids`.
     """
 
     input_ids: Tensor
@@ -112,6 +145,7 @@ class Layout:
     segments: Tensor | None = None
     before: Layout | None = None
     prompts: Tensor | None = None
+    taught: Taught | None = None
 
     @classmethod
     def of(
@@ -182,14 +216,16 @@ class Layout:
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
         moved = None if self.labels is None else self.labels.to(device)
-        return self._changed(lambda part: part.to(device), moved)
+        taught = None if self.taught is None else self.taught.to(device)
+        return replace(self._changed(lambda part: part.to(device), moved), taught=taught)
 
     def taken(self, rows: Tensor) -> Layout:
-        """Some rows, by their numbers `[N]`; without labels, since a row may have several."""
+        """Some rows, by their numbers `[N]`; without labels and what a teacher says, since a row
+        may have several."""
         return self._changed(lambda part: part[rows])
 
     def repeated(self, times: int) -> Layout:
-        """Every row so many times, one after the other; without labels."""
+        """Every row so many times, one after the other; without labels and what a teacher says."""
         return self._changed(lambda part: part.repeat_interleave(times, 0))
 
     def _changed(self, change: Callable[[Tensor], Tensor], labels: Tensor | None = None) -> Layout:
@@ -202,11 +238,11 @@ class Layout:
             return change(part) if isinstance(part, Tensor) else part
 
         parts = {part.name: changed(getattr(self, part.name)) for part in fields(self)}
-        return Layout(**{**parts, "labels": labels})
+        return Layout(**{**parts, "labels": labels, "taught": None})
 
     @staticmethod
     def joined(layouts: Sequence[Layout], side: Side = "right") -> Layout:
-        """The rows of several layouts, one after the other; without labels.
+        """The rows of several layouts, one after the other; without labels and what a teacher says.
 
         All are padded on one side to the widest. What one of them lacks (segments, marks, a part
         before) is idle in its rows.
@@ -240,7 +276,7 @@ class Layout:
                 ]
             )
 
-        names = [part.name for part in fields(Layout) if part.name != "labels"]
+        names = [part.name for part in fields(Layout) if part.name not in ("labels", "taught")]
         return Layout(**{name: of(name) for name in names})
 
     def with_ids_moved(self, first: int, by: int | Tensor) -> Layout:

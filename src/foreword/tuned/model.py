@@ -17,7 +17,7 @@ from foreword.axes.placement import Prefix
 from foreword.axes.readout import Generation, Head, Predictor, Readout
 from foreword.axes.reparam import ByPart, Reparameterization
 from foreword.backbone import Backbone, Call, Decoding, Prompt
-from foreword.backbone.layout import Layout, Pair, Side
+from foreword.backbone.layout import Layout, Pair, Side, Taught
 from foreword.errors import DataError
 from foreword.methods.choosing import PromptChoice
 
@@ -167,6 +167,10 @@ class TunedModel(nn.Module):
             segments=[pair.segments for pair in pairs],
             between=[pair.between for pair in pairs] if any(p.between for p in pairs) else [],
         )
+        taught = [pair.taught for pair in pairs if pair.taught is not None]
+        if taught:
+            assert len(taught) == len(pairs), "a teacher says something of every row, or of none"
+            laid = replace(laid, taught=Taught.joined(taught))
         return self._taking(laid, [pair.prompt for pair in pairs])
 
     def room(self, answer: int) -> int | None:

@@ -7,19 +7,24 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from foreword.axes.readout.base import Readout
+from foreword.axes.readout.divergence import divergence
 from foreword.backbone import Backbone, Call, Decoding, Tokens, generate
 
 
 class Generation(Readout):
-    """Trained on the log-likelihood of the target tokens, read by decoding."""
+    """Trained on the log-likelihood of the target tokens, or on what a teacher says at them; read
+    by decoding."""
 
     kind: ClassVar[str] = "generation"
     continues: ClassVar[bool] = True
 
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
-        """Negative log-likelihood, in nats, of each target token: `[N]`."""
+        """Negative log-likelihood, in nats, of each target token; where a teacher says what comes
+        there, the divergence from it: `[N]`."""
         layout = call.layout
         logits = backbone.logits(call, layout.reading_positions())
+        if layout.taught is not None:
+            return divergence(layout.taught, logits)
         return nn.functional.cross_entropy(
             logits.float() if logits.element_size() < 4 else logits,
             layout.target_ids(),
