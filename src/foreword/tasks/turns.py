@@ -92,7 +92,7 @@ class Turns(WrittenTask):
 
     def rendered(self, backbone: Backbone, example: Example) -> str:
         """The conversation as the chat template has it."""
-        chats = self._chats(backbone)
+        chats = self.chats(backbone)
         return chats.whole(*messages_of(chats, _conversation(example)))
 
     def rows(
@@ -101,7 +101,7 @@ class Turns(WrittenTask):
         """Rows that predict each turn of the assistant once; or the one that is answered, with
         `reserve` tokens left for the answer."""
         conversation = _conversation(example)
-        chats = self._chats(model.backbone)
+        chats = self.chats(model.backbone)
         made = TurnRows(model, chats, self.messages, self.max_tokens, self.cuts)
         with naming(example):
             if labelled:
@@ -118,7 +118,7 @@ class Turns(WrittenTask):
 
     def notes(self, backbone: Backbone) -> list[str]:
         """What the chat template does that a reader of the data would not expect."""
-        chats = self._chats(backbone)
+        chats = self.chats(backbone)
         question, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
         try:
             first = chats.spoken([question, reply])
@@ -141,7 +141,8 @@ class Turns(WrittenTask):
             )
         return lines
 
-    def _chats(self, backbone: Backbone) -> Chats:
+    def chats(self, backbone: Backbone) -> Chats:
+        """What renders messages for a backbone."""
         name = self.chat_template
         source = None if name is None else CHAT_TEMPLATES[name].source
         return Chats(backbone.tokens, source, self.chat_options)

@@ -1,0 +1,285 @@
+"""Self-study: the backbone asks itself about a text, and answers with the text before it.
+
+Conversations are made in rounds. In each the teacher reads a part of the text, drawn at random, and
+writes several questions of kinds drawn at random; then it reads all of the text, or as many parts
+as fit, and answers them. A round depends on the recipe's seed and its own number alone, and the
+file is written after each: a run that was stopped goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.backbone import Backbone, Decoding
+from foreword.common import files
+from foreword.common.progress import Progress
+from foreword.data.conversation import Conversation, spoken_by_user
+from foreword.data.example import Example
+from foreword.data.lines import text_lines
+from foreword.errors import DataError, RunError
+from foreword.common.json_text import parse_json
+from foreword.procedures.distilling.seeds import ABOUT_PROMPT, ABOUT_TEXT, OPENINGS
+from foreword.procedures.distilling.teacher import Fronts, Teacher
+from foreword.recipe.teacher import MESSAGES, TeacherSpec
+from foreword.tasks.decoding import Writing, decode_rows
+from foreword.tasks.turns import Turns
+
+EMPTY_ROUNDS = 20
+"""Rounds without a conversation, one after the other, after which no more are made."""
+_PROBE = "foreword"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text that is taught.
+
+    Attributes:
+        chunks: its parts, in their order.
+        fits: how many of them fit before a question and its answer.
+    """
+
+    chunks: tuple[str, ...]
+    fits: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it fits."""
+        return self.fits >= len(self.chunks)
+
+    def text(self, numbers: Sequence[int]) -> str:
+        """Some parts as one text."""
+        return "\n\n".join(self.chunks[number] for number in numbers)
+
+    def read(self, focus: int, rng: random.Random) -> tuple[int, ...]:
+        """The parts that are read where a question is about one of them: all, or that one among
+        others."""
+        if self.whole:
+            return tuple(range(len(self.chunks)))
+        others = [number for number in range(len(self.chunks)) if number != focus]
+        return tuple(sorted([focus, *rng.sample(others, self.fits - 1)]))
+
+
+class Study:
+    """Makes conversations about a text.
+
+    Args:
+        spec: the recipe's section.
+        seed: the recipe's.
+        source: the text.
+        task: of conversations.
+        backbone: asks and answers.
+        progress: told what is done.
+        check: called between passes; what it raises ends the work.
+    """
+
+    def __init__(
+        self,
+        spec: TeacherSpec,
+        seed: int,
+        source: Source,
+        task: Turns,
+        backbone: Backbone,
+        progress: Progress,
+        check: Callable[[], None],
+    ) -> None:
+        self.spec, self.seed, self.source, self.task = spec, seed, source, task
+        self.backbone, self.progress, self.check = backbone, progress, check
+        self.fronts = Fronts(backbone, task, introduced=spec.prompt is None)
+        self.follows = task.chat_template is None
+        self._teachers: dict[tuple[int, ...], Teacher] = {}
+
+    def make(
+        self,
+        file: Path,
+        name: str,
+        count: int,
+        *,
+        other_than: Sequence[str] = (),
+        seconds: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """Write a file of conversations, or go on with one.
+
+        Args:
+            file: JSONL, a conversation a line; see `row_of`.
+            name: of the set; its rounds have seeds of their own.
+            count: how many conversations.
+            other_than: questions that are left out.
+            seconds: after so many no further round is begun, once there is one.
+
+        Raises:
+            RunError: the backbone writes no questions, or no answers.
+        """
+        rows = read_rows(file) if file.exists() else []
+        number = 1 + max((int(row["round"]) for row in rows), default=-1)
+        asked = {*other_than, *(row[MESSAGES][0]["content"] for row in rows)}
+        began, empty = time.monotonic(), 0
+        self.progress.begin(f"make {name} conversations", count, len(rows))
+        while len(rows) < count:
+            if rows and seconds is not None and time.monotonic() - began >= seconds:
+                break
+            self.check()
+            new = []
+            for row in self.round(name, number):
+                question = row[MESSAGES][0]["content"]
+                if question not in asked and len(rows) + len(new) < count:
+                    asked.add(question)
+                    new.append(row)
+            empty = 0 if new else empty + 1
+            if empty == EMPTY_ROUNDS:
+                raise RunError(
+                    f"teacher: the backbone wrote no new question with an answer in {empty} rounds "
+                    f"of {self.spec.together}; {len(rows)} conversations were made of {count}. Ask "
+                    "for fewer (teacher.made), or give conversations in a file "
+                    "(teacher.conversations)"
+                )
+            rows += new
+            number += 1
+            if new:
+                write_rows_of(file, rows)
+            self.progress.advance(len(new))
+        return rows
+
+    def round(self, name: str, number: int) -> list[dict[str, Any]]:
+        """The conversations of one round, those without a question or an answer left out."""
+        rng = random.Random(f"{self.seed}/{name}/{number}")
+        focus = rng.randrange(len(self.source.chunks))
+        kinds = [rng.choice(self.spec.kinds) for _ in range(self.spec.together)]
+        teacher = self.teacher((focus,))
+        asked = [self._asking(teacher, kind, rng) for kind in kinds]
+        texts = decode_rows([writing for writing, _ in asked], batch_size=self.spec.together)
+        questions = [
+            (kind, question)
+            for kind, (_, opening), text in zip(kinds, asked, texts, strict=True)
+            if (question := _question(opening, text))
+        ]
+        self.check()
+        reads = self.source.read(focus, rng)
+        answers = self.answers(
+            self.teacher(reads),
+            [Example({}, conversation=spoken_by_user(question)) for _, question in questions],
+            [rng.getrandbits(31) for _ in questions],
+        )
+        return [
+            row_of(question, answer, kind=kind, reads=reads, round=number)
+            for (kind, question), answer in zip(questions, answers, strict=True)
+            if answer
+        ]
+
+    def answers(
+        self, teacher: Teacher, examples: Sequence[Example], seeds: Sequence[int]
+    ) -> list[str]:
+        """What a teacher answers."""
+        stop = () if self.follows else (f"\n{self._user().strip()}",)
+        return answers_of(teacher, self.task, examples, seeds, self.spec, stop)
+
+    def teacher(self, numbers: tuple[int, ...]) -> Teacher:
+        """The backbone once it has read some parts; the last few stay at hand."""
+        if numbers not in self._teachers:
+            while len(self._teachers) >= 2:
+                del self._teachers[next(iter(self._teachers))]
+            self._teachers[numbers] = self.fronts.teacher(self.source.text(numbers))
+        return self._teachers[numbers]
+
+    def _asking(self, teacher: Teacher, kind: Any, rng: random.Random) -> tuple[Writing, str]:
+        """What makes a model write a question, and the words that the question begins with."""
+        how = decoding_of(self.spec, self.spec.question_tokens)
+        if self.follows:
+            seeds = ABOUT_TEXT if self.spec.prompt is None else ABOUT_PROMPT
+            example = Example({}, conversation=spoken_by_user(rng.choice(seeds[kind])))
+            source = teacher.source(self.task, example, self.spec.question_tokens)
+            return Writing(teacher.model, source, how, rng.getrandbits(31)), ""
+        opening = rng.choice(OPENINGS[kind])
+        ids = self.task.chats(self.backbone).read(self._user() + opening)
+        if teacher.drops is not None and ids[:1] == [teacher.drops]:
+            ids = ids[1:]
+        how = decoding_of(self.spec, self.spec.question_tokens, stop=("\n",))
+        return Writing(teacher.model, ids, how, rng.getrandbits(31)), opening
+
+    def _user(self) -> str:
+        """What the chat template puts before what a user says."""
+        begun = self.task.chats(self.backbone).begun([{"role": "user", "content": _PROBE}])
+        return begun[: begun.index(_PROBE)]
+
+
+def answers_of(
+    teacher: Teacher,
+    task: Any,
+    examples: Sequence[Example],
+    seeds: Sequence[int],
+    spec: TeacherSpec,
+    stop: tuple[str, ...] = (),
+) -> list[str]:
+    """What a teacher answers to examples of a task that writes, each drawn by a seed of its own."""
+    how = decoding_of(spec, spec.answer_tokens, stop)
+    writings = [
+        Writing(teacher.model, teacher.source(task, example, spec.answer_tokens), how, seed)
+        for example, seed in zip(examples, seeds, strict=True)
+    ]
+    texts = decode_rows(writings, batch_size=spec.together)
+    return [task.bare_answer(text).strip() for text in texts]
+
+
+def decoding_of(spec: TeacherSpec, tokens: int, stop: tuple[str, ...] = ()) -> Decoding:
+    """How the teacher writes."""
+    return Decoding(
+        max_new_tokens=tokens, do_sample=True, temperature=spec.temperature, stop=stop
+    )
+
+
+def row_of(
+    question: str, answer: str, *, kind: str, reads: Sequence[int], round: int
+) -> dict[str, Any]:
+    """A line of a file of conversations: the messages, the parts of the text that the teacher reads
+    (counted from 0), the kind of the question, and the round in which it was made."""
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+    return {MESSAGES: messages, "kind": kind, "reads": list(reads), "round": round}
+
+
+def write_rows_of(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write conversations as JSONL, in one move."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    files.write_text(file, text)
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The conversations of a file that a run has begun.
+
+    Raises:
+        DataError: a line is no conversation that was made.
+    """
+    rows = []
+    for number, line in text_lines(file):
+        try:
+            row = parse_json(line)
+            row[MESSAGES][0]["content"], int(row["round"])
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise DataError(
+                f"{file}, line {number}: is no conversation that was made; put the file back as it "
+                "was, or start a new run with it as teacher.conversations"
+            ) from error
+        rows.append(row)
+    return rows
+
+
+def conversation_key(conversation: Conversation) -> str:
+    """What tells conversations apart: who says what."""
+    return json.dumps([[turn.role, turn.content] for turn in conversation.turns])
+
+
+def _question(opening: str, text: str) -> str:
+    """A question as it is asked: in one piece, without the quotes around all of it."""
+    question = f"{opening} {text}".strip() if opening else text.strip()
+    if opening and not text.strip():
+        return ""
+    if len(question) > 1 and question[0] == question[-1] == '"':
+        question = question[1:-1].strip()
+    return question

@@ -1,0 +1,100 @@
+"""The `teacher` section of a recipe: a long text that the backbone reads, and a prompt learns."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from foreword.common.bounds import Rows, Some, Temperature, Tokens
+from foreword.common.choices import Data
+from foreword.common.paths import checked_path
+
+Kind = Literal["structuring", "summarization", "question", "use-case", "creative"]
+"""What a question that is made is about (Eyuboglu et al. 2025, "Cartridges", self-study)."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+MESSAGES = "messages"
+"""The column of the conversations that are made."""
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+PathText = Annotated[str, AfterValidator(checked_path)]
+
+
+class TeacherSpec(Data):
+    """A text that the frozen backbone reads; what it then says is what is learned."""
+
+    texts: tuple[PathText, ...] = Field(
+        (), description="files of UTF-8 text that are learned, in their order"
+    )
+    prompt: PathText | None = Field(
+        None,
+        description="instead of `texts`: a file with an instruction or examples that are to be"
+        " replaced by virtual tokens",
+    )
+    conversations: PathText | None = Field(
+        None,
+        description="JSONL file of conversations about the text, such as one that was made and then"
+        " edited; null: the backbone makes them",
+    )
+    made: Some = Field(256, description="most conversations that are made, or inputs answered")
+    held_out: Rows = Field(16, description="conversations that are made to be measured on")
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = Field(
+        KINDS, description="what the questions are about, drawn at random"
+    )
+    chunk: Tokens = Field(
+        512, description="most tokens of the part of the text that questions are made about"
+    )
+    together: Rows = Field(8, description="conversations that are made about a part at a time")
+    question_tokens: Tokens = Field(64, description="most tokens of a question")
+    answer_tokens: Tokens = Field(128, description="most tokens of an answer")
+    temperature: Temperature = Field(0.7, description="at which questions and answers are drawn")
+    top_k: Some = Field(
+        20,
+        description="likeliest tokens that are kept of what the teacher says at each position; all"
+        " others count as one",
+    )
+    budget: str | None = Field(
+        None,
+        description="most time for making conversations and training, such as 90s, 20m or 2h:"
+        " fewer are made, and fewer steps trained; null: no limit",
+    )
+
+    @field_validator("texts", "kinds", mode="before", json_schema_input_type=Any)
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    @field_validator("budget", mode="before", json_schema_input_type=str | None)
+    @classmethod
+    def _a_time(cls, given: Any) -> Any:
+        if isinstance(given, str) and (_match(given) is None or not seconds_of(given)):
+            raise ValueError(f"expected a time such as 90s, 20m or 2h, found {given[:60]!r}")
+        return given
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TeacherSpec:
+        if bool(self.texts) == (self.prompt is not None):
+            raise ValueError("give either `texts` or `prompt`")
+        return self
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is read."""
+        return self.texts if self.prompt is None else (self.prompt,)
+
+    @property
+    def seconds(self) -> float | None:
+        """The budget in seconds."""
+        return None if self.budget is None else seconds_of(self.budget)
+
+
+def seconds_of(budget: str) -> float:
+    """A time such as 20m in seconds."""
+    match = _match(budget)
+    assert match is not None, "the section checks it"
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _match(budget: str) -> re.Match[str] | None:
+    return _BUDGET.fullmatch(budget.strip())
