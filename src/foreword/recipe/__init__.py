@@ -18,6 +18,7 @@ from foreword.recipe.task import (
     WindowPool,
     written_input,
 )
+from foreword.recipe.teacher import TeacherSpec
 from foreword.recipe.training import DecodingSpec, EvaluationSpec, TrainingSpec, types_rule
 from foreword.recipe.vectors import VectorSpec
 
@@ -34,6 +35,7 @@ __all__ = [
     "Recipe",
     "TaskId",
     "TaskSpec",
+    "TeacherSpec",
     "TrainingSpec",
     "VectorSpec",
     "VerbalizerSpec",

@@ -18,6 +18,7 @@ from foreword.methods import METHODS
 from foreword.methods.axes import ArtifactInit
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules
+from foreword.recipe.teacher import MESSAGES
 from foreword.recipe.training import training_rules
 from foreword.recipe.yaml_text import parse_yaml, read_yaml
 
@@ -98,6 +99,8 @@ def parse_recipe(
 def recipe_schema() -> dict[str, Any]:
     """JSON Schema of a recipe, the plain texts that stand for mappings (`PLAIN`) included."""
     schema = Recipe.model_json_schema()
+    schema["required"].remove("task")  # a teacher may make one
+    schema["anyOf"] = [{"required": ["task"]}, {"required": ["teacher"]}]
     for path, key in PLAIN.items():
         field = path.partition(".")[2]
         if not field:
@@ -204,6 +207,8 @@ def _resolved(path: str, value: Any, folder: Path) -> Any:
     """A value, where it is a path made absolute; so are the paths in a mapping."""
     if isinstance(value, dict):
         return {key: _resolved(f"{path}.{key}", inner, folder) for key, inner in value.items()}
+    if isinstance(value, list) and path == "teacher.texts":
+        return [_resolved(path, inner, folder) for inner in value]
     if not isinstance(value, str) or not value or "\0" in value:
         return value  # refused later, with its field's name
     if path in ("backbone", "backbone.name"):
@@ -213,11 +218,15 @@ def _resolved(path: str, value: Any, folder: Path) -> Any:
         *(f"task.data.{split}" for split in (*splits, "unlabelled")),
         *(f"task.data.only.{split}.ids" for split in splits),
         "method.init.path",
+        *(f"teacher.{name}" for name in ("texts", "prompt", "conversations")),
     }
     return _resolve_path(value, folder) if path in files else value
 
 
 def _apply_defaults(data: dict[str, Any]) -> None:
+    if isinstance(data.get("teacher"), dict) and isinstance(data.setdefault("task", {}), dict):
+        made = {"format": "jsonl", "messages": MESSAGES}
+        data["task"].setdefault("data", made)
     method = data.get("method")
     name = method.get("name") if isinstance(method, dict) else method
     options = METHODS.get(name) if isinstance(name, str) else None
@@ -255,7 +264,10 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
         where = _resolve_path(method.init.path, folder)
         init = method.init.model_copy(update={"path": where})
         method = method.model_copy(update={"init": init})
-    return recipe.model_copy(update={"backbone": backbone, "task": task, "method": method})
+    changed: dict[str, Any] = {"backbone": backbone, "task": task, "method": method}
+    if recipe.teacher is not None:
+        changed["teacher"] = recipe.teacher.moved(lambda path: _resolve_path(path, folder))
+    return recipe.model_copy(update=changed)
 
 
 def _resolve_backbone(name: str, folder: Path) -> str:

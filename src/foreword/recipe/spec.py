@@ -19,6 +19,7 @@ from foreword.methods import METHODS, PET, MethodChoice, MethodOptions
 from foreword.recipe.backbone import BackboneSpec
 from foreword.recipe.data import answer_of, leaves_room
 from foreword.recipe.task import TaskSpec
+from foreword.recipe.teacher import TeacherSpec
 from foreword.recipe.training import DecodingSpec, EvaluationSpec, TrainingSpec, types_rule
 from foreword.recipe.vectors import metric_rule
 from foreword.recipe.writing import write_yaml
@@ -70,8 +71,9 @@ def section_rules(data: Mapping[str, Any]) -> list[str]:
         pooling_rule(at("task", "head", "pooling"), at("method", "name")),
     ]
     data_section = at("task", "data")
+    # What a teacher makes to be measured on is watched, too.
     unwatched = isinstance(data_section, Mapping) and not (
-        data_section.get("dev") or data_section.get("hold_out")
+        data_section.get("dev") or data_section.get("hold_out") or data.get("teacher")
     )
     watched = at("training", "best_by")
     if unwatched and watched not in (None, "loss"):
@@ -105,6 +107,7 @@ class Recipe(Data):
         description="letters, digits, '.', '_' and '-', beginning with a letter or a digit",
     )
     backbone: BackboneSpec
+    teacher: TeacherSpec | None = None
     task: TaskSpec
     method: MethodChoice
     training: TrainingSpec = TrainingSpec(steps=1000)
@@ -126,6 +129,32 @@ class Recipe(Data):
         spelt = {key: _spell_out(f"method.{key}", inner) for key, inner in value.items()}
         soft = task.soft if isinstance(task := info.data.get("task"), TaskSpec) else 0
         return {"length": soft, **spelt} if soft and _has_slots(spelt.get("name")) else spelt
+
+    @field_validator("method")
+    @classmethod
+    def _learns_what_is_written(cls, method: MethodChoice, info: ValidationInfo) -> MethodChoice:
+        teacher, task = info.data.get("teacher"), info.data.get("task")
+        if teacher is None or not isinstance(task, TaskSpec):
+            return method
+        if isinstance(method, PET) or (not method.length and method.moves.kind == "none"):
+            raise ValueError(
+                f"{method.name} learns nothing of a teacher's text; choose a method that trains "
+                "virtual tokens, or weights"
+            )
+        if task.answer not in ("turns", "text"):
+            raise ValueError(
+                f"`teacher` teaches what is written, but the task asks for "
+                f"{names.ANSWERS[task.answer].title}; leave `task` out, or give one that writes"
+            )
+        made = task.data.train is None or teacher.conversations is not None
+        if made and task.answer != "turns":
+            raise ValueError(
+                "`teacher` makes conversations: leave `task.data` out, or give `task.data.messages`"
+                " for the column that holds them, or `task.data.train` for inputs of another kind"
+            )
+        if teacher.conversations is not None and task.data.train is not None:
+            raise ValueError("give either `teacher.conversations` or `task.data.train`")
+        return method
 
     @field_validator("method")
     @classmethod

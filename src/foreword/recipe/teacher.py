@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -82,6 +83,15 @@ class TeacherSpec(Data):
     def files(self) -> tuple[str, ...]:
         """What is read."""
         return self.texts if self.prompt is None else (self.prompt,)
+
+    def moved(self, change: Callable[[str], str]) -> TeacherSpec:
+        """The same section after one change of every path."""
+        paths: dict[str, Any] = {
+            name: change(path)
+            for name in ("prompt", "conversations")
+            if (path := getattr(self, name)) is not None
+        }
+        return self.model_copy(update={**paths, "texts": tuple(map(change, self.texts))})
 
     @property
     def seconds(self) -> float | None:

@@ -262,17 +262,29 @@ def without_folders(recipe: Recipe) -> Recipe:
         }
         names["only"] = data.only.model_copy(update=subsets)
     task = recipe.task.model_copy(update={"data": data.model_copy(update=names)})
-    return recipe.model_copy(update={"task": task, "method": without_folder(recipe.method)})
+    teacher = None if recipe.teacher is None else recipe.teacher.moved(bare_name)
+    changed = {"task": task, "teacher": teacher, "method": without_folder(recipe.method)}
+    return recipe.model_copy(update=changed)
 
 
 def data_hashes(recipe: Recipe) -> dict[str, Any]:
-    """Name and sha256 of each data file, and of the artifact that training starts from (`init`)."""
+    """Name and sha256 of each data file, of each text that a teacher reads, and of the artifact
+    that training starts from (`init`)."""
     data, init = recipe.task.data, starts_from(recipe.method)
-    return {
-        split: {"name": bare_name(path), "sha256": source_sha256(path)}
-        for split in ("train", "dev", "test", "unlabelled")
-        if (path := getattr(data, split)) is not None
-    } | ({} if init is None else {"init": source_hash(init)})
+    read = () if recipe.teacher is None else recipe.teacher.files
+    taught = {
+        f"teacher {number}": {"name": bare_name(path), "sha256": source_sha256(path)}
+        for number, path in enumerate(read, 1)
+    }
+    return (
+        taught
+        | {
+            split: {"name": bare_name(path), "sha256": source_sha256(path)}
+            for split in ("train", "dev", "test", "unlabelled")
+            if (path := getattr(data, split)) is not None
+        }
+        | ({} if init is None else {"init": source_hash(init)})
+    )
 
 
 def _inputs(recipe: Recipe) -> tuple[str, ...] | None:

@@ -101,18 +101,8 @@ def prepare(
     stated = state_task(recipe, examples)
     task = task_of(stated)
     seed_all(recipe.seed)
-    spec = recipe.backbone
-    backbone = backbone or load_backbone(
-        spec.name,
-        revision=spec.revision,
-        dtype=spec.dtype,
-        device=device if sharding is None else "cpu",  # from where each process takes its share
-        bos=spec.bos,
-        attention=None if spec.attention == "auto" else spec.attention,
-        quantization=spec.quantization,
-        device_map=spec.device_map,
-        trust_remote_code=trust_remote_code,
-    )
+    where = device if sharding is None else "cpu"  # from where each process takes its share
+    backbone = backbone or load(recipe, where, trust_remote_code=trust_remote_code)
     backbone.check_trainable(recomputing=recipe.training.gradient_checkpointing)
     if rule := types_rule(backbone.dtype, recipe.training.precision):
         raise RecipeError("recipe", [rule])
@@ -143,6 +133,28 @@ def prepare(
     for line in notes:
         progress.say(f"note: {line}")
     return Prepared(recipe, examples, stated, bound, backbone, how, data, trained, notes)
+
+
+def load(
+    recipe: Recipe, device: str | torch.device, *, trust_remote_code: bool = False
+) -> Backbone:
+    """A recipe's backbone.
+
+    Raises:
+        BackboneError: it cannot be loaded.
+    """
+    spec = recipe.backbone
+    return load_backbone(
+        spec.name,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        device=device,
+        bos=spec.bos,
+        attention=None if spec.attention == "auto" else spec.attention,
+        quantization=spec.quantization,
+        device_map=spec.device_map,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _check_templates(recipe: Recipe) -> None:

@@ -5,6 +5,7 @@
 - `artifact/`: the trained prompt;
 - `metrics.json`: everything measured; `answers.jsonl`: the test answers;
 - `curve.png`: the learning curve;
+- `study/`: what a teacher made of its text (`foreword.runs.distilling`);
 - `checkpoints/`: what `resume` goes on from; gone when the run is finished.
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from foreword.runs.data import (
     data_hashes,
     without_folders,
 )
+from foreword.runs.distilling import Distillation, Text
 from foreword.runs.folder import (
     Run,
     choose_folder,
@@ -56,13 +57,12 @@ from foreword.runs.folder import (
     write_answers,
 )
 from foreword.runs.given import as_the_recipe_says
-from foreword.runs.preparing import prepare
+from foreword.runs.preparing import Prepared, load, prepare
 from foreword.runs.stages import Stages
 from foreword.training import History
 from foreword.training.checkpoints import FOLDER, LOG, Checkpoints, newest
 from foreword.training.hardware import Hardware
 from foreword.training.log import Log
-from foreword.training.masking import masked_words
 from foreword.training.signals import Stop, Stopped, stop_on_signals
 from foreword.training.storage import Storage
 from foreword.tuned import TunedModel
@@ -161,27 +161,44 @@ def _run(
             f"backbone.device_map: {hardware.processes} processes train together, and each would "
             "spread a model over the same devices; start one process, or leave device_map out"
         )
-    if isinstance(recipe.method, PET) and hardware.processes > 1:
+    makes = {
+        "method: pet trains one model after the other": isinstance(recipe.method, PET),
+        "teacher: conversations are made one after the other": recipe.teacher is not None,
+    }
+    for what in (what for what, there in makes.items() if there and hardware.processes > 1):
         raise UserError(
-            f"method: pet trains one model after the other, but {hardware.processes} processes "
-            "would each write them into the same folder; start one process"
+            f"{what}, but {hardware.processes} processes would each write them into the same "
+            "folder; start one process"
         )
     if hardware.sharding is not None:
         hardware.sharding.check(recipe.method)
-    ready = prepare(
-        recipe,
-        hardware.device,
-        backbone,
-        progress,
-        trust_remote_code=trust_remote_code,
-        sharding=hardware.sharding,
-    )
-    examples, stated, task = ready.examples, ready.stated, ready.task
-    backbone, model, how, data = ready.backbone, ready.model, ready.how, ready.data
-    method = without_folder(ready.recipe.method)
-    about = resuming.about(recipe, backbone, data_hashes(recipe), hardware)
-    stages = Stages(task, ready.recipe, data, how, hardware, progress, stop, watch)
+
+    def prepared(recipe: Recipe, backbone: Backbone | None) -> Prepared:
+        return prepare(
+            recipe,
+            hardware.device,
+            backbone,
+            progress,
+            trust_remote_code=trust_remote_code,
+            sharding=hardware.sharding,
+        )
+
+    text = Text.of(recipe)
+    if text is None:
+        ready = prepared(recipe, backbone)
+    else:
+        backbone = backbone or load(recipe, hardware.device, trust_remote_code=trust_remote_code)
     with claimed(folder, recipe, hardware, resume=resume, numbered=numbered) as folder:
+        distillation = None
+        if text is not None:
+            assert backbone is not None, "it is loaded above"
+            distillation = Distillation(recipe, text, folder, backbone, progress, stop.check)
+            ready = distillation.learned(prepared(distillation.filled(), backbone))
+        examples, stated, task = ready.examples, ready.stated, ready.task
+        backbone, model, how, data = ready.backbone, ready.model, ready.how, ready.data
+        method = without_folder(ready.recipe.method)
+        about = resuming.about(recipe, backbone, data_hashes(ready.recipe), hardware)
+        stages = Stages(task, ready.recipe, data, how, hardware, progress, stop, watch)
         hardware.track(folder, recipe.name, {"recipe": without_folders(recipe).to_yaml()})
         progress.say(ready.plan())
         for line in examples.counted:
@@ -198,6 +215,7 @@ def _run(
             with stop.patiently():
                 stages, stated = stages.settled(folded, stated)
                 reports = stages.measure(folded)
+                learned = {} if distillation is None else distillation.measured(folded)
         if not hardware.main:
             hardware.wait()
             hardware.close()
@@ -225,6 +243,7 @@ def _run(
                 "resumed_at": about["resumed_at"],
             },
             **({"pet": taught} if taught else {}),
+            **({"teacher": learned} if learned else {}),
             "seconds": {name: round(value, 2) for name, value in timing.items()},
         }
         remove_artifact(folder)
@@ -307,7 +326,7 @@ def _train(
         about["initial_fit_error"] = initialise(
             model, recipe.method.init, examples, stages.task.task.class_words, trained
         )
-        _calibrate(model, stages)
+        stages.take_prior_off(model)
         about["initialise_seconds"] = time.monotonic() - started
     else:
         checkpoint, before = saved.checkpoint, saved.checkpoint.values["run"]
@@ -323,7 +342,7 @@ def _train(
     with (
         Log(folder / LOG, mark, hardware.main) as log,
         stages.stop.patiently(),
-        _masked_words(model, stages),
+        stages.masked_words(model),
     ):
         checkpoints = Checkpoints(
             folder,
@@ -354,40 +373,6 @@ def _taught(
     model.readout.temperature = stages.recipe.method.temperature
     data = replace(stages.data, pairs=soft_pairs(stages.task.on(model), softly))
     return replace(stages, data=data), report
-
-
-def _calibrate(model: TunedModel, stages: Stages) -> None:
-    """Take the prior of label words off, where the recipe asks for it."""
-    prior = stages.calibrate(stages.task.on(model))
-    if not prior:
-        return
-    shares = ", ".join(f"{label} {share:.1%}" for label, share in prior.items())
-    stages.progress.say(f"prior of the labels, taken off: {shares}")
-
-
-def _masked_words(model: TunedModel, stages: Stages) -> AbstractContextManager[None]:
-    """Learn masked words of unlabelled inputs beside the labels, where the recipe asks for it.
-
-    Raises:
-        UserError: the backbone has no masks, or there are no unlabelled inputs.
-    """
-    spec, task = stages.recipe.training, stages.task.on(model)
-    if not spec.mlm_weight:
-        return nullcontext()
-    if model.backbone.geometry.kind != "encoder":
-        raise UserError(
-            f"training.mlm_weight: '{model.backbone.name}' is no masked model; leave it out"
-        )
-    if not stages.data.unlabelled:
-        raise UserError(
-            "training.mlm_weight: there are no unlabelled inputs; name task.data.unlabelled"
-        )
-    rows = [
-        row.pair
-        for example in stages.data.unlabelled
-        for row in task.rows(example, labelled=False)[-1:]
-    ]
-    return masked_words(model, rows, weight=spec.mlm_weight, rows=spec.mlm_batch_size)
 
 
 def _recent_loss(history: History) -> float | None:

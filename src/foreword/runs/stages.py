@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from foreword.backbone import Decoding
 from foreword.common.progress import Progress
-from foreword.errors import RecipeError
+from foreword.errors import RecipeError, UserError
 from foreword.evaluation import Report, evaluate
 from foreword.evaluation.calibration import calibrate
 from foreword.recipe import Recipe, TaskId
@@ -18,6 +19,7 @@ from foreword.training import History
 from foreword.training import train as train_model
 from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware
+from foreword.training.masking import masked_words
 from foreword.training.signals import Stop
 from foreword.tuned import TunedModel
 
@@ -110,6 +112,37 @@ class Stages:
             )
         stated = stated.model_copy(update=thresholds)
         return replace(self, task=task_of(stated).on(model)), stated
+
+    def take_prior_off(self, model: TunedModel) -> None:
+        """Take the prior of label words off, where the recipe asks for it, and say it."""
+        prior = self.calibrate(self.task.on(model))
+        if prior:
+            shares = ", ".join(f"{label} {share:.1%}" for label, share in prior.items())
+            self.progress.say(f"prior of the labels, taken off: {shares}")
+
+    def masked_words(self, model: TunedModel) -> AbstractContextManager[None]:
+        """Learn masked words of unlabelled inputs beside the labels, where the recipe asks for it.
+
+        Raises:
+            UserError: the backbone has no masks, or there are no unlabelled inputs.
+        """
+        spec, task = self.recipe.training, self.task.on(model)
+        if not spec.mlm_weight:
+            return nullcontext()
+        if model.backbone.geometry.kind != "encoder":
+            raise UserError(
+                f"training.mlm_weight: '{model.backbone.name}' is no masked model; leave it out"
+            )
+        if not self.data.unlabelled:
+            raise UserError(
+                "training.mlm_weight: there are no unlabelled inputs; name task.data.unlabelled"
+            )
+        rows = [
+            row.pair
+            for example in self.data.unlabelled
+            for row in task.rows(example, labelled=False)[-1:]
+        ]
+        return masked_words(model, rows, weight=spec.mlm_weight, rows=spec.mlm_batch_size)
 
     def calibrate(self, task: BoundTask) -> dict[str, float]:
         """Set the prior of a model's label words, where the recipe asks for it; by label."""

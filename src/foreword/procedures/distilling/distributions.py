@@ -95,9 +95,9 @@ def taught(
             rows = [one.pair(lessons[number].pair) for number in numbers]
             keys = [key_of(about, one.front, row, k) for row in rows]
             if any(key not in known for key in keys):
-                said = _said(one, rows, k)
+                parts = _said(one, rows, k)
                 passes += 1
-                for key, part in zip(keys, said, strict=True):
+                for key, part in zip(keys, parts, strict=True):
                     known.setdefault(key, part)
             for number, key in zip(numbers, keys, strict=True):
                 kept[number] = key, known[key]
@@ -105,12 +105,12 @@ def taught(
                 write(file, list(known.items()))
                 passes = 0
             advance(len(numbers))
-    parts = [kept[number] for number in range(len(lessons))]
+    rows_kept = [kept[number] for number in range(len(lessons))]
     if passes or not file.exists():
-        write(file, parts)
+        write(file, rows_kept)
     return [
         replace(lesson.pair, taught=part)
-        for lesson, (_, part) in zip(lessons, parts, strict=True)
+        for lesson, (_, part) in zip(lessons, rows_kept, strict=True)
     ]
 
 

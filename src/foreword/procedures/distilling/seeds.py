@@ -29,7 +29,8 @@ ABOUT_TEXT: dict[Kind, tuple[str, ...]] = {
         f" own names. {_ONLY}",
         "Write one question about how, why, when or how many, that the text above answers. Use the"
         f" text's own names. {_ONLY}",
-        f"Write one question about two things that the text above names, and how they differ. {_ONLY}",
+        "Write one question about two things that the text above names, and how they differ."
+        f" {_ONLY}",
     ),
     "use-case": (
         "Think of somebody who needs the text above for their work. Write one message in which they"
@@ -40,7 +41,8 @@ ABOUT_TEXT: dict[Kind, tuple[str, ...]] = {
     "creative": (
         "Write one question that begins a lively conversation about something in the text above."
         f" {_ONLY}",
-        f"Write one request for a short story, a rhyme or a letter that uses facts of the text above. {_ONLY}",
+        "Write one request for a short story, a rhyme or a letter that uses facts of the text"
+        f" above. {_ONLY}",
     ),
 }
 """Requests for a question about a text that is learned."""
@@ -51,10 +53,12 @@ ABOUT_PROMPT: dict[Kind, tuple[str, ...]] = {
         f" answer as you are told above. {_ONLY}",
     ),
     "summarization": (
-        f"Write one long message of a user to you that you would answer as you are told above. {_ONLY}",
+        "Write one long message of a user to you that you would answer as you are told above."
+        f" {_ONLY}",
     ),
     "question": (
-        f"Write one short message of a user to you that you would answer as you are told above. {_ONLY}",
+        "Write one short message of a user to you that you would answer as you are told above."
+        f" {_ONLY}",
     ),
     "use-case": (
         "Write one message of a user to you, from a situation of their work, that you would answer"

@@ -11,19 +11,20 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from foreword.backbone import Backbone, Decoding
 from foreword.common import files
+from foreword.common.json_text import parse_json
 from foreword.common.progress import Progress
 from foreword.data.conversation import Conversation, spoken_by_user
 from foreword.data.example import Example
-from foreword.data.lines import text_lines
+from foreword.data.lines import json_row, show, text_lines
+from foreword.data.messages import conversation_of
 from foreword.errors import DataError, RunError
-from foreword.common.json_text import parse_json
 from foreword.procedures.distilling.seeds import ABOUT_PROMPT, ABOUT_TEXT, OPENINGS
 from foreword.procedures.distilling.teacher import Fronts, Teacher
 from foreword.recipe.teacher import MESSAGES, TeacherSpec
@@ -102,6 +103,7 @@ class Study:
         *,
         other_than: Sequence[str] = (),
         seconds: float | None = None,
+        keep: Callable[[], None] = lambda: None,
     ) -> list[dict[str, Any]]:
         """Write a file of conversations, or go on with one.
 
@@ -111,24 +113,25 @@ class Study:
             count: how many conversations.
             other_than: questions that are left out.
             seconds: after so many no further round is begun, once there is one.
+            keep: called after each round.
 
         Raises:
             RunError: the backbone writes no questions, or no answers.
         """
         rows = read_rows(file) if file.exists() else []
         number = 1 + max((int(row["round"]) for row in rows), default=-1)
-        asked = {*other_than, *(row[MESSAGES][0]["content"] for row in rows)}
+        before = {*other_than, *(row[MESSAGES][0]["content"] for row in rows)}
         began, empty = time.monotonic(), 0
         self.progress.begin(f"make {name} conversations", count, len(rows))
         while len(rows) < count:
             if rows and seconds is not None and time.monotonic() - began >= seconds:
                 break
             self.check()
-            new = []
+            new: list[dict[str, Any]] = []
             for row in self.round(name, number):
                 question = row[MESSAGES][0]["content"]
-                if question not in asked and len(rows) + len(new) < count:
-                    asked.add(question)
+                if question not in before and len(rows) + len(new) < count:
+                    before.add(question)
                     new.append(row)
             empty = 0 if new else empty + 1
             if empty == EMPTY_ROUNDS:
@@ -142,6 +145,7 @@ class Study:
             number += 1
             if new:
                 write_rows_of(file, rows)
+            keep()
             self.progress.advance(len(new))
         return rows
 
@@ -151,11 +155,11 @@ class Study:
         focus = rng.randrange(len(self.source.chunks))
         kinds = [rng.choice(self.spec.kinds) for _ in range(self.spec.together)]
         teacher = self.teacher((focus,))
-        asked = [self._asking(teacher, kind, rng) for kind in kinds]
-        texts = decode_rows([writing for writing, _ in asked], batch_size=self.spec.together)
+        begun = [self._asking(teacher, kind, rng) for kind in kinds]
+        texts = decode_rows([writing for writing, _ in begun], batch_size=self.spec.together)
         questions = [
             (kind, question)
-            for kind, (_, opening), text in zip(kinds, asked, texts, strict=True)
+            for kind, (_, opening), text in zip(kinds, begun, texts, strict=True)
             if (question := _question(opening, text))
         ]
         self.check()
@@ -227,9 +231,7 @@ def answers_of(
 
 def decoding_of(spec: TeacherSpec, tokens: int, stop: tuple[str, ...] = ()) -> Decoding:
     """How the teacher writes."""
-    return Decoding(
-        max_new_tokens=tokens, do_sample=True, temperature=spec.temperature, stop=stop
-    )
+    return Decoding(max_new_tokens=tokens, do_sample=True, temperature=spec.temperature, stop=stop)
 
 
 def row_of(
@@ -268,6 +270,30 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
             ) from error
         rows.append(row)
     return rows
+
+
+def stated_reads(file: Path, column: str) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """The conversations of a file that say which parts of the text their teacher reads: where each
+    stands, its key, and the parts.
+
+    Raises:
+        DataError: a line is no JSON object, or its `reads` is no list of whole numbers.
+    """
+    for number, line in text_lines(file):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        row = json_row(where, line)
+        if row.get("reads") is None:
+            continue
+        reads = row["reads"]
+        if not isinstance(reads, list) or not reads or any(type(one) is not int for one in reads):
+            raise DataError(
+                f"{where}, field 'reads': expected a list of the numbers of parts of the text, "
+                f"such as [0, 2], found {show(reads)}"
+            )
+        conversation = conversation_of(where, column, row)
+        yield where, conversation_key(conversation), tuple(reads)
 
 
 def conversation_key(conversation: Conversation) -> str:

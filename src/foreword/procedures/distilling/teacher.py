@@ -75,8 +75,8 @@ class Teacher:
         room = self.model.room(0)
         if room is not None and pair.length > room:
             raise DataError(
-                f"{where}: has {pair.length:,} tokens, and {room:,} fit into the backbone's context "
-                f"behind the text's {len(self.front):,}; shorten it, or give a smaller "
+                f"{where}: has {pair.length:,} tokens, and {room:,} fit into the backbone's "
+                f"context behind the text's {len(self.front):,}; shorten it, or give a smaller "
                 "teacher.chunk or a shorter text"
             )
 
@@ -108,12 +108,12 @@ class Fronts:
 
     def ids(self, text: str) -> list[int]:
         """The tokens that stand before every row for a text."""
-        said = f"{text}\n\n{INTRODUCTION}" if self.introduced and self.chats else text
+        shown = f"{text}\n\n{INTRODUCTION}" if self.introduced and self.chats else text
         if self.chats is not None:
-            with_system = _as_system(self.chats, said)
+            with_system = _as_system(self.chats, shown)
             if with_system is not None:
                 return self.chats.read(with_system)
-        return self.backbone.tokens.source(f"{said}\n\n")
+        return self.backbone.tokens.source(f"{shown}\n\n")
 
     def teacher(self, text: str) -> Teacher:
         """The backbone, once it has read a text."""

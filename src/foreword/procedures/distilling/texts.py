@@ -13,6 +13,8 @@ from foreword.errors import DataError
 
 HARDLY_KNOWN = 0.2
 """Share of unknown or partial characters among the tokens of a text from which that is said."""
+LONGEST_TOKEN = 16
+"""Characters of a token, above which a part of a text may be shorter than it could be."""
 _ENDS = re.compile(r"(?:\n\s*\n|(?<=[.!?。！？])\s+|\n)")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
@@ -94,9 +96,10 @@ def beginning(tokens: Tokens, text: str, most: int) -> str:
 
 def _end(tokens: Tokens, text: str, most: int) -> int:
     """Where the first part of a text ends, in characters."""
-    stretches = tokens.stretches(text, most, 0)
+    seen = text[: LONGEST_TOKEN * most]
+    stretches = tokens.stretches(seen, most, 0)
     if len(stretches) == 1:
-        return len(text)
+        return len(seen)
     full = max(1, stretches[0][1])
     ends = [match.end() for match in _ENDS.finditer(text, 0, full)]
     paragraphs = [end for end in ends if re.search(r"\n\s*\n\s*$", text[:end])]

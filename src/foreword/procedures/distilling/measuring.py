@@ -1,0 +1,148 @@
+"""How far the student is from its teacher, and how far others are that are made without training.
+
+On rows that were made before the training: the divergence from the teacher's kept distributions,
+and the negative log-likelihood of the answers, both in nats per predicted token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from foreword.axes.readout.divergence import divergence
+from foreword.backbone import Call, Prompt
+from foreword.backbone.layout import Pair, Taught
+from foreword.procedures.distilling.eviction import evicted
+from foreword.procedures.distilling.teacher import Fronts, Teacher
+from foreword.procedures.distilling.texts import beginning
+from foreword.tuned import TunedModel
+
+TOGETHER = 8
+"""Rows of one forward pass."""
+ATTENDING = 16
+"""Rows that say which positions of a text are attended to."""
+ROWS = {
+    "student": "the student",
+    "nothing": "no text",
+    "truncated": "the text cut to as many tokens",
+    "evicted": "the text's most attended positions",
+    "text": "the whole text",
+}
+"""What is measured, and how a table calls it."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a model is from the teacher.
+
+    Attributes:
+        divergence: from the teacher, in nats per token.
+        likelihood: the negative logarithm of the answers' probability, in nats per token.
+        tokens: of what stands before each row.
+    """
+
+    divergence: float
+    likelihood: float
+    tokens: int
+
+    def figures(self) -> dict[str, float]:
+        """The same as plain data."""
+        return {"kl": self.divergence, "nll": self.likelihood, "tokens": self.tokens}
+
+
+CallOf = Callable[[Sequence[Pair]], Call]
+"""Rows as a call of the model that is measured."""
+
+
+@torch.no_grad()
+def distance(
+    model: TunedModel, pairs: Sequence[Pair], tokens: int, call: CallOf | None = None
+) -> Distance:
+    """Measure a model on rows with what their teachers say of them.
+
+    Args:
+        model: is measured; its backbone is run.
+        pairs: the rows, as the model reads them.
+        tokens: of what stands before each row, as the figures call it.
+        call: makes calls of rows; the model's own if not given.
+    """
+    order = sorted(range(len(pairs)), key=lambda number: pairs[number].length)
+    far = unlikely = 0.0
+    count = 0
+    for start in range(0, len(order), TOGETHER):
+        rows = [pairs[number] for number in order[start : start + TOGETHER]]
+        laid = model.call(model.lay_out(rows)) if call is None else call(rows)
+        layout = laid.layout
+        logits = model.backbone.logits(laid, layout.reading_positions())
+        taught = Taught.joined([row.taught for row in rows if row.taught is not None])
+        far += divergence(taught.to(logits.device), logits).double().sum().item()
+        logs = logits.double().log_softmax(-1)
+        unlikely -= logs.gather(-1, layout.target_ids()[:, None]).sum().item()
+        count += len(logits)
+    return Distance(far / count, unlikely / count, tokens)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one text.
+
+    Attributes:
+        pairs: as the student reads them, with what the teacher says.
+        teacher: has read the text.
+        text: it.
+    """
+
+    pairs: Sequence[Pair]
+    teacher: Teacher
+    text: str
+
+
+def distances(
+    student: TunedModel, groups: Sequence[Rows], attending: Sequence[Pair], fronts: Fronts
+) -> dict[str, Distance]:
+    """The student beside what needs no training, each on the rows of all texts.
+
+    Args:
+        student: what was trained.
+        groups: rows by the text that their teacher reads.
+        attending: other rows, which say what of a text is attended to.
+        fronts: how a text stands before rows.
+    """
+    length = student.placement.length
+    measured: dict[str, list[tuple[Distance, int]]] = {}
+
+    def add(name: str, one: Distance, rows: Rows) -> None:
+        weight = sum(len(pair.predicted) for pair in rows.pairs)
+        measured.setdefault(name, []).append((one, weight))
+
+    for rows in groups:
+        pairs, teacher = rows.pairs, rows.teacher
+        behind = [teacher.pair(pair) for pair in pairs]
+        add("student", distance(student, pairs, length), rows)
+        add("nothing", distance(student.bare(), pairs, 0), rows)
+        if length:
+            cut = fronts.teacher(beginning(student.backbone.tokens, rows.text, length))
+            short = [cut.pair(pair) for pair in pairs]
+            add("truncated", distance(cut.model, short, len(cut.front)), rows)
+        if length and teacher.backbone.geometry.through == "interface" and attending:
+            kept = Prompt({"decoder": evicted(teacher, attending[:ATTENDING], length)})
+
+            def call(taken: Sequence[Pair], own: Teacher = teacher, kept: Prompt = kept) -> Call:
+                return Call(own.model.lay_out(taken), Prompt(kept.sites))
+
+            add("evicted", distance(teacher.model, behind, length, call), rows)
+        add("text", distance(teacher.model, behind, len(teacher.front)), rows)
+    return {name: _mean(parts) for name, parts in measured.items()}
+
+
+def _mean(parts: Sequence[tuple[Distance, int]]) -> Distance:
+    whole = sum(weight for _, weight in parts)
+    first = parts[0][0]
+    return replace(
+        first,
+        divergence=sum(one.divergence * weight for one, weight in parts) / whole,
+        likelihood=sum(one.likelihood * weight for one, weight in parts) / whole,
+        tokens=max(one.tokens for one, _ in parts),
+    )

@@ -1,0 +1,339 @@
+"""A run that learns a text: what its teacher makes before the training, and measures after it.
+
+Below the run's folder `study/` holds the conversations that are learned and those that are held out
+(`conversations.jsonl`, `held-out.jsonl`), or the teacher's answers to the recipe's own inputs
+(`answers.jsonl`, `held-out-answers.jsonl`); what the teacher says at each of their tokens
+(`.safetensors` of the same names); and with a budget how much of it is spent (`budget.json`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from foreword.backbone import Backbone, seed_all
+from foreword.backbone.layout import Pair
+from foreword.common.progress import Progress
+from foreword.data import Example
+from foreword.errors import DataError, UserError
+from foreword.procedures.distilling import study, texts
+from foreword.procedures.distilling.answering import answered
+from foreword.procedures.distilling.clock import Clock
+from foreword.procedures.distilling.distributions import Lesson, taught
+from foreword.procedures.distilling.measuring import ATTENDING, Distance, Rows, distances
+from foreword.procedures.distilling.study import Source, Study, conversation_key
+from foreword.procedures.distilling.teacher import Fronts, Teacher, check_can_teach
+from foreword.recipe import Recipe, TeacherSpec
+from foreword.recipe.teacher import MESSAGES
+from foreword.runs.data import RunExamples, state_task
+from foreword.runs.preparing import Prepared
+from foreword.tasks import BoundTask, task_of
+from foreword.tasks.turns import Turns
+from foreword.training.amount import total_steps
+from foreword.tuned import TunedModel
+
+FOLDER = "study"
+MAKING = 0.5
+"""Share of a budget after which no more conversations are made."""
+SAFE = 0.9
+"""Share of what is left of a budget that is given to training steps."""
+AROUND = 128
+"""Tokens that are kept free for what a chat template puts around messages, and for a request."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a teacher reads, from its files."""
+
+    spec: TeacherSpec
+    whole: str
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Text | None:
+        """What the recipe's teacher reads, if it has one.
+
+        Raises:
+            DataError: a file cannot be read, is empty or is not UTF-8.
+        """
+        spec = recipe.teacher
+        return None if spec is None else cls(spec, texts.read_whole(spec.files))
+
+
+class Distillation:
+    """One run that learns a text.
+
+    Args:
+        recipe: with a teacher.
+        text: what the teacher reads.
+        folder: the run's.
+        backbone: the pretrained one.
+        progress: told what is done.
+        check: called in the midst of the work; what it raises ends it.
+
+    Raises:
+        UserError: the backbone cannot teach, or not one part of the text fits its context.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        text: Text,
+        folder: Path,
+        backbone: Backbone,
+        progress: Progress,
+        check: Callable[[], None],
+    ) -> None:
+        check_can_teach(backbone)
+        self.spec, self.text, self.backbone = text.spec, text.whole, backbone
+        self.progress, self.check = progress, check
+        self.recipe = _readable(recipe, backbone, progress)
+        self.folder = folder / FOLDER
+        self.clock = Clock(self.folder / "budget.json", self.spec.seconds)
+        self.makes = self.recipe.task.data.train is None
+        self.task = task_of(state_task(self.recipe, RunExamples([], [], [], "dev", [])))
+        self.fronts = Fronts(backbone, self.task, introduced=self.spec.prompt is None)
+        self.source = self._source()
+        self.read: dict[str, tuple[int, ...]] = {}
+        self._teachers: dict[tuple[int, ...], Teacher] = {}
+        self.lessons: list[Lesson] = []
+        self.held_out: list[tuple[Lesson, Pair]] = []
+
+    def filled(self) -> Recipe:
+        """The recipe with the files of conversations, which are made here where they are not there
+        yet."""
+        if not self.makes:
+            return self.recipe
+        data, spec = self.recipe.task.data, self.spec
+        assert isinstance(self.task, Turns), "the recipe's rules say so"
+        maker = Study(
+            spec, self.recipe.seed, self.source, self.task, self.backbone, self.progress, self.check
+        )
+        paths = {}
+        questions: list[str] = []
+        if data.dev is None and data.hold_out is None:
+            held_out = self.folder / "held-out.jsonl"
+            rows = maker.make(held_out, "held-out", spec.held_out)
+            questions = [row[MESSAGES][0]["content"] for row in rows]
+            paths["dev"] = str(held_out)
+        if spec.conversations is None:
+            file = self.folder / "conversations.jsonl"
+            seconds = None if "made" in self.clock.kept else self.clock.left(MAKING)
+            count = min(spec.made, int(self.clock.kept.get("made", spec.made)))
+            rows = maker.make(
+                file, "training", count, other_than=questions, seconds=seconds, keep=self.clock.keep
+            )
+            if len(rows) < spec.made:
+                self.progress.say(
+                    f"note: teacher.budget leaves time for {len(rows)} of {spec.made} conversations"
+                )
+            self.clock.keep(made=len(rows))
+            paths["train"] = str(file)
+        else:
+            paths["train"] = spec.conversations
+        for path in paths.values():
+            self.read |= self._parts_read(Path(path))
+        if data.dev is not None:
+            self.read |= self._parts_read(Path(data.dev))
+        task = self.recipe.task.model_copy(update={"data": data.model_copy(update=paths)})
+        return self.recipe.model_copy(update={"task": task})
+
+    def learned(self, ready: Prepared) -> Prepared:
+        """What is trained, its rows with what their teachers say, and as many steps as the budget
+        leaves time for."""
+        limits = ready.recipe.task.limits
+        train, dev = ready.data.train, ready.data.dev
+        if not self.makes:
+            train = self._answered("answers", train[: limits.train][: self.spec.made])
+            dev = self._answered("held-out-answers", dev[: self.spec.held_out])
+        name = "conversations" if self.makes else "answers"
+        held_out = "held-out" if self.makes else "held-out-answers"
+        self.lessons = self._lessons(ready.task, train)[: limits.train]
+        pairs = self._taught(self.lessons, f"{name}.safetensors")
+        lessons = self._lessons(ready.task, dev)
+        dev_pairs = self._taught(lessons, f"{held_out}.safetensors") if lessons else []
+        self.held_out = list(zip(lessons, dev_pairs, strict=True))
+        data = replace(ready.data, train=train, pairs=pairs, dev_pairs=dev_pairs)
+        recipe = self._in_time(ready, pairs)
+        seed_all(recipe.seed)  # whether something was made just now, or is there already
+        return replace(ready, recipe=recipe, data=data)
+
+    def measured(self, student: TunedModel) -> dict[str, Any]:
+        """How far the student is from its teacher, beside what needs no training; and what the
+        teacher read."""
+        by_text: dict[tuple[int, ...], list[Pair]] = {}
+        for lesson, pair in self.held_out:
+            by_text.setdefault(lesson.reads, []).append(pair)
+        groups = [
+            Rows(pairs, self.teacher(reads), self.source.text(reads))
+            for reads, pairs in by_text.items()
+        ]
+        some = self.lessons[:ATTENDING] if self.source.whole else []
+        attending = [lesson.pair for lesson in some]
+        measured: dict[str, Distance] = {}
+        if groups:
+            self.progress.begin("measure the distance from the teacher", 1)
+            measured = distances(student, groups, attending, self.fronts)
+            self.progress.advance()
+        return {
+            "text_tokens": len(self.backbone.tokens.plain(self.text)),
+            "chunks": len(self.source.chunks),
+            "conversations": len(self.lessons),
+            "held_out": len(self.held_out),
+            "top_k": self.spec.top_k,
+            **{name: one.figures() for name, one in measured.items()},
+        }
+
+    def teacher(self, reads: tuple[int, ...]) -> Teacher:
+        """The backbone that reads some parts of the text; the last two stay at hand."""
+        if reads not in self._teachers:
+            while len(self._teachers) >= 2:
+                del self._teachers[next(iter(self._teachers))]
+            self._teachers[reads] = self.fronts.teacher(self.source.text(reads))
+        return self._teachers[reads]
+
+    def _source(self) -> Source:
+        """The text in parts, and how many of them fit."""
+        tokens, spec = self.backbone.tokens, self.spec
+        known = texts.known(tokens, self.text)
+        for line in filter(None, [known.note]):
+            self.progress.say(f"note: {line}")
+        chunks = texts.chunks_of(tokens, self.text, spec.chunk)
+        context = self.backbone.geometry.context
+        if context is None:
+            return Source(tuple(chunks), len(chunks))
+        taken = spec.question_tokens + spec.answer_tokens + AROUND
+        lengths = sorted((len(tokens.plain(chunk)) + 2 for chunk in chunks), reverse=True)
+        fits = sum(sum(lengths[: n + 1]) <= context - taken for n in range(len(lengths)))
+        beside = (
+            f"the {context:,} positions of '{self.backbone.name}' beside the {taken:,} that "
+            "teacher.question_tokens, teacher.answer_tokens and what stands around messages take"
+        )
+        if not self.makes and fits < len(chunks):
+            raise UserError(
+                f"teacher: the text has {known.tokens:,} tokens, which do not fit into {beside}; "
+                "give a shorter text, or leave task.data.train out and conversations about its "
+                "parts are made"
+            )
+        if not fits:
+            raise UserError(
+                f"teacher.chunk: a part of the text of {lengths[0]:,} tokens does not fit into "
+                f"{beside}; give a smaller one"
+            )
+        if fits < len(chunks):
+            self.progress.say(
+                f"note: the text has {known.tokens:,} tokens, more than fit into the {context:,} "
+                f"positions of '{self.backbone.name}': it is read in {len(chunks)} parts, at most "
+                f"{fits} of them at a time"
+            )
+        return Source(tuple(chunks), fits)
+
+    def _parts_read(self, file: Path) -> dict[str, tuple[int, ...]]:
+        """By conversation, the parts of the text that its teacher reads, where the file says so."""
+        parts = {}
+        column = self.recipe.task.data.messages or MESSAGES
+        for where, key, reads in study.stated_reads(file, column):
+            unknown = [number for number in reads if not 0 <= number < len(self.source.chunks)]
+            if unknown:
+                raise DataError(
+                    f"{where}, field 'reads': names part {unknown[0]} of the text, which has "
+                    f"{len(self.source.chunks)}, counted from 0; they depend on teacher.chunk"
+                )
+            parts[key] = reads
+        return parts
+
+    def _reads(self, example: Example) -> tuple[int, ...]:
+        conversation = example.conversation
+        stated = None if conversation is None else self.read.get(conversation_key(conversation))
+        if stated is not None:
+            return stated
+        if not self.source.whole:
+            raise DataError(
+                f"{example.where}: does not say which parts of the text the teacher reads, and not "
+                f"all {len(self.source.chunks)} fit; give the column `reads`, such as [0, 2]"
+            )
+        return tuple(range(len(self.source.chunks)))
+
+    def _lessons(self, task: BoundTask, examples: Sequence[Example]) -> list[Lesson]:
+        lessons = []
+        for example in examples:
+            reads = self._reads(example)
+            for row in task.rows(example):
+                self.teacher(reads).check(row.pair, example.where)
+                lessons.append(Lesson(row.pair, reads))
+        return lessons
+
+    def _taught(self, lessons: Sequence[Lesson], name: str) -> list[Pair]:
+        def advance(count: int) -> None:
+            self.progress.advance(count)
+            self.check()
+
+        self.progress.begin("ask the teacher", len(lessons))
+        return taught(lessons, self.teacher, self.spec.top_k, self.folder / name, advance)
+
+    def _answered(self, name: str, examples: Sequence[Example]) -> list[Example]:
+        """Examples with the teacher's answers in place of their own."""
+        self.progress.begin("answer the inputs", len(examples))
+
+        def advance(count: int) -> None:
+            self.progress.advance(count)
+            self.check()
+
+        return answered(
+            self.teacher(tuple(range(len(self.source.chunks)))),
+            self.task,
+            examples,
+            self.spec,
+            f"{self.recipe.seed}/{name}",
+            self.folder / f"{name}.jsonl",
+            advance,
+        )
+
+    def _in_time(self, ready: Prepared, pairs: Sequence[Pair]) -> Recipe:
+        """The recipe with as many steps as there is time for."""
+        recipe = ready.recipe
+        if self.clock.budget is None or not pairs:
+            return recipe
+        wanted = total_steps(recipe.training, len(pairs))
+        steps = self.clock.kept.get("steps")
+        if steps is None:
+            seconds = _seconds_of_a_step(ready.model, pairs, recipe)
+            left = self.clock.left() or 0.0
+            steps = max(1, min(wanted, int(SAFE * left / seconds)))
+            self.clock.keep(steps=steps)
+        if steps < wanted:
+            self.progress.say(
+                f"note: teacher.budget leaves time for {steps:,} of {wanted:,} training steps"
+            )
+        training = recipe.training.model_copy(update={"steps": int(steps), "epochs": None})
+        return recipe.model_copy(update={"training": training})
+
+
+def _readable(recipe: Recipe, backbone: Backbone, progress: Progress) -> Recipe:
+    """The recipe with a chat template for conversations where the tokenizer has none."""
+    task = recipe.task
+    if task.answer != "turns" or task.chat_template or backbone.tokens.tokenizer.chat_template:
+        return recipe
+    progress.say(
+        "note: the backbone's tokenizer has no chat template, so conversations are written as "
+        "`task.chat_template: plain` has them, and the backbone makes the user's part by itself"
+    )
+    task = task.model_copy(update={"chat_template": "plain"})
+    return recipe.model_copy(update={"task": task})
+
+
+def _seconds_of_a_step(model: TunedModel, pairs: Sequence[Pair], recipe: Recipe) -> float:
+    """How long an optimizer step takes, by the second of two on rows of middle length."""
+    spec = recipe.training
+    order = sorted(pairs, key=lambda pair: pair.length)
+    middle = max(0, len(order) // 2 - spec.batch_size // 2)
+    rows = order[middle : middle + spec.batch_size]
+    seconds = 0.0
+    for _ in range(2):
+        began = time.monotonic()
+        model(model.lay_out(rows)).mean().backward()
+        seconds = time.monotonic() - began
+        model.zero_grad(set_to_none=True)
+    return max(1e-6, seconds * spec.accumulation)
