@@ -10,13 +10,17 @@ from foreword.backbone import Call, Prompt
 from foreword.backbone.layout import Pair
 from foreword.procedures.distilling.eviction import evicted, teacher_keys_values
 from foreword.procedures.distilling.teacher import Teacher
+from foreword.tasks.turns import Turns
 
+TASK = Turns("messages", chat_template="plain")
 PAIRS = [Pair(s, t) for s, t in zip(random_ids([4, 7]), random_ids([3, 2], seed=1), strict=True)]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_all_positions_are_the_whole_text(family: str) -> None:
-    teacher = Teacher(make_backbone(family, torch.float64), tuple(random_ids([11], seed=2)[0]))
+    teacher = Teacher(
+        make_backbone(family, torch.float64), TASK, tuple(random_ids([11], seed=2)[0])
+    )
     kept = evicted(teacher, PAIRS, 20)
     assert kept.length == 11
     layout = teacher.model.lay_out(PAIRS)
@@ -30,7 +34,7 @@ def test_the_positions_with_most_attention_are_kept() -> None:
     """Against the attention that transformers' own eager code returns."""
     front = random_ids([11], seed=2)[0]
     backbone = make_backbone("llama", torch.float64)
-    teacher = Teacher(backbone, tuple(front))
+    teacher = Teacher(backbone, TASK, tuple(front))
     kept, whole = evicted(teacher, PAIRS, 3), teacher_keys_values(teacher)
     from transformers import AutoModelForCausalLM
 

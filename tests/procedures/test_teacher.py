@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,17 @@ from foreword.axes.readout.divergence import likeliest
 from foreword.backbone import Backbone, Call, load_backbone
 from foreword.backbone.layout import Layout, Pair, Taught
 from foreword.data import Example
-from foreword.data.conversation import spoken_by_user
-from foreword.errors import DataError, UserError
+from foreword.data.conversation import Conversation, Turn
+from foreword.errors import DataError, RecipeError, UserError
+from foreword.methods import HardPrompt
 from foreword.procedures.distilling import distributions
 from foreword.procedures.distilling.distributions import Lesson, taught
 from foreword.procedures.distilling.teacher import Fronts, Teacher, check_can_teach
 from foreword.procedures.distilling.texts import chunks_of, known, read_text
+from foreword.tasks.text import Templates
 from foreword.tasks.turns import Turns
+from foreword.tasks.write import TextGeneration
+from foreword.tuned.compose import compose
 
 TASK = Turns("messages", chat_template="plain")
 
@@ -29,7 +34,7 @@ def test_a_teacher_says_what_the_backbone_says_with_the_text_in_its_context(fami
     backbone = make_backbone(family, torch.float64)
     front, *sources = random_ids([9, 4, 7], seed=3)
     targets = random_ids([3, 5], seed=4)
-    teacher = Teacher(backbone, tuple(front))
+    teacher = Teacher(backbone, TASK, tuple(front))
     layout = teacher.model.lay_out([Pair(s, t) for s, t in zip(sources, targets, strict=True)])
     ours = backbone.logits(teacher.model.call(layout), layout.reading_positions())
     theirs = []
@@ -40,32 +45,88 @@ def test_a_teacher_says_what_the_backbone_says_with_the_text_in_its_context(fami
     torch.testing.assert_close(ours, torch.cat(theirs), rtol=0, atol=1e-9)
 
 
+def talk(*contents: str) -> Example:
+    roles = ("user", "assistant")
+    turns = tuple(Turn(roles[n % 2], text) for n, text in enumerate(contents))
+    return Example({}, where="row 3", conversation=Conversation(turns))
+
+
 def test_a_text_stands_as_the_systems_message_before_a_conversation() -> None:
-    backbone = make_backbone("llama", torch.float64)
-    fronts = Fronts(backbone, TASK, introduced=False)
-    ids = fronts.ids("A heron stands in the water.")
-    assert backbone.tokens.text(ids) == "System: A heron stands in the water.\n"
-    told = Fronts(backbone, TASK, introduced=True).ids("A heron stands.")
-    assert "A heron stands.\n\nAnswer questions" in backbone.tokens.text(told)
+    backbone = make_backbone("llama")
+    teacher = Fronts(backbone, TASK, introduced=True).teacher("A heron stands in the water.")
+    read = backbone.tokens.text(list(teacher.front))
+    assert read == (
+        "System: You are a helpful assistant. You answer questions about this text.\n\n"
+        "A heron stands in the water.\nUser:"
+    )
+    (pair,) = teacher.pairs(talk("Why?", "It fishes."))
+    assert backbone.tokens.text(pair.source) == " Why?\nAssistant:"
+    (own,) = TASK.rows(
+        compose(backbone, HardPrompt(name="hard-prompt")), talk("Why?", "It fishes.")
+    )
+    assert pair.predicted == own.pair.predicted
+    assert backbone.tokens.text(teacher.source(talk("Why?"), 4)) == " Why?\nAssistant:"
+    assert backbone.tokens.text(teacher.continued("Where")) == " Where"
+
+
+NO_SYSTEM = """{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}
+{% endif %}[{{ m['role'] }}] {{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}
+{% endif %} {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"""
+
+
+def test_a_text_stands_in_the_users_message_where_the_template_has_no_system() -> None:
+    backbone = make_backbone("llama")
+    tokenizer = copy.deepcopy(backbone.tokens.tokenizer)
+    tokenizer.chat_template = NO_SYSTEM
+    backbone = replace(backbone, tokens=replace(backbone.tokens, tokenizer=tokenizer))
+    teacher = Fronts(backbone, Turns("messages"), introduced=False).teacher("A heron.")
+    assert teacher.place == "user"
+    assert backbone.tokens.text(list(teacher.front)) == "[user] A heron.\n\n"
+    (pair,) = teacher.pairs(talk("Why?", "It fishes."))
+    assert backbone.tokens.text(pair.source) == "Why? [assistant]"
+
+
+def test_inputs_that_are_messages_have_the_text_before_them() -> None:
+    backbone = make_backbone("llama")
+    task = TextGeneration(
+        Templates.of([{"role": "user", "content": "{bird}?"}], chat_template="plain")
+    )
+    teacher = Fronts(backbone, task, introduced=False).teacher("Say {what} it eats.")
+    source = teacher.source(Example({"bird": "heron"}), 3)
+    whole = backbone.tokens.text([*teacher.front, *source])
+    assert whole == "System: Say {what} it eats.\nUser: heron?\nAssistant:"
+    with_system = [{"role": "system", "content": "x"}, {"role": "user", "content": "{bird}"}]
+    other = TextGeneration(Templates.of(with_system, chat_template="plain"))
+    with pytest.raises(RecipeError, match="whose place the teacher's text takes"):
+        Fronts(backbone, other, introduced=False).teacher("Say.")
+
+
+def test_a_conversation_with_a_system_of_its_own_is_refused() -> None:
+    teacher = Fronts(make_backbone("llama"), TASK, introduced=False).teacher("A text.")
+    turns = (Turn("system", "Be brief."), Turn("user", "Why?"), Turn("assistant", "So."))
+    example = Example({}, where="row 3", conversation=Conversation(turns))
+    with pytest.raises(DataError, match="row 3: has a system's message, whose place"):
+        teacher.pairs(example)
 
 
 def test_a_beginning_token_stands_once() -> None:
-    tokens = replace(mini_tokens(), bos="always")
     backbone = make_backbone("llama")
     backbone = replace(backbone, tokens=replace(backbone.tokens, bos="always"))
-    assert tokens.bos_id is not None
-    teacher = Fronts(backbone, TASK, introduced=False).teacher("A text.")
-    example = Example({}, conversation=spoken_by_user("Why?"))
-    source = teacher.source(TASK, example, 4)
-    assert teacher.front[0] == tokens.bos_id
-    assert tokens.bos_id not in source
-    assert teacher.pair(Pair([tokens.bos_id, 5], [6])) == Pair([5], [6])
+    begin = backbone.tokens.bos_id
+    plain = TextGeneration(Templates.of("{bird}"))
+    for task, example in ((TASK, talk("Why?", "So.")), (plain, Example({"bird": "x"}, ("y",)))):
+        teacher = Fronts(backbone, task, introduced=False).teacher("A text.")
+        (pair,) = teacher.pairs(example)
+        assert teacher.front[0] == begin
+        assert begin not in (*teacher.front[1:], *pair.source)
 
 
 def test_a_row_that_does_not_fit_behind_the_text_is_refused() -> None:
-    teacher = Teacher(make_backbone("llama"), tuple(random_ids([250])[0]))
-    with pytest.raises(DataError, match=r"row 3: has 9 tokens, and 6 fit .* behind the text's 250"):
-        teacher.check(Pair([1] * 4, [2] * 5), "row 3")
+    backbone = make_backbone("llama", max_position_embeddings=40)
+    task = TextGeneration(Templates.of("{bird}"))
+    teacher = Fronts(backbone, task, introduced=False).teacher("A heron stands. " * 6)
+    with pytest.raises(DataError, match=r"tokens"):
+        teacher.pairs(Example({"bird": "heron " * 20}, ("roach",), where="row 3"))
 
 
 def test_an_encoder_teaches_nothing(masked: Backbone) -> None:
@@ -75,7 +136,7 @@ def test_an_encoder_teaches_nothing(masked: Backbone) -> None:
 
 def lessons() -> list[Lesson]:
     pairs = [Pair(s, t) for s, t in zip(random_ids([3, 5, 4]), random_ids([2, 4, 3]), strict=True)]
-    return [Lesson(pair, reads) for pair, reads in zip(pairs, [(0,), (1,), (0,)], strict=True)]
+    return [Lesson(p, p, reads) for p, reads in zip(pairs, [(0,), (1,), (0,)], strict=True)]
 
 
 def test_what_is_kept_is_what_the_teachers_say(tmp_path: Path) -> None:
@@ -83,7 +144,7 @@ def test_what_is_kept_is_what_the_teachers_say(tmp_path: Path) -> None:
     fronts = random_ids([6, 8], seed=5)
 
     def teacher(reads: tuple[int, ...]) -> Teacher:
-        return Teacher(backbone, tuple(fronts[reads[0]]))
+        return Teacher(backbone, TASK, tuple(fronts[reads[0]]))
 
     file = tmp_path / "said.safetensors"
     pairs = taught(lessons(), teacher, 20, file)
@@ -112,20 +173,20 @@ def test_rows_that_are_known_are_not_read_again(
         return said(teacher, rows, k)
 
     monkeypatch.setattr(distributions, "_said", counted)
-    first = taught(lessons(), lambda _: Teacher(backbone, front), 4, file)
-    again = taught(lessons(), lambda _: Teacher(backbone, front), 4, file)
+    first = taught(lessons(), lambda _: Teacher(backbone, TASK, front), 4, file)
+    again = taught(lessons(), lambda _: Teacher(backbone, TASK, front), 4, file)
     assert len(read) == 2
     assert all(
         torch.equal(a.taught.logs, b.taught.logs)  # type: ignore[union-attr]
         for a, b in zip(first, again, strict=True)
     )
-    changed = [*lessons()[:2], Lesson(Pair([1, 2], [3]), (0,))]
-    taught(changed, lambda _: Teacher(backbone, front), 4, file)
+    changed = [*lessons()[:2], Lesson(Pair([1, 2], [3]), Pair([1, 2], [3]), (0,))]
+    taught(changed, lambda _: Teacher(backbone, TASK, front), 4, file)
     assert len(read) == 3  # the batch of the changed row alone
     file.write_bytes(b"damaged")
-    taught(lessons(), lambda _: Teacher(backbone, front), 4, file)
+    taught(lessons(), lambda _: Teacher(backbone, TASK, front), 4, file)
     assert len(read) == 5
-    other = Teacher(backbone, (*front, 7))
+    other = Teacher(backbone, TASK, (*front, 7))
     taught(lessons(), lambda _: other, 4, file)
     assert len(read) == 7
 
@@ -167,6 +228,7 @@ def test_texts_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_the_bundled_backbone_teaches(tmp_path: Path) -> None:
     backbone = load_backbone("foreword/mini", device="cpu")
     teacher = Fronts(backbone, TASK, introduced=True).teacher("The heron is grey.")
-    (pair,) = taught([Lesson(Pair([5, 6], [7, 8]), (0,))], lambda _: teacher, 5, tmp_path / "x")
+    row = Pair([5, 6], [7, 8])
+    (pair,) = taught([Lesson(row, row, (0,))], lambda _: teacher, 5, tmp_path / "x")
     assert pair.taught is not None
     assert pair.taught.tokens.shape == (2, 5)

@@ -62,6 +62,21 @@ class Text:
         return None if spec is None else cls(spec, texts.read_whole(spec.files))
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """An example that is measured on.
+
+    Attributes:
+        example: with the teacher's answer.
+        reads: the parts of the text that the teacher reads.
+        pairs: its rows, with what the teacher says.
+    """
+
+    example: Example
+    reads: tuple[int, ...]
+    pairs: list[Pair]
+
+
 class Distillation:
     """One run that learns a text.
 
@@ -99,7 +114,7 @@ class Distillation:
         self.read: dict[str, tuple[int, ...]] = {}
         self._teachers: dict[tuple[int, ...], Teacher] = {}
         self.lessons: list[Lesson] = []
-        self.held_out: list[tuple[Lesson, Pair]] = []
+        self.held_out: list[HeldOut] = []
 
     def filled(self) -> Recipe:
         """The recipe with the files of conversations, which are made here where they are not there
@@ -150,11 +165,17 @@ class Distillation:
             dev = self._answered("held-out-answers", dev[: self.spec.held_out])
         name = "conversations" if self.makes else "answers"
         held_out = "held-out" if self.makes else "held-out-answers"
-        self.lessons = self._lessons(ready.task, train)[: limits.train]
+        self.lessons = _flat(self._lessons(ready.task, train))[: limits.train]
         pairs = self._taught(self.lessons, f"{name}.safetensors")
         lessons = self._lessons(ready.task, dev)
-        dev_pairs = self._taught(lessons, f"{held_out}.safetensors") if lessons else []
-        self.held_out = list(zip(lessons, dev_pairs, strict=True))
+        rows = _flat(lessons)
+        dev_pairs = self._taught(rows, f"{held_out}.safetensors") if rows else []
+        left = iter(dev_pairs)
+        self.held_out = [
+            HeldOut(example, own[0].reads, [next(left) for _ in own])
+            for example, own in zip(dev, lessons, strict=True)
+            if own
+        ]
         data = replace(ready.data, train=train, pairs=pairs, dev_pairs=dev_pairs)
         recipe = self._in_time(ready, pairs)
         seed_all(recipe.seed)  # whether something was made just now, or is there already
@@ -163,15 +184,20 @@ class Distillation:
     def measured(self, student: TunedModel) -> dict[str, Any]:
         """How far the student is from its teacher, beside what needs no training; and what the
         teacher read."""
-        by_text: dict[tuple[int, ...], list[Pair]] = {}
-        for lesson, pair in self.held_out:
-            by_text.setdefault(lesson.reads, []).append(pair)
+        by_text: dict[tuple[int, ...], list[HeldOut]] = {}
+        for one in self.held_out:
+            by_text.setdefault(one.reads, []).append(one)
         groups = [
-            Rows(pairs, self.teacher(reads), self.source.text(reads))
-            for reads, pairs in by_text.items()
+            Rows(
+                [one.example for one in some],
+                [pair for one in some for pair in one.pairs],
+                self.teacher(reads),
+                self.source.text(reads),
+            )
+            for reads, some in by_text.items()
         ]
         some = self.lessons[:ATTENDING] if self.source.whole else []
-        attending = [lesson.pair for lesson in some]
+        attending = [lesson.behind for lesson in some]
         measured: dict[str, Distance] = {}
         if groups:
             self.progress.begin("measure the distance from the teacher", 1)
@@ -256,13 +282,20 @@ class Distillation:
             )
         return tuple(range(len(self.source.chunks)))
 
-    def _lessons(self, task: BoundTask, examples: Sequence[Example]) -> list[Lesson]:
+    def _lessons(self, task: BoundTask, examples: Sequence[Example]) -> list[list[Lesson]]:
+        """The rows of each example."""
         lessons = []
         for example in examples:
             reads = self._reads(example)
-            for row in task.rows(example):
-                self.teacher(reads).check(row.pair, example.where)
-                lessons.append(Lesson(row.pair, reads))
+            own = [row.pair for row in task.rows(example)]
+            behind = self.teacher(reads).pairs(example)
+            if [pair.predicted for pair in own] != [pair.predicted for pair in behind]:
+                raise DataError(
+                    f"{example.where}: is read in other windows behind the teacher's text than "
+                    "without it; shorten it"
+                )
+            pairs = zip(own, behind, strict=True)
+            lessons.append([Lesson(pair, other, reads) for pair, other in pairs])
         return lessons
 
     def _taught(self, lessons: Sequence[Lesson], name: str) -> list[Pair]:
@@ -309,6 +342,10 @@ class Distillation:
             )
         training = recipe.training.model_copy(update={"steps": int(steps), "epochs": None})
         return recipe.model_copy(update={"training": training})
+
+
+def _flat(lessons: Sequence[Sequence[Lesson]]) -> list[Lesson]:
+    return [lesson for own in lessons for lesson in own]
 
 
 def _readable(recipe: Recipe, backbone: Backbone, progress: Progress) -> Recipe:

@@ -61,7 +61,7 @@ def answered(
             random.Random(f"{seed}/{number}").getrandbits(31)
             for number in range(start, start + len(some))
         ]
-        texts = answers_of(teacher, task, [_unanswered(one) for one in some], seeds, spec)
+        texts = answers_of(teacher, [_unanswered(one) for one in some], seeds, spec)
         inputs = lines[start : start + len(some)]
         rows += [{"input": line, "answer": text} for line, text in zip(inputs, texts, strict=True)]
         written = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

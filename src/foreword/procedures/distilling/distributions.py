@@ -37,10 +37,12 @@ class Lesson:
 
     Attributes:
         pair: as the student reads it.
+        behind: as it stands behind the teacher's text; what is predicted is the same.
         reads: the parts of the text that the teacher reads.
     """
 
     pair: Pair
+    behind: Pair
     reads: tuple[int, ...]
 
 
@@ -80,6 +82,7 @@ def taught(
         RunError: the file cannot be written.
     """
     known = read(file)
+    stored = list(known)
     kept: dict[int, tuple[str, Taught]] = {}
     by_teacher: dict[tuple[int, ...], list[int]] = {}
     for number, lesson in enumerate(lessons):
@@ -89,10 +92,10 @@ def taught(
         one = teacher(reads)
         backbone = one.backbone
         about = json.dumps([backbone.sha256, backbone.dtype, backbone.attention])
-        order = sorted(members, key=lambda number: (lessons[number].pair.length, number))
+        order = sorted(members, key=lambda number: (lessons[number].behind.length, number))
         for start in range(0, len(order), TOGETHER):
             numbers = order[start : start + TOGETHER]
-            rows = [one.pair(lessons[number].pair) for number in numbers]
+            rows = [lessons[number].behind for number in numbers]
             keys = [key_of(about, one.front, row, k) for row in rows]
             if any(key not in known for key in keys):
                 parts = _said(one, rows, k)
@@ -101,12 +104,12 @@ def taught(
                     known.setdefault(key, part)
             for number, key in zip(numbers, keys, strict=True):
                 kept[number] = key, known[key]
-            if passes and passes % SAVED_EVERY == 0:
+            if passes == SAVED_EVERY:
                 write(file, list(known.items()))
-                passes = 0
+                stored, passes = list(known), 0
             advance(len(numbers))
     rows_kept = [kept[number] for number in range(len(lessons))]
-    if passes or not file.exists():
+    if stored != [key for key, _ in rows_kept]:
         write(file, rows_kept)
     return [
         replace(lesson.pair, taught=part)

@@ -73,7 +73,7 @@ def evicted(teacher: Teacher, pairs: Sequence[Pair], length: int) -> PromptKeyVa
     whole = teacher_keys_values(teacher)
     mass: dict[int, Tensor] = {}
     for pair in pairs:
-        layout = teacher.model.lay_out([teacher.pair(pair)])
+        layout = teacher.model.lay_out([pair])
         backbone.hidden(Call(layout, _Weighing(whole, mass)))
     keys: list[Tensor] = []
     values: list[Tensor] = []

@@ -14,6 +14,7 @@ import torch
 from foreword.axes.readout.divergence import divergence
 from foreword.backbone import Call, Prompt
 from foreword.backbone.layout import Pair, Taught
+from foreword.data import Example
 from foreword.procedures.distilling.eviction import evicted
 from foreword.procedures.distilling.teacher import Fronts, Teacher
 from foreword.procedures.distilling.texts import beginning
@@ -89,14 +90,23 @@ class Rows:
     """Rows of one text.
 
     Attributes:
+        examples: they before they are tokens.
         pairs: as the student reads them, with what the teacher says.
         teacher: has read the text.
         text: it.
     """
 
+    examples: Sequence[Example]
     pairs: Sequence[Pair]
     teacher: Teacher
     text: str
+
+    def behind(self, teacher: Teacher) -> list[Pair]:
+        """The rows as they stand behind the text of a teacher, this one's or another."""
+        rows = [pair for example in self.examples for pair in teacher.pairs(example)]
+        return [
+            replace(row, taught=pair.taught) for row, pair in zip(rows, self.pairs, strict=True)
+        ]
 
 
 def distances(
@@ -107,7 +117,7 @@ def distances(
     Args:
         student: what was trained.
         groups: rows by the text that their teacher reads.
-        attending: other rows, which say what of a text is attended to.
+        attending: other rows behind the text, which say what of it is attended to.
         fronts: how a text stands before rows.
     """
     length = student.placement.length
@@ -119,13 +129,12 @@ def distances(
 
     for rows in groups:
         pairs, teacher = rows.pairs, rows.teacher
-        behind = [teacher.pair(pair) for pair in pairs]
+        behind = rows.behind(teacher)
         add("student", distance(student, pairs, length), rows)
         add("nothing", distance(student.bare(), pairs, 0), rows)
         if length:
             cut = fronts.teacher(beginning(student.backbone.tokens, rows.text, length))
-            short = [cut.pair(pair) for pair in pairs]
-            add("truncated", distance(cut.model, short, len(cut.front)), rows)
+            add("truncated", distance(cut.model, rows.behind(cut), len(cut.front)), rows)
         if length and teacher.backbone.geometry.through == "interface" and attending:
             kept = Prompt({"decoder": evicted(teacher, attending[:ATTENDING], length)})
 

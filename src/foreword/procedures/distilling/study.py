@@ -30,6 +30,7 @@ from foreword.procedures.distilling.teacher import Fronts, Teacher
 from foreword.recipe.teacher import MESSAGES, TeacherSpec
 from foreword.tasks.decoding import Writing, decode_rows
 from foreword.tasks.turns import Turns
+from foreword.tasks.writing import WrittenTask
 
 EMPTY_ROUNDS = 20
 """Rounds without a conversation, one after the other, after which no more are made."""
@@ -180,7 +181,7 @@ class Study:
     ) -> list[str]:
         """What a teacher answers."""
         stop = () if self.follows else (f"\n{self._user().strip()}",)
-        return answers_of(teacher, self.task, examples, seeds, self.spec, stop)
+        return answers_of(teacher, examples, seeds, self.spec, stop)
 
     def teacher(self, numbers: tuple[int, ...]) -> Teacher:
         """The backbone once it has read some parts; the last few stay at hand."""
@@ -196,12 +197,10 @@ class Study:
         if self.follows:
             seeds = ABOUT_TEXT if self.spec.prompt is None else ABOUT_PROMPT
             example = Example({}, conversation=spoken_by_user(rng.choice(seeds[kind])))
-            source = teacher.source(self.task, example, self.spec.question_tokens)
+            source = teacher.source(example, self.spec.question_tokens)
             return Writing(teacher.model, source, how, rng.getrandbits(31)), ""
         opening = rng.choice(OPENINGS[kind])
-        ids = self.task.chats(self.backbone).read(self._user() + opening)
-        if teacher.drops is not None and ids[:1] == [teacher.drops]:
-            ids = ids[1:]
+        ids = teacher.continued(opening)
         how = decoding_of(self.spec, self.spec.question_tokens, stop=("\n",))
         return Writing(teacher.model, ids, how, rng.getrandbits(31)), opening
 
@@ -213,7 +212,6 @@ class Study:
 
 def answers_of(
     teacher: Teacher,
-    task: Any,
     examples: Sequence[Example],
     seeds: Sequence[int],
     spec: TeacherSpec,
@@ -222,10 +220,12 @@ def answers_of(
     """What a teacher answers to examples of a task that writes, each drawn by a seed of its own."""
     how = decoding_of(spec, spec.answer_tokens, stop)
     writings = [
-        Writing(teacher.model, teacher.source(task, example, spec.answer_tokens), how, seed)
+        Writing(teacher.model, teacher.source(example, spec.answer_tokens), how, seed)
         for example, seed in zip(examples, seeds, strict=True)
     ]
     texts = decode_rows(writings, batch_size=spec.together)
+    task = teacher.task
+    assert isinstance(task, WrittenTask), "the recipe's rules say so"
     return [task.bare_answer(text).strip() for text in texts]
 
 

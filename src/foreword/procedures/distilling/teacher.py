@@ -3,12 +3,18 @@
 The text is read once; its keys and values are then a deep prompt of as many virtual tokens as the
 text has tokens. Rows behind it have the positions that they would have behind the text, so that it
 says just what the backbone says with the text in its context.
+
+Before a conversation the text is the system's message, or where the chat template has none the
+beginning of the user's first one; before other inputs it stands as it is. The student reads the
+same rows without it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from foreword.axes.deltas import Frozen
 from foreword.axes.injection.keys_values import KeysValues
@@ -18,13 +24,19 @@ from foreword.axes.reparam import ByPart
 from foreword.backbone import Backbone, Chats
 from foreword.backbone.layout import Pair
 from foreword.data import Example
-from foreword.errors import BackboneError, DataError, UserError
-from foreword.methods import PrefixTuning
+from foreword.data.conversation import Conversation, Turn, spoken_by_user
+from foreword.errors import BackboneError, DataError, RecipeError, UserError
+from foreword.methods import HardPrompt, PrefixTuning
 from foreword.tasks import Task
 from foreword.tasks.turns import Turns
-from foreword.templates import Chat
+from foreword.templates import Chat, Template
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
+
+INTRODUCTION = "You are a helpful assistant. You answer questions about this text."
+"""What is said before a text that is learned."""
+Place = Literal["system", "user", "before"]
+"""Where a text stands: as the system's message, in the user's first one, or before all else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +45,17 @@ class Teacher:
 
     Attributes:
         backbone: reads and says what comes next.
-        front: the tokens of the text.
-        drops: the beginning token, which rows behind the text do not have again.
+        task: makes the rows, the text in them.
+        front: the tokens with which every row begins: the text, and what stands around it.
+        text: what is put before a conversation.
+        place: where the text stands.
     """
 
     backbone: Backbone
+    task: Task
     front: tuple[int, ...]
-    drops: int | None = None
+    text: str = ""
+    place: Place = "before"
 
     @cached_property
     def model(self) -> TunedModel:
@@ -55,30 +71,73 @@ class Teacher:
             delta=Frozen(),
         )
 
-    def pair(self, pair: Pair) -> Pair:
-        """A student's row as it stands behind the text."""
-        if self.drops is not None and pair.source[:1] == [self.drops]:
-            return replace(pair, source=pair.source[1:])
-        return pair
+    def source(self, example: Example, reserve: int) -> list[int]:
+        """The tokens of an example that is answered, as they stand behind the text.
 
-    def source(self, task: Task, example: Example, reserve: int) -> list[int]:
-        """The tokens of an example that is answered, with so many left for the answer.
+        Args:
+            example: its answer is not looked at.
+            reserve: tokens that are left for the answer.
 
         Raises:
             DataError: it does not fit behind the text.
         """
-        (row,) = task.rows(self.model, example, labelled=False, reserve=reserve)
-        return self.pair(row.pair).source
+        (pair,) = self._behind(example, labelled=False, reserve=reserve)
+        return pair.source
 
-    def check(self, pair: Pair, where: str) -> None:
-        """Raise DataError where a row does not fit behind the text."""
+    def continued(self, text: str) -> list[int]:
+        """The tokens of a conversation that the user begins with some words and has not ended, as
+        they stand behind the text."""
+        assert isinstance(self.task, Turns), "only in conversations does a user speak"
+        chats = self.task.chats(self.backbone)
+        conversation = _with_text(spoken_by_user(_PROBE), self.text, self.place)
+        begun = chats.begun(_plain(conversation))
+        ids = chats.read(begun[: begun.rindex(_PROBE)] + text)
+        return self._without_front(ids, "a question")
+
+    def pairs(self, example: Example) -> list[Pair]:
+        """The rows of an example with its answers, as they stand behind the text.
+
+        Raises:
+            DataError: it does not fit behind the text.
+        """
+        pairs = self._behind(example, labelled=True)
         room = self.model.room(0)
-        if room is not None and pair.length > room:
+        longest = max(pair.length for pair in pairs)
+        if room is not None and longest > room:
             raise DataError(
-                f"{where}: has {pair.length:,} tokens, and {room:,} fit into the backbone's "
+                f"{example.where}: has {longest:,} tokens, and {room:,} fit into the backbone's "
                 f"context behind the text's {len(self.front):,}; shorten it, or give a smaller "
                 "teacher.chunk or a shorter text"
             )
+        return pairs
+
+    def _behind(self, example: Example, *, labelled: bool, reserve: int = 0) -> list[Pair]:
+        """The rows of an example without the tokens that all have in common."""
+        if self.place == "before":
+            rows = self.task.rows(self.model, example, labelled=labelled, reserve=reserve)
+            # A document begins once.
+            drops = len(self.backbone.tokens.source(""))
+            return [replace(row.pair, source=row.pair.source[drops:]) for row in rows]
+        if isinstance(self.task, Turns) and example.conversation is not None:
+            whole = _with_text(example.conversation, self.text, self.place, example.where)
+            example = replace(example, conversation=whole)
+        rows = self.task.rows(self._bare, example, labelled=labelled, reserve=reserve)
+        return [
+            replace(row.pair, source=self._without_front(row.pair.source, example.where))
+            for row in rows
+        ]
+
+    @cached_property
+    def _bare(self) -> TunedModel:
+        return compose(self.backbone, HardPrompt(name="hard-prompt"))
+
+    def _without_front(self, ids: list[int], where: str) -> list[int]:
+        if tuple(ids[: len(self.front)]) != self.front:
+            raise DataError(
+                f"{where}: with the teacher's text before it, it is too long for one window, or "
+                "its tokens are others than those of the text alone; shorten it"
+            )
+        return ids[len(self.front) :]
 
 
 def check_can_teach(backbone: Backbone) -> None:
@@ -91,64 +150,113 @@ def check_can_teach(backbone: Backbone) -> None:
     compose(backbone, PrefixTuning(name="prefix-tuning", length=1))
 
 
+@dataclass(frozen=True)
 class Fronts:
-    """How a text stands before the rows of a task: as the system's message, where the task is one
-    of conversations and the chat template shows such a message by itself; else as plain text.
+    """How texts stand before the rows of a task.
 
-    Args:
-        backbone: reads it.
+    Attributes:
+        backbone: reads them.
         task: whose rows follow.
-        introduced: whether a line says that what follows is about the text.
+        introduced: whether a line says before a text that what follows is about it.
     """
 
-    def __init__(self, backbone: Backbone, task: Task, *, introduced: bool) -> None:
-        self.backbone, self.introduced = backbone, introduced
-        self.chats = chats_of(task, backbone)
-        self.drops = self._begins()
-
-    def ids(self, text: str) -> list[int]:
-        """The tokens that stand before every row for a text."""
-        shown = f"{text}\n\n{INTRODUCTION}" if self.introduced and self.chats else text
-        if self.chats is not None:
-            with_system = _as_system(self.chats, shown)
-            if with_system is not None:
-                return self.chats.read(with_system)
-        return self.backbone.tokens.source(f"{shown}\n\n")
+    backbone: Backbone
+    task: Task
+    introduced: bool
 
     def teacher(self, text: str) -> Teacher:
-        """The backbone, once it has read a text."""
-        return Teacher(self.backbone, tuple(self.ids(text)), self.drops)
+        """The backbone that reads a text.
 
-    def _begins(self) -> int | None:
-        """The token that begins a document once, if rows have one."""
-        tokens = self.backbone.tokens
-        if self.chats is None or self.chats.template is not None:
-            return next(iter(tokens.source("")), None)
-        begin = tokens.bos_id
-        if begin is None:
-            return None
-        question, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
-        ids = self.chats.read(self.chats.begun([question, reply, question]))
-        return begin if ids[:1] == [begin] and ids.count(begin) == 1 else None
+        Raises:
+            RecipeError: the input has a system's message of its own.
+        """
+        shown = f"{INTRODUCTION}\n\n{text}" if self.introduced else text
+        if not self._of_messages:
+            front = self.backbone.tokens.source(f"{shown}\n\n")
+            return Teacher(self.backbone, self.task, tuple(front), shown)
+        place = self.place
+        task = _with_text_in_input(self.task, shown, place)
+        return Teacher(self.backbone, task, self._front(shown, place), shown, place)
+
+    @cached_property
+    def place(self) -> Place:
+        """Where a text stands in messages."""
+        probe = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "a"}]
+        try:
+            shows = _PROBE in self._chats.begun(probe)
+        except BackboneError:
+            shows = False
+        return "system" if shows else "user"
+
+    @property
+    def _of_messages(self) -> bool:
+        return isinstance(self.task, Turns) or (
+            self.task.text is not None and isinstance(self.task.text.input, Chat)
+        )
+
+    @cached_property
+    def _chats(self) -> Chats:
+        if isinstance(self.task, Turns):
+            return self.task.chats(self.backbone)
+        assert self.task.text is not None, "it has messages"
+        return self.task.text.chats(self.backbone.tokens)
+
+    def _front(self, text: str, place: Place) -> tuple[int, ...]:
+        """The tokens that rows with this text have in common, however they go on."""
+        rows = []
+        for question in ("a", "1", "Why"):
+            conversation = _with_text(spoken_by_user(question), text, place)
+            rows.append(self._chats.read(self._chats.begun(_plain(conversation))))
+        first, *others = rows
+        same = 0
+        while all(row[same : same + 1] == first[same : same + 1] for row in others):
+            same += 1
+        return tuple(first[:same])
 
 
-def chats_of(task: Task, backbone: Backbone) -> Chats | None:
-    """What renders the messages of a task; None where it reads plain text."""
-    if isinstance(task, Turns):
-        return task.chats(backbone)
-    if task.text is not None and isinstance(task.text.input, Chat):
-        return task.text.chats(backbone.tokens)
-    return None
+_PROBE = "foreword"
 
 
-INTRODUCTION = "Answer questions about this text."
-"""What is said behind a text that is learned."""
+def _plain(conversation: Conversation) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in conversation.turns]
 
 
-def _as_system(chats: Chats, text: str) -> str | None:
-    """A text as the system's message by itself; None where the template shows none."""
-    try:
-        whole = chats.whole([{"role": "system", "content": text}])
-    except BackboneError:
-        return None
-    return whole if text.strip() in whole else None
+def _with_text(
+    conversation: Conversation, text: str, place: Place, where: str = ""
+) -> Conversation:
+    """A conversation with a text before it."""
+    first, *others = conversation.turns
+    if first.role == "system":
+        raise DataError(
+            f"{where}: has a system's message, whose place the teacher's text takes; leave it out, "
+            "or put it into the text"
+        )
+    if place == "system":
+        return replace(conversation, turns=(Turn("system", text), first, *others))
+    changed = replace(first, content=f"{text}\n\n{first.content}")
+    return replace(conversation, turns=(changed, *others))
+
+
+def _with_text_in_input(task: Task, text: str, place: Place) -> Task:
+    """A task whose messages have a text before them; one of conversations is as it was."""
+    if task.text is None or not isinstance(task.text.input, Chat):
+        return task
+    messages: Sequence[tuple[str, Template]] = task.text.input.messages
+    role, content = messages[0]
+    if role == "system":
+        raise RecipeError(
+            "recipe",
+            [
+                "task.input: has a system's message, whose place the teacher's text takes; leave it"
+                " out, or put it into the text"
+            ],
+        )
+    if place == "system":
+        changed = Chat((("system", Template(text, (text,))), *messages))
+    else:
+        pieces = content.pieces
+        begins = pieces[0] if pieces and isinstance(pieces[0], str) else ""
+        rest = pieces[1:] if begins else pieces
+        first = Template(f"{text}\n\n{content.source}", (f"{text}\n\n{begins}", *rest))
+        changed = Chat(((role, first), *messages[1:]))
+    return replace(task, text=replace(task.text, input=changed))  # type: ignore[type-var]

@@ -1,0 +1,399 @@
+"""Runs that learn a text: conversations are made, learned and measured; stopped, and gone on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from stopping import Killed, Told
+
+import foreword
+from conftest import tiny_model
+from foreword.backbone import Backbone, bundled_backbones, load_backbone
+from foreword.common.progress import Silent
+from foreword.errors import DataError, RecipeError, RunError, UserError
+from foreword.procedures.distilling import distributions, study
+from foreword.procedures.distilling.seeds import ABOUT_PROMPT, ABOUT_TEXT, OPENINGS
+from foreword.recipe import parse_recipe
+from foreword.recipe.teacher import KINDS
+from foreword.runs import Run
+from foreword.runs.distilling import Distillation, Text
+
+TEXT = """The grey heron stands a metre tall. It lives at Lake Tarn all year.
+
+It eats roach, frogs and voles. The otter takes its eggs.
+
+In 1998 a storm felled nine pines, and the colony moved to the island."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """A tiny random backbone with the bundled tokenizer, in a folder of its own."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model("llama", max_position_embeddings=320).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bundled_backbones()["foreword/mini"]).save_pretrained(folder)
+    return load_backbone(str(folder), device="cpu")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    file = tmp_path / "heron.txt"
+    file.write_text(TEXT, encoding="utf-8")
+    return file
+
+
+def recipe(text: Path, backbone: Backbone, **sections: Any) -> dict[str, Any]:
+    teacher = {
+        "texts": str(text),
+        "made": 10,
+        "held_out": 3,
+        "together": 4,
+        "question_tokens": 6,
+        "answer_tokens": 6,
+        **sections.pop("teacher", {}),
+    }
+    return {
+        "version": 1,
+        "name": "heron",
+        "backbone": backbone.name,
+        "teacher": {name: value for name, value in teacher.items() if value is not None},
+        "method": {
+            "name": "prefix-tuning",
+            "length": 4,
+            "reparameterization": "table",
+            "init": {"kind": "activations", "text": "The grey heron"},
+        },
+        "training": {
+            "steps": 4,
+            "batch_size": 4,
+            "learning_rate": 0.05,
+            "loss": "token_mean",
+            "evaluate_every": 2,
+        },
+        "decoding": {"max_new_tokens": 4},
+        "evaluation": {"backbone_alone": False, "samples": 1},
+        **sections,
+    }
+
+
+def start(given: dict[str, Any], backbone: Backbone, out: Path, **options: Any) -> Run:
+    return foreword.train(given, out=out, backbone=backbone, device="cpu", **options)
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def same_bits(one: Path, other: Path) -> None:
+    for name in ("artifact/prompt.safetensors", "study/conversations.safetensors"):
+        a, b = load_file(one / name), load_file(other / name)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    for name in ("conversations.jsonl", "held-out.jsonl"):
+        assert (one / "study" / name).read_bytes() == (other / "study" / name).read_bytes()
+
+
+def test_a_text_becomes_a_prompt(tmp_path: Path, text: Path, tiny: Backbone) -> None:
+    told = Told()
+    run = start(recipe(text, tiny), tiny, tmp_path / "run", progress=told)
+    made, held_out = (rows(run.folder / f"study/{name}.jsonl") for name in NAMES)
+    assert (len(made), len(held_out)) == (10, 3)
+    assert all(row["kind"] in KINDS and row["reads"] == [0] for row in made)
+    questions = [row["messages"][0]["content"] for row in (*made, *held_out)]
+    assert len(set(questions)) == len(questions)
+    figures = run.metrics["teacher"]
+    assert figures["conversations"] == 10
+    assert figures["text"]["kl"] == pytest.approx(0, abs=1e-5)
+    assert figures["nothing"]["kl"] > figures["student"]["kl"] > 0
+    assert figures["truncated"]["kl"] > 0
+    assert figures["evicted"]["tokens"] == figures["student"]["tokens"] == 4
+    # The loss of the held-out rows is the divergence that is measured again at the end.
+    last = run.metrics["training"]["evaluations"][-1]["loss"]
+    assert figures["student"]["kl"] == pytest.approx(last, rel=1e-4)
+    assert any("no chat template" in line for line in told.lines)
+    prompt = foreword.load(run.artifact, backbone=tiny)
+    assert isinstance(prompt.generate(["What does the heron eat?"])[0], str)
+    stated = json.loads((run.artifact / "foreword.json").read_text(encoding="utf-8"))
+    assert stated["recipe"]["teacher"]["texts"] == ["heron.txt"]
+    assert str(tmp_path) not in json.dumps(stated["recipe"]["teacher"])
+    assert stated["data"]["teacher 1"]["name"] == "heron.txt"
+    assert stated["task"]["chat_template"] == "plain"
+
+
+NAMES = ("conversations", "held-out")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Backbone) -> tuple[Path, Path]:
+    """A text, and a run that learned it without an interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    text = folder / "heron.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    return text, start(recipe(text, tiny), tiny, folder / "run").folder
+
+
+class KilledAt(Silent):
+    """Ends a run in the n-th step forward of a stage, as SIGKILL would."""
+
+    def __init__(self, title: str, at: int) -> None:
+        self.title, self.at, self.now = title, at, ""
+
+    def begin(self, title: str, total: int, done: int = 0) -> None:
+        self.now = title
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        if self.now == self.title:
+            self.at -= 1
+            if self.at == 0:
+                raise Killed
+
+
+@pytest.mark.parametrize(
+    ("title", "at"),
+    [
+        ("make held-out conversations", 1),
+        ("make training conversations", 1),
+        ("make training conversations", 2),
+        ("ask the teacher", 1),
+        ("ask the teacher", 2),
+        ("train", 1),
+        ("train", 3),
+        ("measure the distance from the teacher", 1),
+    ],
+)
+def test_a_run_that_was_killed_goes_on_with_the_same_bits(
+    tmp_path: Path,
+    whole: tuple[Path, Path],
+    tiny: Backbone,
+    title: str,
+    at: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distributions, "TOGETHER", 8)
+    monkeypatch.setattr(distributions, "SAVED_EVERY", 1)
+    text, finished = whole
+    given = recipe(text, tiny)
+    with pytest.raises(Killed):
+        start(given, tiny, tmp_path / "run", progress=KilledAt(title, at))
+    run = start(given, tiny, tmp_path / "run", resume=True)
+    same_bits(run.folder, finished)
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_goes_on_with_the_same_bits(
+    tmp_path: Path, whole: tuple[Path, Path], tiny: Backbone
+) -> None:
+    text, finished = whole
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(recipe(text, tiny)), encoding="utf-8")
+    code = (
+        "import sys, json, foreword; from pathlib import Path;"
+        "foreword.train(json.loads(Path(sys.argv[1]).read_text()), out=sys.argv[2], device='cpu',"
+        " resume=sys.argv[3] == 'resume')"
+    )
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", code, str(file), str(out)]
+    process = subprocess.Popen([*command, "new"], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (out / "study" / "conversations.jsonl").exists():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "metrics.json").exists()
+    subprocess.run([*command, "resume"], check=True, stderr=subprocess.DEVNULL)
+    same_bits(out, finished)
+
+
+def test_conversations_that_a_person_edits_are_learned(
+    tmp_path: Path, whole: tuple[Path, Path], tiny: Backbone
+) -> None:
+    text, finished = whole
+    made = rows(finished / "study" / "conversations.jsonl")
+    made[0]["messages"][1]["content"] = "It eats roach."
+    answer = {"role": "assistant", "content": "No."}
+    made.append({"messages": [made[1]["messages"][0], answer]})
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    given = recipe(text, tiny, teacher={"conversations": str(file)})
+    run = start(given, tiny, tmp_path / "run")
+    assert run.metrics["teacher"]["conversations"] == 11
+    assert not (run.folder / "study" / "conversations.jsonl").exists()
+    assert (run.folder / "study" / "conversations.safetensors").exists()
+
+
+def test_a_text_that_does_not_fit_is_read_in_parts(tmp_path: Path, tiny: Backbone) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text("\n\n".join(f"{TEXT} Part {n}." for n in range(9)), encoding="utf-8")
+    told = Told()
+    given = recipe(text, tiny, teacher={"chunk": 60})
+    run = start(given, tiny, tmp_path / "run", progress=told)
+    (line,) = [line for line in told.lines if "more than fit" in line]
+    assert "parts, at most 2 of them at a time" in line
+    made = rows(run.folder / "study" / "conversations.jsonl")
+    assert all(len(row["reads"]) == 2 for row in made)
+    assert len({tuple(row["reads"]) for row in made}) > 1
+    assert run.metrics["teacher"]["text"]["kl"] == pytest.approx(0, abs=1e-5)
+
+    def mine(row: dict[str, Any]) -> dict[str, Any]:
+        file = tmp_path / "mine.jsonl"
+        file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+        return recipe(text, tiny, teacher={"chunk": 60, "conversations": str(file)})
+
+    messages = made[0]["messages"]
+    for number, (row, message) in enumerate(
+        [
+            ({"messages": messages}, r"line 1: does not say which parts .* column `reads`"),
+            ({"messages": messages, "reads": [99]}, r"names part 99 of the text, which has \d+"),
+            ({"messages": messages, "reads": "all"}, r"field 'reads': expected a list of the num"),
+        ]
+    ):
+        with pytest.raises(DataError, match=message):
+            start(mine(row), tiny, tmp_path / f"refused-{number}")
+    with pytest.raises(
+        UserError, match=r"teacher\.chunk: a part of the text of \d+ tokens does not"
+    ):
+        start(recipe(text, tiny, teacher={"chunk": 400}), tiny, tmp_path / "large")
+
+
+def test_a_prompt_is_compressed_on_inputs_of_a_data_file(tmp_path: Path, tiny: Backbone) -> None:
+    prompt = tmp_path / "instruction.txt"
+    prompt.write_text("Write in one word what the bird eats.", encoding="utf-8")
+    data = tmp_path / "birds.jsonl"
+    birds = [
+        {"bird": f"A heron that eats {food}.", "references": [food]}
+        for food in ("roach", "voles", "frogs", "eels", "snails", "mice")
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in birds), encoding="utf-8")
+    task = {
+        "data": {"format": "jsonl", "train": str(data), "dev": str(data)},
+        "input": "{bird}\n",
+        "metrics": ["chrf"],
+    }
+    given = recipe(prompt, tiny, task=task, teacher={"texts": None, "prompt": str(prompt)})
+    with pytest.raises(Killed):
+        start(given, tiny, tmp_path / "run", progress=KilledAt("answer the inputs", 2))
+    run = start(given, tiny, tmp_path / "run", resume=True)
+    answers = rows(run.folder / "study" / "answers.jsonl")
+    assert [row["input"] for row in answers] == [row["bird"] for row in birds]
+    assert len(rows(run.folder / "study" / "held-out-answers.jsonl")) == 3
+    figures = run.metrics["teacher"]
+    assert figures["text"]["kl"] == pytest.approx(0, abs=1e-5)
+    assert figures["student"]["kl"] > 0
+    assert set(run.metrics["prompt"]["all"]) == {"chrf"}
+    again = start(given, tiny, tmp_path / "again")
+    a, b = (load_file(one.artifact / "prompt.safetensors") for one in (run, again))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("method", ["prompt-tuning", "lora"])
+def test_other_methods_learn_a_text_too(
+    tmp_path: Path, text: Path, tiny: Backbone, method: str
+) -> None:
+    options = {"name": method, **({"length": 3} if method == "prompt-tuning" else {})}
+    given = recipe(text, tiny, method=options, teacher={"made": 4, "held_out": 2})
+    figures = start(given, tiny, tmp_path / "run").metrics["teacher"]
+    assert figures["student"]["kl"] > 0
+    assert ("truncated" in figures) is (method == "prompt-tuning")
+
+
+def test_a_budget_makes_fewer_conversations_and_steps(
+    tmp_path: Path, text: Path, tiny: Backbone
+) -> None:
+    told = Told()
+    given = recipe(text, tiny, teacher={"budget": "1s", "made": 100_000, "held_out": 2})
+    given["training"]["steps"] = 100_000
+    began = time.monotonic()
+    run = start(given, tiny, tmp_path / "run", progress=told)
+    kept = json.loads((run.folder / "study" / "budget.json").read_text(encoding="utf-8"))
+    assert run.metrics["teacher"]["conversations"] == kept["made"] < 100_000
+    assert run.metrics["training"]["steps"] == kept["steps"] < 100_000
+    assert any("training steps" in line for line in told.lines)
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize(
+    ("teacher", "more", "message"),
+    [
+        ({"texts": None}, {}, "teacher: give either `texts` or `prompt`"),
+        ({"prompt": "x.txt"}, {}, "teacher: give either `texts` or `prompt`"),
+        ({"budget": "soon"}, {}, "teacher.budget: expected a time such as 90s, 20m or 2h"),
+        ({"kinds": ["quiz"]}, {}, "'quiz' is not known"),
+        ({}, {"method": "hard-prompt"}, "method: hard-prompt learns nothing of a teacher's text"),
+        (
+            {},
+            {"task": {"data": {"format": "jsonl", "train": "x.jsonl", "label": "y"}}},
+            "teaches what is written, but the task asks for",
+        ),
+        (
+            {},
+            {"task": {"data": {"format": "jsonl", "dev": "x.jsonl"}}},
+            "`teacher` makes conversations: leave `task.data` out",
+        ),
+    ],
+)
+def test_recipes_that_say_no_distillation(
+    text: Path, tiny: Backbone, teacher: dict[str, Any], more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message.replace("(", r"\(")):
+        parse_recipe(recipe(text, tiny, teacher=teacher, **more))
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path, text: Path, tiny: Backbone) -> None:
+    given = recipe(Path(text.name), tiny)
+    read = parse_recipe(given, folder=tmp_path)
+    assert read.teacher is not None
+    assert read.teacher.texts == (str(text),)
+    changed = parse_recipe(given, ['teacher.texts=["a.txt"]'], folder=tmp_path, start=Path("/x"))
+    assert changed.teacher is not None
+    assert changed.teacher.texts == ("/x/a.txt",)
+
+
+def test_a_text_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path, tiny: Backbone) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"empty\.txt: is empty"):
+        start(recipe(empty, tiny), tiny, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backbone_that_writes_nothing_is_said(
+    tmp_path: Path, text: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "decode_rows", lambda rows, **_: [""] * len(rows))
+    with pytest.raises(RunError, match="wrote no new question with an answer in 20 rounds"):
+        start(recipe(text, tiny), tiny, tmp_path / "run")
+
+
+def test_every_kind_has_words() -> None:
+    for words in (ABOUT_TEXT, ABOUT_PROMPT, OPENINGS):
+        assert tuple(words) == KINDS
+        assert all(words.values())
+
+
+def test_a_round_depends_on_its_number_alone(tmp_path: Path, text: Path, tiny: Backbone) -> None:
+    settings = parse_recipe(recipe(text, tiny))
+    read = Text.of(settings)
+    assert read is not None
+    one = Distillation(settings, read, tmp_path, tiny, Silent(), lambda: None)
+    maker = study.Study(
+        one.spec,
+        0,
+        one.source,
+        one.task,
+        tiny,
+        Silent(),
+        lambda: None,  # type: ignore[arg-type]
+    )
+    later = maker.round("training", 3)
+    assert later != maker.round("held-out", 3)
+    assert later == maker.round("training", 3)
