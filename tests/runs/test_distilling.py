@@ -21,8 +21,7 @@ from conftest import tiny_model
 from foreword.backbone import Backbone, bundled_backbones, load_backbone
 from foreword.common.progress import Silent
 from foreword.errors import DataError, RecipeError, RunError, UserError
-from foreword.procedures.distilling import distributions, study
-from foreword.procedures.distilling.seeds import ABOUT_PROMPT, ABOUT_TEXT, OPENINGS
+from foreword.procedures.distilling import distributions, seeds, study
 from foreword.recipe import parse_recipe
 from foreword.recipe.teacher import KINDS
 from foreword.runs import Run
@@ -238,9 +237,9 @@ def test_a_text_that_does_not_fit_is_read_in_parts(tmp_path: Path, tiny: Backbon
     given = recipe(text, tiny, teacher={"chunk": 60})
     run = start(given, tiny, tmp_path / "run", progress=told)
     (line,) = [line for line in told.lines if "more than fit" in line]
-    assert "parts, at most 2 of them at a time" in line
+    assert "parts, at most 3 of them at a time" in line
     made = rows(run.folder / "study" / "conversations.jsonl")
-    assert all(len(row["reads"]) == 2 for row in made)
+    assert all(len(row["reads"]) == 3 for row in made)
     assert len({tuple(row["reads"]) for row in made}) > 1
     assert run.metrics["teacher"]["text"]["kl"] == pytest.approx(0, abs=1e-5)
 
@@ -375,9 +374,22 @@ def test_a_backbone_that_writes_nothing_is_said(
 
 
 def test_every_kind_has_words() -> None:
-    for words in (ABOUT_TEXT, ABOUT_PROMPT, OPENINGS):
+    tables = "ABOUT_TEXT", "ABOUT_PROMPT", "OPENINGS_ABOUT_TEXT", "OPENINGS_ABOUT_PROMPT"
+    for words in (getattr(seeds, name) for name in tables):
         assert tuple(words) == KINDS
         assert all(words.values())
+
+
+@pytest.mark.parametrize("asks", ["openings", "requests"])
+def test_questions_come_about_in_two_ways(
+    tmp_path: Path, text: Path, tiny: Backbone, asks: str
+) -> None:
+    settings = {"asks": asks, "made": 4, "held_out": 2, "answer_temperature": 0.5}
+    run = start(recipe(text, tiny, teacher=settings), tiny, tmp_path / "run")
+    made = rows(run.folder / "study" / "conversations.jsonl")
+    openings = tuple(word for words in seeds.OPENINGS_ABOUT_TEXT.values() for word in words)
+    begun = [row["messages"][0]["content"].startswith(openings) for row in made]
+    assert all(begun) if asks == "openings" else not any(begun)
 
 
 def test_a_round_depends_on_its_number_alone(tmp_path: Path, text: Path, tiny: Backbone) -> None:

@@ -49,7 +49,18 @@ class TeacherSpec(Data):
     together: Rows = Field(8, description="conversations that are made about a part at a time")
     question_tokens: Tokens = Field(64, description="most tokens of a question")
     answer_tokens: Tokens = Field(128, description="most tokens of an answer")
-    temperature: Temperature = Field(0.7, description="at which questions and answers are drawn")
+    asks: Literal["openings", "requests"] = Field(
+        "openings",
+        description="how questions come about: the backbone goes on with the user's first words, or"
+        " it is asked to write a question, which a large model does well",
+    )
+    temperature: Temperature = Field(0.6, description="at which questions are drawn")
+    answer_temperature: float = Field(
+        0.0,
+        ge=0,
+        le=1e3,
+        description="at which answers are drawn; 0: the likeliest token is written",
+    )
     top_k: Some = Field(
         20,
         description="likeliest tokens that are kept of what the teacher says at each position; all"
@@ -61,9 +72,14 @@ class TeacherSpec(Data):
         " fewer are made, and fewer steps trained; null: no limit",
     )
 
-    @field_validator("texts", "kinds", mode="before", json_schema_input_type=Any)
+    @field_validator("texts", mode="before", json_schema_input_type=PathText | tuple[PathText, ...])
     @classmethod
-    def _one_or_several(cls, given: Any) -> Any:
+    def _one_text_or_several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    @field_validator("kinds", mode="before", json_schema_input_type=Kind | tuple[Kind, ...])
+    @classmethod
+    def _one_kind_or_several(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str) else given
 
     @field_validator("budget", mode="before", json_schema_input_type=str | None)

@@ -1,8 +1,9 @@
-"""What makes a model ask about a text: a request for a question, or how a question begins.
+"""What makes a model ask about a text: how a question begins, or a request for one.
 
-The five kinds are those of self-study (Eyuboglu et al. 2025, "Cartridges"); the words are ours,
-short enough for small models. A model that was not trained on conversations follows no request: it
-goes on writing where the template lets the user speak, from a first word.
+The five kinds are those of self-study (Eyuboglu et al. 2025, "Cartridges"), which requests
+questions; the words are ours. A small model, or one that was not trained on conversations, follows
+no request. But it goes on with a question that was begun where the template lets the user speak (Xu
+et al. 2024, "Magpie", without a beginning).
 """
 
 from __future__ import annotations
@@ -71,11 +72,49 @@ ABOUT_PROMPT: dict[Kind, tuple[str, ...]] = {
 }
 """Requests for an input to which an instruction applies."""
 
-OPENINGS: dict[Kind, tuple[str, ...]] = {
-    "structuring": ("List", "Name all", "Give me a table of"),
-    "summarization": ("Summarize", "Tell me about", "In one sentence, what"),
-    "question": ("What", "Who", "When", "Where", "How many", "Which", "Why"),
-    "use-case": ("How can I", "I want to", "What should I do"),
-    "creative": ("Imagine", "Write a story about", "Do you think"),
+OPENINGS_ABOUT_TEXT: dict[Kind, tuple[str, ...]] = {
+    "structuring": (
+        "List what the text says about",
+        "From the text, list all",
+        "Make a table of",
+        "Sort by their size the",
+    ),
+    "summarization": (
+        "Summarize what the text says about",
+        "In one sentence, what does the text say about",
+        "Tell me about",
+    ),
+    "question": (
+        "According to the text, what",
+        "According to the text, who",
+        "According to the text, when",
+        "According to the text, where",
+        "According to the text, how many",
+        "According to the text, why",
+        "What does the text say about",
+        "What is",
+        "How does",
+    ),
+    "use-case": (
+        "How can I use what the text says about",
+        "What do I need to know about",
+        "I want to know how",
+        "Should I",
+    ),
+    "creative": (
+        "Write a few lines about",
+        "Imagine you are the",
+        "What would happen if the",
+        "Write a letter about",
+    ),
 }
-"""How the user begins, where a model is made to go on."""
+"""How a user begins to ask about a text that is learned."""
+
+OPENINGS_ABOUT_PROMPT: dict[Kind, tuple[str, ...]] = {
+    "structuring": ("Please list", "Give me a table of", "Sort these:"),
+    "summarization": ("Summarize", "Tell me about", "Here is a text:"),
+    "question": ("What", "Who", "When", "Where", "How many", "Which", "Why", "Is"),
+    "use-case": ("How can I", "I need help with", "Can you", "My"),
+    "creative": ("Write a", "Imagine", "Do you think"),
+}
+"""How a user begins to write to somebody who was given an instruction."""

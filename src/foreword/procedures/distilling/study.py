@@ -25,9 +25,14 @@ from foreword.data.example import Example
 from foreword.data.lines import json_row, show, text_lines
 from foreword.data.messages import conversation_of
 from foreword.errors import DataError, RunError
-from foreword.procedures.distilling.seeds import ABOUT_PROMPT, ABOUT_TEXT, OPENINGS
+from foreword.procedures.distilling.seeds import (
+    ABOUT_PROMPT,
+    ABOUT_TEXT,
+    OPENINGS_ABOUT_PROMPT,
+    OPENINGS_ABOUT_TEXT,
+)
 from foreword.procedures.distilling.teacher import Fronts, Teacher
-from foreword.recipe.teacher import MESSAGES, TeacherSpec
+from foreword.recipe.teacher import MESSAGES, Kind, TeacherSpec
 from foreword.tasks.decoding import Writing, decode_rows
 from foreword.tasks.turns import Turns
 from foreword.tasks.writing import WrittenTask
@@ -93,7 +98,7 @@ class Study:
         self.spec, self.seed, self.source, self.task = spec, seed, source, task
         self.backbone, self.progress, self.check = backbone, progress, check
         self.fronts = Fronts(backbone, task, introduced=spec.prompt is None)
-        self.follows = task.chat_template is None
+        self.ends = task.chat_template is None
         self._teachers: dict[tuple[int, ...], Teacher] = {}
 
     def make(
@@ -180,7 +185,8 @@ class Study:
         self, teacher: Teacher, examples: Sequence[Example], seeds: Sequence[int]
     ) -> list[str]:
         """What a teacher answers."""
-        stop = () if self.follows else (f"\n{self._user().strip()}",)
+        # A model that knows no conversations does not end a turn: the user's next one does.
+        stop = () if self.ends else (f"\n{self._user().strip()}",)
         return answers_of(teacher, examples, seeds, self.spec, stop)
 
     def teacher(self, numbers: tuple[int, ...]) -> Teacher:
@@ -191,18 +197,18 @@ class Study:
             self._teachers[numbers] = self.fronts.teacher(self.source.text(numbers))
         return self._teachers[numbers]
 
-    def _asking(self, teacher: Teacher, kind: Any, rng: random.Random) -> tuple[Writing, str]:
+    def _asking(self, teacher: Teacher, kind: Kind, rng: random.Random) -> tuple[Writing, str]:
         """What makes a model write a question, and the words that the question begins with."""
-        how = decoding_of(self.spec, self.spec.question_tokens)
-        if self.follows:
-            seeds = ABOUT_TEXT if self.spec.prompt is None else ABOUT_PROMPT
-            example = Example({}, conversation=spoken_by_user(rng.choice(seeds[kind])))
-            source = teacher.source(example, self.spec.question_tokens)
+        spec, learns = self.spec, self.spec.prompt is None
+        if spec.asks == "requests":
+            request = rng.choice((ABOUT_TEXT if learns else ABOUT_PROMPT)[kind])
+            example = Example({}, conversation=spoken_by_user(request))
+            source = teacher.source(example, spec.question_tokens)
+            how = drawn(spec.question_tokens, spec.temperature)
             return Writing(teacher.model, source, how, rng.getrandbits(31)), ""
-        opening = rng.choice(OPENINGS[kind])
-        ids = teacher.continued(opening)
-        how = decoding_of(self.spec, self.spec.question_tokens, stop=("\n",))
-        return Writing(teacher.model, ids, how, rng.getrandbits(31)), opening
+        opening = rng.choice((OPENINGS_ABOUT_TEXT if learns else OPENINGS_ABOUT_PROMPT)[kind])
+        how = drawn(spec.question_tokens, spec.temperature, stop=("\n",))
+        return Writing(teacher.model, teacher.continued(opening), how, rng.getrandbits(31)), opening
 
     def _user(self) -> str:
         """What the chat template puts before what a user says."""
@@ -218,7 +224,7 @@ def answers_of(
     stop: tuple[str, ...] = (),
 ) -> list[str]:
     """What a teacher answers to examples of a task that writes, each drawn by a seed of its own."""
-    how = decoding_of(spec, spec.answer_tokens, stop)
+    how = drawn(spec.answer_tokens, spec.answer_temperature, stop)
     writings = [
         Writing(teacher.model, teacher.source(example, spec.answer_tokens), how, seed)
         for example, seed in zip(examples, seeds, strict=True)
@@ -229,9 +235,11 @@ def answers_of(
     return [task.bare_answer(text).strip() for text in texts]
 
 
-def decoding_of(spec: TeacherSpec, tokens: int, stop: tuple[str, ...] = ()) -> Decoding:
-    """How the teacher writes."""
-    return Decoding(max_new_tokens=tokens, do_sample=True, temperature=spec.temperature, stop=stop)
+def drawn(tokens: int, temperature: float, stop: tuple[str, ...] = ()) -> Decoding:
+    """How the teacher writes so many tokens; the likeliest ones at a temperature of 0."""
+    if not temperature:
+        return Decoding(max_new_tokens=tokens, stop=stop)
+    return Decoding(max_new_tokens=tokens, do_sample=True, temperature=temperature, stop=stop)
 
 
 def row_of(
