@@ -56,6 +56,7 @@ TITLES = {
     "infix-tuning": "– infix",
     "embedding-only": "– embedding-only",
     "llama-adapter": "LLaMA-Adapter",
+    "cartridge": "cartridge, a text as a prefix",
     "prompt-tuning": "Prompt Tuning",
     "residual-prompt-tuning": "– residual",
     "multitask-prompt-tuning": "– of several tasks",

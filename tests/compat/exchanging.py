@@ -16,6 +16,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         "PrefixTuningConfig",
         {"prefix_projection": True, "encoder_hidden_size": 24},
     ),
+    "cartridge": ("CartridgeConfig", {"num_frozen_tokens": 2}),
     "prompt": ("PromptTuningConfig", {}),
     "p-tuning, mlp": ("PromptEncoderConfig", {"encoder_hidden_size": 24}),
     "p-tuning, lstm": (

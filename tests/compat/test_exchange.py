@@ -40,7 +40,13 @@ TEXTS = {
         "One day, a big red",
     ],
 }
-LOUD = {"prefix": 1.0, "projected prefix": 3.0, "prompt": 1.0, "p-tuning, mlp": 6.0}
+LOUD = {
+    "prefix": 1.0,
+    "cartridge": 1.0,
+    "projected prefix": 3.0,
+    "prompt": 1.0,
+    "p-tuning, mlp": 6.0,
+}
 
 
 @pytest.fixture(

@@ -25,6 +25,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "adapter": {"learning_rate": 3e-4, "epochs": 20, "warmup": 0.1, "weight_decay": 0.01},
     # Devlin et al. 2019, appendix A.3, and the authors' code
     "fine-tuning": {"learning_rate": 5e-5, "epochs": 3, "batch_size": 32, "warmup": 0.1},
+    # the authors' examples of cartridges
+    "cartridge": {"learning_rate": 2e-2, "epochs": 1, "batch_size": 32, "schedule": "constant"},
     # Schick & Schütze 2021, appendix B: the classifier
     "pet": {"learning_rate": 1e-5, "steps": 5000, "batch_size": 16, "weight_decay": 0.01},
 }

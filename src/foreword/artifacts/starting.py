@@ -32,7 +32,7 @@ from foreword.backbone import Backbone
 from foreword.common import files
 from foreword.errors import ArtifactError, UserError, argument
 from foreword.methods import MethodOptions
-from foreword.methods.axes import ArtifactInit, InitSpec
+from foreword.methods.axes import ArtifactInit, FirstTokensInit, InitSpec
 from foreword.recipe import TaskId
 from foreword.tuned import TunedModel
 from foreword.tuned.initial import Trained
@@ -65,15 +65,21 @@ def read_source(init: ArtifactInit) -> tuple[Path, Manifest]:
         raise ArtifactError(f"method.init.path: {error}") from error
 
 
-def source_hash(init: ArtifactInit) -> dict[str, Any]:
-    """Name and sha256 of what training starts from; the hash is of its manifest, which holds those
-    of its tensors.
+def source_hash(init: InitSpec) -> dict[str, Any] | None:
+    """Name and sha256 of the artifact or file that training starts from; an artifact's hash is of
+    its manifest, which holds those of its tensors. None where it starts from neither.
 
     Raises:
         ArtifactError: there is no such artifact, or it is damaged.
+        UserError: the file cannot be read.
     """
-    folder, manifest = read_source(init)
-    return {"name": manifest.name, "sha256": files.sha256(folder / MANIFEST)}
+    if isinstance(init, ArtifactInit):
+        folder, manifest = read_source(init)
+        return {"name": manifest.name, "sha256": files.sha256(folder / MANIFEST)}
+    if isinstance(init, FirstTokensInit) and init.file is not None:
+        init.words()
+        return {"name": Path(init.file).name, "sha256": files.sha256(Path(init.file))}
+    return None
 
 
 def settled(method: MethodOptions) -> MethodOptions:
@@ -105,13 +111,8 @@ def going_on(method: MethodOptions, init: ArtifactInit) -> MethodOptions:
 
 
 def without_folder(method: MethodOptions) -> MethodOptions:
-    """The options as an artifact states them: of another artifact its name, and no folder."""
-    init = starts_from(method)
-    if init is None:
-        return method
-    path = Path(init.path)
-    name = path.parent.name if path.name == "artifact" and path.parent.name else path.name
-    return method.model_copy(update={"init": init.model_copy(update={"path": name or "artifact"})})
+    """The options as an artifact states them: of what they start from its name, and no folder."""
+    return method.model_copy(update={"init": method.init.named_only()})
 
 
 def read_trained(

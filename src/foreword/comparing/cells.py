@@ -16,7 +16,6 @@ from foreword.common import files
 from foreword.common.run_files import holds_run, is_finished
 from foreword.comparing.grid import Cell
 from foreword.data import bare_name, source_sha256
-from foreword.methods.axes import ArtifactInit
 
 RUNS, PLAN = "runs", "plan.json"
 DECIDING = ("foreword", "torch", "transformers")
@@ -68,10 +67,10 @@ def content_hash(cell: Cell) -> str:
         if (path := data.get(split)) is not None:
             data[split] = [bare_name(path), _sha256(path)]
     init = cell.recipe.method.init
-    if isinstance(init, ArtifactInit):
+    if init.paths:
         from foreword.artifacts.starting import source_hash
 
-        recipe["method"]["init"]["path"] = source_hash(init)
+        recipe["method"]["init"] |= dict.fromkeys(init.paths, source_hash(init))
     code = {name: version for name, version in versions().items() if name in DECIDING}
     text = json.dumps([recipe, code], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

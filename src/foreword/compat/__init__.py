@@ -6,6 +6,7 @@ prompts and LoRA over and back. `export_vllm` writes prompts for the plug-in for
 """
 
 from foreword.compat.adapters.adaption import AdaptionPromptConfig
+from foreword.compat.adapters.cartridge import CartridgeConfig
 from foreword.compat.adapters.cpt import CPTConfig
 from foreword.compat.adapters.low_rank import LoraConfig
 from foreword.compat.adapters.multitask import MultitaskPromptTuningConfig
@@ -29,6 +30,7 @@ from foreword.compat.vllm import export_vllm
 __all__ = [
     "AdaptionPromptConfig",
     "CPTConfig",
+    "CartridgeConfig",
     "LoraConfig",
     "MultitaskPromptTuningConfig",
     "MultitaskPromptTuningInit",

@@ -42,7 +42,7 @@ class PromptEncoderReparameterizationType(StrEnum):
 
 
 class PeftType(StrEnum):
-    """PEFT's methods; foreword has the first seven."""
+    """PEFT's methods; foreword has the first eight."""
 
     PROMPT_TUNING = "PROMPT_TUNING"
     P_TUNING = "P_TUNING"
@@ -51,13 +51,13 @@ class PeftType(StrEnum):
     MULTITASK_PROMPT_TUNING = "MULTITASK_PROMPT_TUNING"
     ADAPTION_PROMPT = "ADAPTION_PROMPT"
     LORA = "LORA"
+    CARTRIDGE = "CARTRIDGE"
 
     ADALORA = "ADALORA"
     ADAMSS = "ADAMSS"
     BEFT = "BEFT"
     BOFT = "BOFT"
     C3A = "C3A"
-    CARTRIDGE = "CARTRIDGE"
     DEFT = "DEFT"
     DELORA = "DELORA"
     FOURIERFT = "FOURIERFT"

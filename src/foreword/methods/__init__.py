@@ -14,6 +14,7 @@ from foreword.methods.base import METHODS as METHODS
 from foreword.methods.base import MethodOptions as MethodOptions
 from foreword.methods.base import method as method
 from foreword.methods.bitfit import BitFit as BitFit
+from foreword.methods.cartridge import Cartridge as Cartridge
 from foreword.methods.cpt import CPT as CPT
 from foreword.methods.embedding_only import EmbeddingOnly as EmbeddingOnly
 from foreword.methods.fine_tuning import FineTuning as FineTuning

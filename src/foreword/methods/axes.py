@@ -30,6 +30,7 @@ from foreword.axes.injection.starts import ActivationsInit as ActivationsInit
 from foreword.axes.injection.starts import AnyEmbeddingsInit as AnyEmbeddingsInit
 from foreword.axes.injection.starts import ArtifactInit as ArtifactInit
 from foreword.axes.injection.starts import EmbeddingsInit as EmbeddingsInit
+from foreword.axes.injection.starts import FirstTokensInit as FirstTokensInit
 from foreword.axes.injection.starts import Init as Init
 from foreword.axes.injection.starts import InitSpec as InitSpec
 from foreword.axes.injection.starts import KeysValuesInit as KeysValuesInit
@@ -45,6 +46,7 @@ from foreword.axes.placement.options import InSlots as InSlots
 from foreword.axes.placement.options import PlacementSpec as PlacementSpec
 from foreword.axes.reparam.options import LSTM as LSTM
 from foreword.axes.reparam.options import MLP as MLP
+from foreword.axes.reparam.options import FrozenTable as FrozenTable
 from foreword.axes.reparam.options import PTuningEncoder as PTuningEncoder
 from foreword.axes.reparam.options import ReluMLP as ReluMLP
 from foreword.axes.reparam.options import ReparameterizationSpec as ReparameterizationSpec

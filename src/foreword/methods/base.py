@@ -54,6 +54,11 @@ class MethodOptions(Data):
         return self.enters.model_validate(self.fields_of(self.enters))
 
     @property
+    def making(self) -> ReparameterizationSpec:
+        """What makes the virtual tokens while they are trained."""
+        return self.reparameterization
+
+    @property
     def stands(self) -> PlacementSpec:
         """Where virtual tokens stand, unless the text has slots for them."""
         return BeforeText()

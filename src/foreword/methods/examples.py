@@ -49,6 +49,9 @@ class TrainingExamples(Protocol):
             UserError: an example has no such field, or no text there.
         """
 
+    def document(self, text: str) -> Sequence[int]:
+        """A text as tokens of the backbone, before it what stands before every input."""
+
     def demonstrations(self, count: int, field: str) -> Sequence[Demonstration]:
         """Some examples with their answers, as tokens of the backbone. The seed decides which;
         where there are labels, each has its turn.

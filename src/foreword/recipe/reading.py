@@ -15,7 +15,6 @@ from foreword.common.json_text import check_depth
 from foreword.common.paths import GGUF, is_backbone
 from foreword.errors import RecipeError, argument, refuse_single
 from foreword.methods import METHODS
-from foreword.methods.axes import ArtifactInit
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules
 from foreword.recipe.teacher import MESSAGES
@@ -217,6 +216,7 @@ def _resolved(path: str, value: Any, folder: Path) -> Any:
     files = {
         *(f"task.data.{split}" for split in (*splits, "unlabelled")),
         *(f"task.data.only.{split}.ids" for split in splits),
+        "method.init.file",
         "method.init.path",
         *(f"teacher.{name}" for name in ("texts", "prompt", "conversations")),
     }
@@ -260,10 +260,13 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     backbone = recipe.backbone.model_copy(update={"name": name})
     task = recipe.task.model_copy(update={"data": data.model_copy(update=paths)})
     method = recipe.method
-    if isinstance(method.init, ArtifactInit):
-        where = _resolve_path(method.init.path, folder)
-        init = method.init.model_copy(update={"path": where})
-        method = method.model_copy(update={"init": init})
+    leads = {
+        field: _resolve_path(path, folder)
+        for field in method.init.paths
+        if (path := getattr(method.init, field)) is not None
+    }
+    if leads:
+        method = method.model_copy(update={"init": method.init.model_copy(update=leads)})
     changed: dict[str, Any] = {"backbone": backbone, "task": task, "method": method}
     if recipe.teacher is not None:
         changed["teacher"] = recipe.teacher.moved(lambda path: _resolve_path(path, folder))

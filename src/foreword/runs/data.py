@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from foreword import names
-from foreword.artifacts.starting import source_hash, starts_from, without_folder
+from foreword.artifacts.starting import source_hash, without_folder
 from foreword.backbone import Decoding
 from foreword.data import (
     Example,
@@ -268,9 +268,9 @@ def without_folders(recipe: Recipe) -> Recipe:
 
 
 def data_hashes(recipe: Recipe) -> dict[str, Any]:
-    """Name and sha256 of each data file, of each text that a teacher reads, and of the artifact
-    that training starts from (`init`)."""
-    data, init = recipe.task.data, starts_from(recipe.method)
+    """Name and sha256 of each data file, of each text that a teacher reads, and of the artifact or
+    text that training starts from (`init`)."""
+    data, init = recipe.task.data, source_hash(recipe.method.init)
     read = () if recipe.teacher is None else recipe.teacher.files
     taught = {
         f"teacher {number}": {"name": bare_name(path), "sha256": source_sha256(path)}
@@ -283,7 +283,7 @@ def data_hashes(recipe: Recipe) -> dict[str, Any]:
             for split in ("train", "dev", "test", "unlabelled")
             if (path := getattr(data, split)) is not None
         }
-        | ({} if init is None else {"init": source_hash(init)})
+        | ({} if init is None else {"init": init})
     )
 
 

@@ -47,6 +47,10 @@ class Shown:
             names.add(linearise(example.fields[field]))
         return tuple(sorted(names))
 
+    def document(self, text: str) -> list[int]:
+        """A text as tokens; see the protocol."""
+        return self.backbone.tokens.document(text)
+
     def demonstrations(self, count: int, field: str) -> list[Demonstration]:
         """Some examples with their answers, as tokens; see the protocol."""
         chosen = balanced(self.examples, count, self.seed, field)

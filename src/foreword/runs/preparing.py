@@ -117,15 +117,17 @@ def prepare(
     init = starts_from(recipe.method)
     method = recipe.method if init is None else going_on(recipe.method, init)
     shown = Shown(task, backbone, examples.train, recipe.seed, recipe.task.limits.train)
-    method = method.filled(shown)
+    most, method = method.length, method.filled(shown)
     recipe = recipe.model_copy(update={"method": method})
     model = compose(backbone, recipe.method, readout, inside=task.soft > 0)
     trained = None if init is None else read_trained(init, model, recipe.method, task=stated)
     how = Decoding(**recipe.decoding.model_dump())
     bound = task.on(model)
     data = read_data(recipe, examples, bound, how)
+    shorter = f"method.length: {method.length} virtual tokens, not {most}: there is no more to take"
     notes = [
         *backbone.notes,
+        *([shorter] if method.length < most else []),
         *task.notes(backbone),
         *(() if trained is None else trained.notes),
         *cautions(recipe, len(data.pairs)),

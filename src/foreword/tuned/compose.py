@@ -58,8 +58,8 @@ def compose(
             f"positions of '{backbone.name}'"
         )
     wanted = Wanted(injection.parts(options.length), options.length, g.width)
-    reparam = options.reparameterization.build(wanted)
-    if options.init.exact and not options.reparameterization.exact:
+    reparam = options.making.build(wanted)
+    if options.init.exact and not options.making.exact:
         reparam = Shifted(reparam, wanted.parts)
     return TunedModel(
         backbone,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from foreword.common import opening
 from foreword.common.bounds import Many, Scale, Tokens
 from foreword.common.choices import Data
 from foreword.common.paths import checked_path
@@ -55,11 +57,17 @@ class InitSpec(Data):
 
     Attributes:
         exact: whether training starts just there, whatever makes the virtual tokens.
+        paths: fields that name a file or a folder, which is relative to the recipe.
     """
 
     exact: ClassVar[bool] = False
+    paths: ClassVar[tuple[str, ...]] = ()
 
     kind: str
+
+    def named_only(self) -> Self:
+        """The same options, of what they lead to the names alone, as an artifact states them."""
+        return self
 
     def named(self, start: Start) -> Named | None:
         """The named tensors to start from; None: as the reparameterization starts by itself.
@@ -139,6 +147,72 @@ class TextInit(InitSpec):
         return start.real((tokens * -(-start.length // len(tokens)))[: start.length])
 
 
+class FirstTokensInit(InitSpec):
+    """Start from the backbone's own keys and values for a text's first tokens, as many as there are
+    virtual tokens (Eyuboglu et al. 2025: the best of their starts)."""
+
+    paths: ClassVar[tuple[str, ...]] = ("file",)
+
+    kind: Literal["text"] = "text"
+    text: str | None = Field(None, min_length=1, description="the text itself")
+    file: Annotated[str, AfterValidator(checked_path)] | None = Field(
+        None, description="a UTF-8 file that holds it"
+    )
+
+    @model_validator(mode="after")
+    def _one_text(self) -> FirstTokensInit:
+        if self.text is not None and self.file is not None:
+            raise ValueError("give `text` or `file`, not both")
+        return self
+
+    def named_only(self) -> FirstTokensInit:
+        """With the file's name."""
+        if self.file is None:
+            return self
+        return self.model_copy(update={"file": Path(self.file).name or "text"})
+
+    def words(self) -> str:
+        """The text.
+
+        Raises:
+            UserError: none is given, it is empty, or its file cannot be read.
+        """
+        if self.text is not None:
+            return self.text
+        if self.file is None:
+            raise UserError(
+                "method.init: cartridge starts from a text; give "
+                "`init: {kind: text, file: manual.txt}`, or the text itself as `text`"
+            )
+        try:
+            text = opening.read_text(Path(self.file))
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"method.init.file: {self.file}: is no UTF-8 text (byte {error.start}); save it as "
+                "UTF-8"
+            ) from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(f"method.init.file: {self.file}: cannot be read: {reason}") from error
+        if not text.strip():
+            raise UserError(f"method.init.file: {self.file}: is empty; a start needs a text")
+        return text
+
+    def named(self, start: Start) -> dict[str, Tensor]:
+        """Those of the text's first tokens.
+
+        Raises:
+            UserError: it has fewer tokens than there are virtual ones.
+        """
+        ids = start.backbone.tokens.document(self.words())
+        if len(ids) < start.length:
+            raise UserError(
+                f"method.length: {start.length} virtual tokens, but the text has {len(ids)} tokens;"
+                f" give a length of at most {len(ids)}, or a longer text"
+            )
+        return start.real(ids[: start.length])
+
+
 class LabelsInit(InitSpec):
     """Start from the embeddings of class labels, the rest from common words (Lester et al. 2021).
 
@@ -181,6 +255,7 @@ class ArtifactInit(InitSpec):
     """
 
     exact: ClassVar[bool] = True
+    paths: ClassVar[tuple[str, ...]] = ("path",)
 
     kind: Literal["artifact"] = "artifact"
     path: Annotated[str, AfterValidator(checked_path)] = Field(
@@ -193,6 +268,12 @@ class ArtifactInit(InitSpec):
     other_backbone: bool = Field(
         False, description="take an artifact of a backbone whose weights differ all the same"
     )
+
+    def named_only(self) -> Self:
+        """With the artifact's name, or its run folder's."""
+        path = Path(self.path)
+        name = path.parent.name if path.name == "artifact" and path.parent.name else path.name
+        return self.model_copy(update={"path": name or "artifact"})
 
     def named(self, start: Start) -> Named:
         """Those of the artifact."""

@@ -71,6 +71,18 @@ class Table(ReparameterizationSpec):
         return Module(part.length, part.width, self.std)
 
 
+class FrozenTable(Table):
+    """A table of which the first rows stay as they start."""
+
+    frozen: int = Field(1, ge=0, description="how many")
+
+    def rows(self, part: VirtualTokens, wanted: Wanted) -> Rows:  # noqa: ARG002
+        """A table, and what of it is no parameter."""
+        from foreword.axes.reparam.frozen import FrozenFirst
+
+        return FrozenFirst(part.length, part.width, min(self.frozen, part.length), self.std)
+
+
 @reparameterization
 class MLP(ReparameterizationSpec):
     """A smaller table through d -> hidden -> width with tanh (Li & Liang 2021, 4.3)."""

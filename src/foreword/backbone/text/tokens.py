@@ -51,6 +51,16 @@ class Tokens:
         """
         return self._frame(1).around(self.plain(text))[0]
 
+    def document(self, text: str) -> list[int]:
+        """Tokens of a text that stands before inputs: what the rule sets before an input, the text,
+        and nothing after it.
+
+        Raises:
+            DataError: as `source`.
+            BackboneError: as `source`.
+        """
+        return [*self._frame(1).leading, *self.plain(text)]
+
     def pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
         """Tokens of two texts as the tokenizer joins them, and which of the two each belongs to.
 

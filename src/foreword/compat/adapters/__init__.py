@@ -4,6 +4,7 @@ A further one is a file here, and its line below, which registers it in `adapter
 """
 
 from foreword.compat.adapters.adaption import AdaptionAdapter as AdaptionAdapter
+from foreword.compat.adapters.cartridge import CartridgeAdapter as CartridgeAdapter
 from foreword.compat.adapters.cpt import CPTAdapter as CPTAdapter
 from foreword.compat.adapters.low_rank import LowRankAdapter as LowRankAdapter
 from foreword.compat.adapters.multitask import MultitaskAdapter as MultitaskAdapter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,20 +51,13 @@ class PrefixTuningConfig(PromptLearningConfig):
             )
 
 
-@adapter
-class PrefixAdapter(VirtualTokens):
-    """`prompt_embeddings` is `[P, 2 · layers · kv_heads · head_dim]`, projected or not.
+class KeysValuesRows(VirtualTokens):
+    """Base of the configurations whose `prompt_embeddings` is keys and values of every layer,
+    `[P, 2 · layers · kv_heads · head_dim]`.
 
     PEFT puts the stored keys and values of all layers of an encoder-decoder twice, one after the
     other, and deals them out by four to a layer, of which the last two are thrown away.
     """
-
-    enters = axes.KeysValues
-
-    peft_type: Literal["PREFIX_TUNING"]
-    prefix_projection: bool = Field(False, strict=True)
-    encoder_hidden_size: int | None = Field(None, ge=1, le=65536, strict=True)
-    init_weights: Literal["zero"] | None = None
 
     @property
     def stored_rows(self) -> int:
@@ -99,20 +93,11 @@ class PrefixAdapter(VirtualTokens):
                 "which takes no keys and values; there is no answer that an import could keep"
             )
 
-    def method(self, backbone: Backbone) -> MethodChoice:
-        """Prefix-tuning; on an encoder-decoder, of its decoder alone."""
-        g = backbone.geometry
-        alone: tuple[axes.Site, ...] | None = ("decoder",) if g.kind == "encoder-decoder" else None
-        made_by: axes.ReparameterizationSpec = axes.Table()
-        if self.prefix_projection:
-            made_by = axes.MLP(hidden=self.encoder_hidden_size or self._width(g.main))
-        return PrefixTuning(
-            name="prefix-tuning",
-            length=self.num_virtual_tokens,
-            positions="shift",
-            sites=alone,
-            reparameterization=made_by,
-        )
+    def where(self, backbone: Backbone) -> dict[str, Any]:
+        """Options of the method that say where its virtual tokens are: all of them, or on an
+        encoder-decoder those of its decoder."""
+        alone = ("decoder",) if backbone.geometry.kind == "encoder-decoder" else None
+        return {"length": self.num_virtual_tokens, "positions": "shift", "sites": alone}
 
     def sizes(self, backbone: Backbone) -> dict[str, int]:
         """Those of the attention that has the prefix."""
@@ -162,18 +147,28 @@ class PrefixAdapter(VirtualTokens):
     @classmethod
     def of(
         cls, source: Path, manifest: Manifest, tensors: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], PrefixTuningConfig]:
+    ) -> tuple[dict[str, Tensor], PromptLearningConfig]:
         """Keys and values, folded."""
         geometry = _geometry(source, manifest, tensors)
         prefix = KeysValues(geometry)
         rows = prefix.matrix(prefix.stored(tensors, manifest.method.length))
-        return {TENSOR: rows}, PrefixTuningConfig(
+        sizes = {
             **sizes_of(manifest),
-            token_dim=geometry.width,
-            num_layers=geometry.main.layers,
-            num_attention_heads=geometry.main.heads[0].kv_heads,
-            encoder_hidden_size=geometry.width,
-        )
+            "token_dim": geometry.width,
+            "num_layers": geometry.main.layers,
+            "num_attention_heads": geometry.main.heads[0].kv_heads,
+        }
+        return {TENSOR: rows}, cls.config_of(manifest.method, sizes)
+
+    @classmethod
+    @abstractmethod
+    def config_of(cls, method: MethodChoice, sizes: dict[str, Any]) -> PromptLearningConfig:
+        """The configuration for an artifact's method.
+
+        Args:
+            method: of the artifact.
+            sizes: the fields that the configuration of every prefix has.
+        """
 
     @classmethod
     def refuse_cache(cls, source: Path, stated: Mapping[str, Any]) -> None:
@@ -203,6 +198,33 @@ class PrefixAdapter(VirtualTokens):
                 f"{source}: carries a prefix in chosen layers alone (method.layers); PEFT has it "
                 "in all"
             )
+
+
+@adapter
+class PrefixAdapter(KeysValuesRows):
+    """A prefix, projected or not."""
+
+    enters = axes.KeysValues
+
+    peft_type: Literal["PREFIX_TUNING"]
+    prefix_projection: bool = Field(False, strict=True)
+    encoder_hidden_size: int | None = Field(None, ge=1, le=65536, strict=True)
+    init_weights: Literal["zero"] | None = None
+
+    def method(self, backbone: Backbone) -> MethodChoice:
+        """Prefix-tuning; on an encoder-decoder, of its decoder alone."""
+        made_by: axes.ReparameterizationSpec = axes.Table()
+        if self.prefix_projection:
+            hidden = self.encoder_hidden_size or self._width(backbone.geometry.main)
+            made_by = axes.MLP(hidden=hidden)
+        return PrefixTuning(
+            name="prefix-tuning", reparameterization=made_by, **self.where(backbone)
+        )
+
+    @classmethod
+    def config_of(cls, method: MethodChoice, sizes: dict[str, Any]) -> PrefixTuningConfig:  # noqa: ARG003
+        """Not projected: the artifact is folded."""
+        return PrefixTuningConfig(**sizes, encoder_hidden_size=sizes["token_dim"])
 
 
 def _geometry(source: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Geometry:
