@@ -19,6 +19,7 @@ from typing import Any
 
 import foreword
 from foreword.artifacts.manifest import read_manifest
+from foreword.artifacts.starting import without_folder
 from foreword.common import files
 from foreword.common.progress import PlainLog
 from foreword.methods import METHODS
@@ -81,7 +82,9 @@ PLACES = (ROOT / "README.md", PAGES / "README.md")
 
 def settings(recipe: Path, *, given: bool = False) -> dict[str, Any]:
     """What a recipe says, with every default; `given`: without the fields that are at theirs."""
-    return load_recipe(recipe).model_dump(mode="json", exclude_defaults=given)
+    read = load_recipe(recipe)
+    read = read.model_copy(update={"method": without_folder(read.method)})
+    return read.model_dump(mode="json", exclude_defaults=given)
 
 
 def changes(measured: Mapping[str, Any], recipe: Path) -> list[str]:
