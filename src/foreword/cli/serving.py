@@ -13,8 +13,8 @@ import typer
 from foreword.cli import options as o
 from foreword.cli.loading import loading_options
 from foreword.cli.output import complain, emit
-from foreword.common.bounds import MOST_ROWS
 from foreword.common.characters import to_json
+from foreword.common.limits import MOST_ROWS
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ class ServeFlags(o.ArtifactFlags):
     prompts: Annotated[
         Path | None,
         typer.Option("--prompts", help="A folder of artifacts or runs, each called as its own."),
+    ] = None
+    refresh: Annotated[
+        float | None,
+        typer.Option(
+            "--refresh", help="Seconds after which --prompts is looked at again. Default: never."
+        ),
     ] = None
     roots: Annotated[
         list[Path] | None,

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-MOST, MOST_ROWS = 10**9, 10**6
+from foreword.common.limits import MOST, MOST_ROWS
+
 Many = Annotated[int, Field(ge=0, le=MOST)]
 """How many steps, examples or evaluations, none included."""
 Some = Annotated[int, Field(ge=1, le=MOST)]

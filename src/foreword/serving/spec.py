@@ -51,6 +51,11 @@ class ServeSpec(EngineOptions):
     )
     prompt: dict[str, Path] = Field(default_factory=dict, description="artifacts by name")
     prompts: Path | None = Field(None, description="a folder of artifacts, each called as its own")
+    refresh: Seconds | None = Field(
+        None,
+        description="seconds after which the folder of `prompts` is looked at again; null: it is"
+        " read when the server starts",
+    )
     roots: tuple[Path, ...] = Field(
         (), description="folders from which prompts may be added over HTTP"
     )
@@ -84,6 +89,12 @@ class ServeSpec(EngineOptions):
         if twice is not None:
             raise ValueError(f"the name '{twice}' is given to two keys")
         return keys
+
+    @model_validator(mode="after")
+    def _refreshes_something(self) -> ServeSpec:
+        if self.refresh is not None and self.prompts is None:
+            raise ValueError("`refresh` is for a folder of `prompts`, which is not given")
+        return self
 
     @property
     def backbone_name(self) -> str:

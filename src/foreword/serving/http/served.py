@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from foreword.errors import ArtifactError
 from foreword.serving.engine import Engine
+from foreword.serving.following import PromptFolder
 from foreword.serving.http.access import Access, Holder
 from foreword.serving.http.errors import Refusal
 from foreword.serving.http.metrics import Metrics
@@ -32,6 +33,7 @@ class Served:
         metrics: the numbers.
         tracing: the spans.
         uploads: the prompts that came over HTTP; None where none are taken.
+        folder: the folder of prompts; None where there is none.
         draining: whether it is stopping.
     """
 
@@ -43,6 +45,7 @@ class Served:
     metrics: Metrics
     tracing: Tracing = field(default_factory=Tracing)
     uploads: Uploads | None = None
+    folder: PromptFolder | None = None
     draining: bool = False
 
     def check_may_use(self, holder: Holder, name: str) -> None:

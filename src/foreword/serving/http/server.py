@@ -12,10 +12,10 @@ from pathlib import Path
 
 import uvicorn
 
-from foreword.artifacts.manifest import MANIFEST
 from foreword.backbone import Backbone, default_device, load_backbone
 from foreword.errors import ArtifactError, UserError
 from foreword.serving.engine import Engine
+from foreword.serving.following import PromptFolder
 from foreword.serving.http.access import Access
 from foreword.serving.http.app import make_app
 from foreword.serving.http.metrics import Metrics
@@ -70,8 +70,10 @@ def prepare(spec: ServeSpec, backbone: Backbone) -> Served:
     )
     for one, folder in spec.prompt.items():
         store.add(one, folder)
+    followed = None
     if spec.prompts is not None:
-        _add_folder(store, spec.prompts)
+        followed = PromptFolder(spec.prompts, store)
+        followed.look()
     uploads = None
     if spec.uploads is not None:
         uploads = Uploads(spec.uploads, store)
@@ -80,24 +82,9 @@ def prepare(spec: ServeSpec, backbone: Backbone) -> Served:
     engine = Engine(backbone, spec.engine)
     service = Service(backbone, name, store, longest=engine.longest, most=spec.max_tokens)
     access, metrics = Access(spec.keys), Metrics(engine, store)
-    return Served(spec, service, engine, store, access, metrics, traced, uploads)
-
-
-def _add_folder(store: PromptStore, folder: Path) -> None:
-    """Register every artifact and run of a folder by its name; what cannot be served is said and
-    left out.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    try:
-        places = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"prompts: {folder}: {error.strerror}") from error
-    for place in places:
-        inner = (place / MANIFEST, place / "artifact" / MANIFEST)
-        if place.name not in store and any(file.exists() for file in inner):
-            _add_if_it_fits(store, place.name, place)
+    if followed is not None and spec.refresh is not None:
+        followed.follow(spec.refresh, metrics.forget)
+    return Served(spec, service, engine, store, access, metrics, traced, uploads, followed)
 
 
 def _add_if_it_fits(store: PromptStore, name: str, folder: Path) -> None:
@@ -163,6 +150,8 @@ class Server(uvicorn.Server):
             await self.serve(sockets=[listening])
         finally:
             listening.close()
+            if self.served.folder is not None:
+                self.served.folder.close()
             await asyncio.to_thread(self.served.engine.close)
 
 
