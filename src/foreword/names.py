@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from foreword.common.choices import NameIn
+from foreword.common.named import NameIn
 from foreword.common.registry import Registry
 
 Answer = Literal[
@@ -280,6 +280,8 @@ def mismatch(metric: str, answer: Answer, beside: tuple[str, ...] = ()) -> str |
     )
 
 
+TEXT = "text"
+"""The format of a file with one input a line; beside those of `FORMATS`."""
 Format = Annotated[str, NameIn(FORMATS)]
 """The name of a data format."""
 Metric = Annotated[str, NameIn(METRICS)]

@@ -14,6 +14,7 @@ from foreword.backbone.layout import Pair
 from foreword.methods import PTuningV2
 from foreword.recipe import TrainingSpec
 from foreword.training import train
+from foreword.training.schedule import schedule
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 
@@ -41,6 +42,31 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> di
         far = float((after[name] - start).abs().max())
         parts[part] = max(parts.get(part, 0.0), far)
     return parts
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("warmup", [0, 1, 5, 0.3, 40])
+def test_schedules_are_those_of_transformers(name: str, warmup: float) -> None:
+    """To the last bit, and beyond the last step."""
+    from transformers import get_scheduler
+
+    def optimizer() -> torch.optim.Optimizer:
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        return torch.optim.AdamW([{"params": [parameter], "lr": 0.3}])
+
+    spec = TrainingSpec(steps=17, schedule=name, warmup=warmup)  # type: ignore[arg-type]
+    theirs = get_scheduler(
+        "constant_with_warmup" if name == "constant" else name,
+        optimizer(),
+        num_warmup_steps=round(0.3 * 17) if warmup == 0.3 else int(warmup),
+        num_training_steps=17,
+    )
+    ours = schedule(optimizer(), spec, 17)
+    for _ in range(20):
+        assert ours.get_last_lr() == theirs.get_last_lr()
+        for one in (ours, theirs):
+            one.optimizer.step()
+            one.step()
 
 
 def test_the_same_rate_where_none_is_named() -> None:

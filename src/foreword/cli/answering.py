@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from foreword.cli.destination import Destination
 from foreword.common.characters import to_json
-from foreword.data.inputs import Given, arriving_inputs, read_inputs
 from foreword.data.lines import LINE_BYTES
 from foreword.errors import DataError, UserError
 
 if TYPE_CHECKING:
+    from foreword.data.inputs import Given
     from foreword.recipe import TaskId
 
 STANDARD_INPUT = "standard input"
@@ -90,6 +90,8 @@ def answer(
     """
     if not inputs.texts and inputs.source is None:
         raise UserError("give inputs with --text, or a file (or - for standard input) with --input")
+    from foreword.data.inputs import Given, read_inputs
+
     texts = (Given(f"--text {number}", text) for number, text in enumerate(inputs.texts, 1))
     source = inputs.source
     with _stream(source) as stream:
@@ -132,6 +134,8 @@ def _answer_stream(
     load: Callable[[], Answering],
     to: Destination,
 ) -> str:
+    from foreword.data.inputs import arriving_inputs
+
     lines = arriving_inputs(stream.name, stream, inputs.format, encoding=inputs.encoding)
     loaded = load()
     given = islice(chain(texts, lines), inputs.limit)

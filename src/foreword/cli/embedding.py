@@ -15,13 +15,14 @@ from foreword.cli.loading import load_artifact
 from foreword.cli.mixing import givers, load_bank
 from foreword.cli.using import BATCH, answers_of
 from foreword.common.files import replace_bytes
-from foreword.data.inputs import Given
 from foreword.data.lines import UTF8
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from foreword.data.inputs import Given
 
 
 @o.with_flags

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from foreword.cli import options as o
 from foreword.cli.answering import Advance, Answering
 from foreword.cli.loading import loading_options
-from foreword.data.inputs import Given
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from foreword.bank import PromptBank
+    from foreword.data.inputs import Given
     from foreword.session import Answer
     from foreword.tasks import Prediction
 

@@ -12,11 +12,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from foreword.common.bounds import MOST, MOST_ROWS
-from foreword.data.inputs import TEXT
+from foreword.common.limits import MOST, MOST_ROWS
 from foreword.data.lines import check_encoding
 from foreword.errors import DataError, did_you_mean
-from foreword.names import FORMATS
+from foreword.names import FORMATS, TEXT
 
 
 class Device(StrEnum):

@@ -12,7 +12,7 @@ import typer
 
 from foreword.cli import options as o
 from foreword.cli.output import complain, emit_json, say
-from foreword.common.bounds import MOST
+from foreword.common.limits import MOST
 from foreword.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from foreword.cli.mixing import folders_of, load_bank, predicted_row, tellers, w
 from foreword.cli.output import emit_json
 from foreword.common.characters import to_json
 from foreword.common.files import refuse_existing
-from foreword.data.inputs import Given
 from foreword.data.lines import UTF8
 from foreword.errors import DataError, UserError
 from foreword.names import tables
 
 if TYPE_CHECKING:
     from foreword.data import Example
+    from foreword.data.inputs import Given
     from foreword.scoring.confusion import ConfusionMatrix
 
 BATCH = 32

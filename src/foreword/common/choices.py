@@ -1,4 +1,5 @@
-"""Options as data, and fields whose values are the entries of a registry. No torch.
+"""Options as data, and fields whose values are the entries of a registry (`named` has those whose
+values are its names). No torch.
 
 Whatever is registered later, by a user's own file or an installed package, is known to every field
 at once: the types below look their registry up when they validate.
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import PydanticKnownError, core_schema
+from pydantic_core import core_schema
 
 from foreword.common.registry import Registry
 
@@ -22,43 +23,6 @@ class Data(BaseModel):
     """Frozen, and strict about unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class NameIn:
-    """The type of a text that must be a name of a registry.
-
-    Args:
-        names: the registry.
-        besides: names that are allowed, too, and come first.
-    """
-
-    def __init__(self, names: Mapping[str, Any], *besides: str) -> None:
-        self.names, self.besides = names, besides
-
-    def choices(self) -> list[str]:
-        """All names that are allowed now."""
-        return [*self.besides, *self.names]
-
-    def _check(self, value: Any) -> str:
-        if isinstance(value, str) and (value in self.besides or value in self.names):
-            return value
-        choices = [repr(name) for name in self.choices()]
-        listed = ", ".join(choices[:-1]) + f" or {choices[-1]}"
-        raise PydanticKnownError("literal_error", {"expected": listed})
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        """Validate against the names of the moment."""
-        return core_schema.no_info_plain_validator_function(
-            self._check, serialization=core_schema.to_string_ser_schema()
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """List the names of the moment."""
-        return {"enum": self.choices(), "type": "string"}
 
 
 class OptionsIn:

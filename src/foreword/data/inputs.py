@@ -13,10 +13,8 @@ from foreword.data.rows import Request, Row
 from foreword.data.sources import HUB, data_file, is_bundled
 from foreword.data.tables import Line, jsonl_rows, table_rows
 from foreword.errors import DataError, argument
-from foreword.names import FORMATS
+from foreword.names import FORMATS, TEXT
 
-TEXT = "text"
-"""The format of a file with one input a line; beside those of `foreword.names.FORMATS`."""
 LINEWISE = (TEXT, "jsonl", "csv", "tsv")
 """Formats whose rows can be read one after the other while they arrive."""
 _BY_ENDING = {

@@ -13,7 +13,8 @@ from pydantic import (
 
 from foreword import names
 from foreword.common.bounds import Beta, Many, Rate, Rows, Some, Temperature, Tokens
-from foreword.common.choices import Data, NameIn
+from foreword.common.choices import Data
+from foreword.common.named import NameIn
 
 
 def training_rules(section: Any) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from foreword.common.choices import NameIn
+from foreword.common.named import NameIn
 from foreword.common.registry import Registry
 
 

@@ -24,13 +24,14 @@ from foreword.errors import RunError, UserError
 from foreword.names import METRICS
 from foreword.recipe import TrainingSpec
 from foreword.training import randomness
-from foreword.training.amount import Estimate, total_steps, warmup_steps
+from foreword.training.amount import Estimate, total_steps
 from foreword.training.batching import LengthBatches
 from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware
 from foreword.training.held_out import dev_loss, lay_out
 from foreword.training.history import Best, History
 from foreword.training.reuse import Planned, reusing
+from foreword.training.schedule import schedule
 from foreword.training.signals import Stop, Stopped
 from foreword.training.snapshot import put_back, take
 from foreword.tuned import TunedModel
@@ -136,14 +137,7 @@ class _Loop:
             weight_decay=spec.weight_decay,
             fused=True,
         )
-        from transformers import get_scheduler  # imports PEFT where it is installed
-
-        self.scheduler = get_scheduler(
-            "constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
-            self.optimizer,
-            num_warmup_steps=warmup_steps(spec, self.total),
-            num_training_steps=self.total,
-        )
+        self.scheduler = schedule(self.optimizer, spec, self.total)
         self.wrapped, self.stepper = hardware.accelerator.prepare(model, self.optimizer)
         self.history, self.best = History(), Best(model, spec)
         self.step, self.saved = 0, (-1, 0)
@@ -158,7 +152,7 @@ class _Loop:
 
     def one(self, step: list[list[int]]) -> dict[str, float]:
         """One optimizer step: its entry in the history."""
-        rate = self.scheduler.get_last_lr()[0]
+        rate = float(self.scheduler.get_last_lr()[0])
         losses, norm = _one_step(
             self.wrapped, self.model, self.pairs, step, self.spec, self.hardware, self.stepper
         )

@@ -58,6 +58,14 @@ async def embeddings(served: Served, holder: Holder, request: Request) -> Respon
     body = await read_body(request, EmbeddingRequest)
     begun = time.monotonic()
     request.state.model = body.model
+    served.check_may_use(holder, body.model)
+    if body.model == served.service.name:
+        raise Refusal(
+            400,
+            f"model: '{body.model}' is the backbone, which gives no vectors by itself; name a "
+            "prompt that does (GET /v1/models: `answers` is `embeddings`)",
+            param="model",
+        )
     model = await asyncio.to_thread(served.model, holder, body.model)
     given = each_of("input", apart(body.input), body.fields)
 
