@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,31 @@ def test_added_replaced_and_removed(world: World, tmp_path: Path) -> None:
         metrics = client.ask("GET", "/metrics").content
         assert b'"new"' not in metrics
         assert b'"deep"' in metrics
+
+
+def test_a_request_under_way_leaves_no_numbers_of_a_prompt_that_is_gone(
+    world: World, tmp_path: Path
+) -> None:
+    backbone, folders = world
+    with running(backbone, prompt=folders, uploads=tmp_path) as client:
+        assert upload(client, "new", encoded(folders["deep"])).status == 201
+        answers: list[int] = []
+
+        def ask() -> None:
+            long = {"prompt": "so", "max_tokens": 220, "temperature": 0}
+            answers.append(client.complete("new", **long).status)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not client.served.engine.active:
+            time.sleep(0.002)
+        assert client.ask("DELETE", "/v1/prompts/new").status == 200
+        thread.join(60)
+        assert answers == [200]
+        client.complete("deep", prompt="so")
+        metrics = client.ask("GET", "/metrics").content
+        assert b'model="new"' not in metrics
+        assert b'model="deep"' in metrics
 
 
 def test_folders_outside_the_roots(world: World, tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ class Metrics:
     Args:
         engine: does the work.
         store: the prompts.
+        backbone: the backbone's name.
     """
 
-    def __init__(self, engine: Engine, store: PromptStore) -> None:
+    def __init__(self, engine: Engine, store: PromptStore, backbone: str) -> None:
+        self.store, self.backbone = store, backbone
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "foreword_requests",
@@ -64,13 +66,25 @@ class Metrics:
 
     def forget(self, model: str) -> None:
         """Drop the numbers of a model that is gone."""
-        for metric in (self.read, self.written, self.first, self.whole):
+        for metric in self._by_model:
             metric.remove_by_labels({"model": model})
-        self.requests.remove_by_labels({"model": model})
 
     def text(self) -> bytes:
-        """In Prometheus' form."""
+        """In Prometheus' form; without what requests that were under way have left of models that
+        are gone."""
+        counted = {
+            sample.labels["model"]
+            for metric in self._by_model
+            for family in metric.collect()
+            for sample in family.samples
+        }
+        for model in counted - {self.backbone, *self.store}:
+            self.forget(model)
         return generate_latest(self.registry)
+
+    @property
+    def _by_model(self) -> tuple[Counter | Histogram, ...]:
+        return self.requests, self.read, self.written, self.first, self.whole
 
 
 class _Engine(Collector):

@@ -81,7 +81,7 @@ def prepare(spec: ServeSpec, backbone: Backbone) -> Served:
             _add_if_it_fits(store, one, folder)
     engine = Engine(backbone, spec.engine)
     service = Service(backbone, name, store, longest=engine.longest, most=spec.max_tokens)
-    access, metrics = Access(spec.keys), Metrics(engine, store)
+    access, metrics = Access(spec.keys), Metrics(engine, store, name)
     if followed is not None and spec.refresh is not None:
         followed.follow(spec.refresh, metrics.forget)
     return Served(spec, service, engine, store, access, metrics, traced, uploads, followed)
