@@ -566,7 +566,8 @@ def test_schema_is_well_formed() -> None:
 
     visit(schema)
     assert referred == {f"#/$defs/{name}" for name in schema["$defs"]}
-    assert set(schema["required"]) == {"version", "name", "backbone", "task", "method"}
+    assert set(schema["required"]) == {"version", "name", "backbone", "method"}
+    assert schema["anyOf"] == [{"required": ["task"]}, {"required": ["teacher"]}]
 
 
 def test_schema_knows_the_plain_texts() -> None:

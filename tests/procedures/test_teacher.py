@@ -19,8 +19,9 @@ from foreword.errors import DataError, RecipeError, UserError
 from foreword.methods import HardPrompt
 from foreword.procedures.distilling import distributions
 from foreword.procedures.distilling.distributions import Lesson, taught
+from foreword.procedures.distilling.reading import read_text
 from foreword.procedures.distilling.teacher import Fronts, Teacher, check_can_teach
-from foreword.procedures.distilling.texts import chunks_of, known, read_text
+from foreword.procedures.distilling.texts import chunks_of, known
 from foreword.tasks.text import Templates
 from foreword.tasks.turns import Turns
 from foreword.tasks.write import TextGeneration

@@ -45,6 +45,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return load_backbone(str(folder), device="cpu")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test made is not there for the next one."""
+    monkeypatch.setenv("FOREWORD_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     file = tmp_path / "heron.txt"

@@ -12,6 +12,7 @@ from foreword import __version__
 from foreword.cli import (
     catalogue,
     comparing,
+    distilling,
     embedding,
     exchange,
     memory,
@@ -43,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(training.train)
+app.command("distil")(distilling.distil)
 app.command("generate")(using.generate)
 app.command("predict")(using.predict)
 app.command("embed")(embedding.embed)

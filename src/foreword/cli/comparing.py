@@ -207,6 +207,7 @@ def _print(content: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     from foreword.cli.tables import print_table
+    from foreword.comparing.distances import distance_tables
     from foreword.comparing.markdown import COSTS, cost_rows, shown_rank, shown_score
 
     table = Table(title=content["name"], box=box.SIMPLE_HEAD, title_justify="left")
@@ -228,6 +229,13 @@ def _print(content: Mapping[str, Any]) -> None:
     for row in cost_rows(content):
         costs.add_row(*row)
     print_table(costs)
+    for title, columns, rows in distance_tables(content):
+        distances = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+        for column in columns:
+            distances.add_column(column, justify="left" if column == "method" else "right")
+        for cells in rows:
+            distances.add_row(*cells)
+        print_table(distances)
     for line in content["sentences"]:
         say(f"- {line}")
     for line in content["warnings"]:

@@ -83,6 +83,33 @@ def pattern_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+DISTANCES = {
+    "student": "the prompt",
+    "nothing": "no text",
+    "truncated": "the text cut to as many tokens",
+    "evicted": "the text's most attended positions",
+    "text": "the whole text (the teacher)",
+}
+"""What is measured of a prompt that learned a text, and beside it."""
+
+
+def distance_table(report: Mapping[str, Any]) -> Table:
+    """How far a prompt that learned a text is from its teacher, and others without training."""
+    title = (
+        f"{report['held_out']} held-out rows, learned from {report['conversations']}; the text has "
+        f"{report['text_tokens']:,} tokens. Nats per token, low is good"
+    )
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("before the question")
+    for name in ("tokens", "KL to the teacher", "of the answers"):
+        table.add_column(name, justify="right")
+    for name, shown in DISTANCES.items():
+        if name in report:
+            one = report[name]
+            table.add_row(shown, f"{one['tokens']:,}", f"{one['kl']:.3f}", f"{one['nll']:.3f}")
+    return table
+
+
 class _Console(Console):
     """A console on which no text is markup, and none brings control characters."""
 

@@ -75,17 +75,23 @@ def train(
 
     if dry_run and resume:
         raise UserError("--dry-run: trains nothing, so --resume has nothing to go on with")
-    if not dry_run:
-        _check_folder(out, resume)
+    if dry_run:
+        _dry_run(checked, on, as_json)
+        return
+    carry_out(checked, out, resume, on, as_json)
+
+
+def carry_out(
+    checked: Recipe, out: Path | None, resume: bool, on: o.BackboneFlags, as_json: bool
+) -> None:
+    """Run a recipe and print what it measured."""
+    _check_folder(out, resume)
 
     from foreword.common.progress import progress_for_terminal
     from foreword.runs import Stopped
     from foreword.runs import train as run_recipe
 
     progress = progress_for_terminal()
-    if dry_run:
-        _dry_run(checked, on, as_json)
-        return
     try:
         run = run_recipe(
             checked,
@@ -195,12 +201,21 @@ def _print_json(run: Run) -> None:
 
 def _print_run(run: Run) -> None:
     from foreword.artifacts.card import said_of_trained
-    from foreword.cli.tables import counted, pattern_table, print_table, score_table, shorten
+    from foreword.cli.tables import (
+        counted,
+        distance_table,
+        pattern_table,
+        print_table,
+        score_table,
+        shorten,
+    )
 
     measured = f"{run.metrics['examples']} {run.metrics['split']} records"
     title = counted(measured, run.metrics["truncated"])
     names = {"backbone": "backbone alone", "prompt": run.recipe.method.name}
     print_table(score_table(title, {names[k]: run.metrics[k] for k in names if k in run.metrics}))
+    if "teacher" in run.metrics:
+        print_table(distance_table(run.metrics["teacher"]))
     if "pet" in run.metrics:
         print_table(pattern_table(run.metrics["pet"]))
     for sample in run.samples:

@@ -55,17 +55,22 @@ def places_of(cells: Sequence[Cell], out: Path) -> list[Place]:
 
 
 def content_hash(cell: Cell) -> str:
-    """sha256 of what decides a run's figures: its recipe, its data, the artifact that it starts
-    from, and the code's versions.
+    """sha256 of what decides a run's figures: its recipe, its data, what its teacher reads, the
+    artifact that it starts from, and the code's versions.
 
     Raises:
-        UserError: a data file or that artifact is missing.
+        UserError: a data file, a text or that artifact is missing.
     """
     recipe = cell.recipe.model_dump(mode="json", exclude={"name"})
     data = recipe["task"]["data"]
     for split in ("train", "dev", "test", "unlabelled"):
         if (path := data.get(split)) is not None:
             data[split] = [bare_name(path), _sha256(path)]
+    if cell.recipe.teacher is not None:
+        recipe["teacher"]["texts"] = [_sha256(path) for path in cell.recipe.teacher.texts]
+        for name in ("prompt", "conversations"):
+            if (path := recipe["teacher"][name]) is not None:
+                recipe["teacher"][name] = _sha256(path)
     init = cell.recipe.method.init
     if init.paths:
         from foreword.artifacts.starting import source_hash

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from foreword.comparing.distances import distance_tables
+
 
 def write_markdown(content: Mapping[str, Any]) -> str:
     """The report as Markdown: tables, and the sentences."""
@@ -16,6 +18,8 @@ def write_markdown(content: Mapping[str, Any]) -> str:
         parts.append("\n".join(f"- {line}" for line in content["sentences"]))
     parts.append("## What it takes")
     parts.append(_table([title for title, _ in COSTS.values()], cost_rows(content), first="method"))
+    for title, columns, rows in distance_tables(content):
+        parts += [f"## {title}", _table(columns, rows)]
     if content["words"]:
         parts.append("## Nearest words of the virtual tokens")
         for method, tokens in content["words"].items():

@@ -9,6 +9,7 @@ from importlib.resources import files as resources
 from importlib.util import find_spec
 from typing import Any
 
+from foreword.comparing.distances import distance_tables
 from foreword.comparing.markdown import COSTS, cost_rows, shown_rank, shown_score
 from foreword.comparing.plots import plots_of
 from foreword.errors import UserError
@@ -47,6 +48,7 @@ def write_page(content: Mapping[str, Any]) -> str:
             content=content,
             costs=[title for title, _ in COSTS.values()],
             cost_rows=cost_rows(content),
+            distances=distance_tables(content),
             shown_score=shown_score,
             shown_rank=shown_rank,
             sort_keys=_sort_keys(content),

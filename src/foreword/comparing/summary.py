@@ -8,6 +8,7 @@ from typing import Any
 
 from foreword.artifacts.manifest import versions
 from foreword.comparing.costs import steps_to_share
+from foreword.comparing.distances import distances_of
 from foreword.comparing.executing import Failure
 from foreword.comparing.measured import Measured, scores_of, shared_metrics
 from foreword.comparing.statistics import differences, ranks
@@ -132,6 +133,7 @@ def _method(
         "scores": scores,
         "groups": _groups(members),
         "cost": _cost(members, least_a_step),
+        "teacher": distances_of(members),
     }
 
 

@@ -8,23 +8,29 @@ Below the run's folder `study/` holds the conversations that are learned and tho
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from foreword.artifacts.manifest import versions
 from foreword.backbone import Backbone, seed_all
 from foreword.backbone.layout import Pair
+from foreword.common import cached
 from foreword.common.progress import Progress
 from foreword.data import Example
-from foreword.errors import DataError, UserError
-from foreword.procedures.distilling import study, texts
+from foreword.errors import DataError
+from foreword.procedures.distilling import study
 from foreword.procedures.distilling.answering import answered
 from foreword.procedures.distilling.clock import Clock
 from foreword.procedures.distilling.distributions import Lesson, taught
 from foreword.procedures.distilling.measuring import ATTENDING, Distance, Rows, distances
-from foreword.procedures.distilling.study import Source, Study, conversation_key
+from foreword.procedures.distilling.reading import read_whole
+from foreword.procedures.distilling.source import source_of
+from foreword.procedures.distilling.study import Study, conversation_key
 from foreword.procedures.distilling.teacher import Fronts, Teacher, check_can_teach
 from foreword.recipe import Recipe, TeacherSpec
 from foreword.recipe.teacher import MESSAGES
@@ -40,8 +46,6 @@ MAKING = 0.5
 """Share of a budget after which no more conversations are made."""
 SAFE = 0.9
 """Share of what is left of a budget that is given to training steps."""
-AROUND = 128
-"""Tokens that are kept free for what a chat template puts around messages, and for a request."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Text:
             DataError: a file cannot be read, is empty or is not UTF-8.
         """
         spec = recipe.teacher
-        return None if spec is None else cls(spec, texts.read_whole(spec.files))
+        return None if spec is None else cls(spec, read_whole(spec.files))
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Distillation:
         self.makes = self.recipe.task.data.train is None
         self.task = task_of(state_task(self.recipe, RunExamples([], [], [], "dev", [])))
         self.fronts = Fronts(backbone, self.task, introduced=self.spec.prompt is None)
-        self.source = self._source()
+        self.source = source_of(self.text, self.spec, backbone, makes=self.makes, say=progress.say)
         self.read: dict[str, tuple[int, ...]] = {}
         self._teachers: dict[tuple[int, ...], Teacher] = {}
         self.lessons: list[Lesson] = []
@@ -130,16 +134,27 @@ class Distillation:
         questions: list[str] = []
         if data.dev is None and data.hold_out is None:
             held_out = self.folder / "held-out.jsonl"
-            rows = maker.make(held_out, "held-out", spec.held_out)
+            rows = self._once(
+                "held-out", held_out, [], lambda: maker.make(held_out, "held-out", spec.held_out)
+            )
             questions = [row[MESSAGES][0]["content"] for row in rows]
             paths["dev"] = str(held_out)
         if spec.conversations is None:
             file = self.folder / "conversations.jsonl"
             seconds = None if "made" in self.clock.kept else self.clock.left(MAKING)
             count = min(spec.made, int(self.clock.kept.get("made", spec.made)))
-            rows = maker.make(
-                file, "training", count, other_than=questions, seconds=seconds, keep=self.clock.keep
-            )
+
+            def make() -> list[dict[str, Any]]:
+                return maker.make(
+                    file,
+                    "training",
+                    count,
+                    other_than=questions,
+                    seconds=seconds,
+                    keep=self.clock.keep,
+                )
+
+            rows = self._once("training", file, questions, make)
             if len(rows) < spec.made:
                 self.progress.say(
                     f"note: teacher.budget leaves time for {len(rows)} of {spec.made} conversations"
@@ -154,6 +169,42 @@ class Distillation:
             self.read |= self._parts_read(Path(data.dev))
         task = self.recipe.task.model_copy(update={"data": data.model_copy(update=paths)})
         return self.recipe.model_copy(update={"task": task})
+
+    def _once(
+        self,
+        name: str,
+        file: Path,
+        others: Sequence[str],
+        make: Callable[[], list[dict[str, Any]]],
+    ) -> list[dict[str, Any]]:
+        """The conversations of a set, made once for all runs that would make the same: a prompt's
+        length or method changes nothing of them. With a budget each run makes its own."""
+        if self.clock.budget is not None:
+            return make()
+        spec, backbone = self.spec, self.backbone
+        section = spec.model_dump(exclude={"texts", "prompt", "conversations", "top_k", "budget"})
+        decides = {
+            "set": name,
+            "teacher": {**section, "learns": spec.prompt is None},
+            "text": self.text,
+            "seed": self.recipe.seed,
+            "others": list(others),
+            "chat": [self.recipe.task.chat_template, self.recipe.task.chat_options],
+            "backbone": [backbone.sha256, backbone.dtype, backbone.attention, backbone.device.type],
+            "quantization": backbone.quantization,
+            "tokens": [backbone.tokens.sha256, backbone.tokens.bos],
+            "versions": versions(),
+        }
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode())
+        key = f"studies/{digest.hexdigest()}.json"
+        known = None if file.exists() else cached.recall(key)
+        if isinstance(known, list) and known:
+            study.write_rows_of(file, known)
+            self.progress.say(f"the {name} conversations were made before, by the same: not again")
+            return known
+        rows = make()
+        cached.remember(key, rows)
+        return rows
 
     def learned(self, ready: Prepared) -> Prepared:
         """What is trained, its rows with what their teachers say, and as many steps as the budget
@@ -219,42 +270,6 @@ class Distillation:
                 del self._teachers[next(iter(self._teachers))]
             self._teachers[reads] = self.fronts.teacher(self.source.text(reads))
         return self._teachers[reads]
-
-    def _source(self) -> Source:
-        """The text in parts, and how many of them fit."""
-        tokens, spec = self.backbone.tokens, self.spec
-        known = texts.known(tokens, self.text)
-        for line in filter(None, [known.note]):
-            self.progress.say(f"note: {line}")
-        chunks = texts.chunks_of(tokens, self.text, spec.chunk)
-        context = self.backbone.geometry.context
-        if context is None:
-            return Source(tuple(chunks), len(chunks))
-        taken = spec.question_tokens + spec.answer_tokens + AROUND
-        lengths = sorted((len(tokens.plain(chunk)) + 2 for chunk in chunks), reverse=True)
-        fits = sum(sum(lengths[: n + 1]) <= context - taken for n in range(len(lengths)))
-        beside = (
-            f"the {context:,} positions of '{self.backbone.name}' beside the {taken:,} that "
-            "teacher.question_tokens, teacher.answer_tokens and what stands around messages take"
-        )
-        if not self.makes and fits < len(chunks):
-            raise UserError(
-                f"teacher: the text has {known.tokens:,} tokens, which do not fit into {beside}; "
-                "give a shorter text, or leave task.data.train out and conversations about its "
-                "parts are made"
-            )
-        if not fits:
-            raise UserError(
-                f"teacher.chunk: a part of the text of {lengths[0]:,} tokens does not fit into "
-                f"{beside}; give a smaller one"
-            )
-        if fits < len(chunks):
-            self.progress.say(
-                f"note: the text has {known.tokens:,} tokens, more than fit into the {context:,} "
-                f"positions of '{self.backbone.name}': it is read in {len(chunks)} parts, at most "
-                f"{fits} of them at a time"
-            )
-        return Source(tuple(chunks), fits)
 
     def _parts_read(self, file: Path) -> dict[str, tuple[int, ...]]:
         """By conversation, the parts of the text that its teacher reads, where the file says so."""

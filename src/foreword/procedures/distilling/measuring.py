@@ -24,14 +24,6 @@ TOGETHER = 8
 """Rows of one forward pass."""
 ATTENDING = 16
 """Rows that say which positions of a text are attended to."""
-ROWS = {
-    "student": "the student",
-    "nothing": "no text",
-    "truncated": "the text cut to as many tokens",
-    "evicted": "the text's most attended positions",
-    "text": "the whole text",
-}
-"""What is measured, and how a table calls it."""
 
 
 @dataclass(frozen=True)

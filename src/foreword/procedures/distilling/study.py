@@ -12,7 +12,6 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from foreword.procedures.distilling.seeds import (
     OPENINGS_ABOUT_PROMPT,
     OPENINGS_ABOUT_TEXT,
 )
+from foreword.procedures.distilling.source import Source
 from foreword.procedures.distilling.teacher import Fronts, Teacher
 from foreword.recipe.teacher import MESSAGES, Kind, TeacherSpec
 from foreword.tasks.decoding import Writing, decode_rows
@@ -40,36 +40,6 @@ from foreword.tasks.writing import WrittenTask
 EMPTY_ROUNDS = 20
 """Rounds without a conversation, one after the other, after which no more are made."""
 _PROBE = "foreword"
-
-
-@dataclass(frozen=True)
-class Source:
-    """The text that is taught.
-
-    Attributes:
-        chunks: its parts, in their order.
-        fits: how many of them fit before a question and its answer.
-    """
-
-    chunks: tuple[str, ...]
-    fits: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether all of it fits."""
-        return self.fits >= len(self.chunks)
-
-    def text(self, numbers: Sequence[int]) -> str:
-        """Some parts as one text."""
-        return "\n\n".join(self.chunks[number] for number in numbers)
-
-    def read(self, focus: int, rng: random.Random) -> tuple[int, ...]:
-        """The parts that are read where a question is about one of them: all, or that one among
-        others."""
-        if self.whole:
-            return tuple(range(len(self.chunks)))
-        others = [number for number in range(len(self.chunks)) if number != focus]
-        return tuple(sorted([focus, *rng.sample(others, self.fits - 1)]))
 
 
 class Study:

@@ -1,15 +1,11 @@
-"""The texts that are distilled: read, looked at, and cut into parts."""
+"""The texts that are distilled: looked at, and cut into parts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from foreword.backbone import Tokens
-from foreword.data.lines import text_lines
-from foreword.errors import DataError
 
 HARDLY_KNOWN = 0.2
 """Share of unknown or partial characters among the tokens of a text from which that is said."""
@@ -17,23 +13,6 @@ LONGEST_TOKEN = 16
 """Characters of a token, above which a part of a text may be shorter than it could be."""
 _ENDS = re.compile(r"(?:\n\s*\n|(?<=[.!?。！？])\s+|\n)")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-
-
-def read_text(file: str) -> str:
-    """A file's text, without blanks around it.
-
-    Raises:
-        DataError: it is not there, is not UTF-8, or holds nothing but blanks.
-    """
-    text = "".join(line for _, line in text_lines(Path(file))).strip()
-    if not text:
-        raise DataError(f"{file}: is empty; a teacher needs a text to read")
-    return text
-
-
-def read_whole(files: Sequence[str]) -> str:
-    """Several files as one text, in their order; errors as `read_text`."""
-    return "\n\n".join(read_text(file) for file in files)
 
 
 @dataclass(frozen=True)
