@@ -13,13 +13,24 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from stopping import Killed, Told
+from typer.testing import CliRunner
 
 import foreword
 from conftest import tiny_model
 from foreword.backbone import Backbone, bundled_backbones, load_backbone
+from foreword.cli.app import app
 from foreword.common.progress import Silent
+from foreword.comparing import cells
+from foreword.comparing.cells import content_hash
+from foreword.comparing.distances import distance_tables
+from foreword.comparing.grid import Cell
+from foreword.comparing.markdown import write_markdown
+from foreword.comparing.measured import read_measured
+from foreword.comparing.page import write_page
+from foreword.comparing.summary import summarise
 from foreword.errors import DataError, RecipeError, RunError, UserError
 from foreword.procedures.distilling import distributions, seeds, study
 from foreword.recipe import parse_recipe
@@ -415,3 +426,89 @@ def test_a_round_depends_on_its_number_alone(tmp_path: Path, text: Path, tiny: B
     later = maker.round("training", 3)
     assert later != maker.round("held-out", 3)
     assert later == maker.round("training", 3)
+
+
+def test_the_verb_writes_and_runs_a_recipe(
+    tmp_path: Path, text: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["teacher.held_out=2", "teacher.question_tokens=6", "teacher.answer_tokens=6"]
+    small += ["training.steps=2", "evaluation.backbone_alone=false"]
+    flags = ["--backbone", tiny.name, "--made", "3", "--length", "4", "--out", "run"]
+    flags += [part for item in small for part in ("--set", item)]
+    cli = CliRunner()
+    shown = cli.invoke(app, ["distil", text.name, *flags], catch_exceptions=False)
+    assert shown.exit_code == 0
+    assert "KL to the teacher" in shown.stdout
+    assert "the whole text (the teacher)" in shown.stdout
+    written = parse_recipe(yaml.safe_load((tmp_path / "run/recipe.yaml").read_text("utf-8")))
+    assert written.name == "heron"
+    assert written.teacher is not None
+    assert written.teacher.texts == (str(text),)
+    again = cli.invoke(app, ["distil", text.name, *flags, "--resume", "--json"])
+    assert json.loads(again.stdout)["teacher"]["conversations"] == 3
+    two = cli.invoke(app, ["distil", text.name, text.name, "--prompt"])
+    assert str(two.exception).startswith("--prompt: takes one file, found 2")
+    missing = cli.invoke(app, ["distil", "absent.txt", *flags])
+    assert isinstance(missing.exception, DataError)
+    assert "absent.txt: no such file" in str(missing.exception)
+
+
+def test_runs_that_would_make_the_same_conversations_make_them_once(
+    tmp_path: Path, text: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = start(recipe(text, tiny), tiny, tmp_path / "one")
+
+    def refuse(*_: Any, **__: Any) -> list[str]:
+        raise AssertionError("was made before")
+
+    monkeypatch.setattr(study, "decode_rows", refuse)
+    given = recipe(text, tiny)
+    given["method"]["length"] = 6
+    told = Told()
+    other = start(given, tiny, tmp_path / "other", progress=told)
+    for name in NAMES:
+        a, b = (run.folder / "study" / f"{name}.jsonl" for run in (one, other))
+        assert a.read_bytes() == b.read_bytes()
+    assert sum("were made before" in line for line in told.lines) == 2
+    with pytest.raises(AssertionError, match="was made before"):
+        start(recipe(text, tiny, seed=1), tiny, tmp_path / "seed")
+
+
+def test_a_comparison_shows_the_distance_from_the_teacher(
+    tmp_path: Path, text: Path, tiny: Backbone
+) -> None:
+    folders = []
+    for length in (2, 4):
+        given = recipe(text, tiny, name=f"heron-{length}")
+        given["method"]["length"] = length
+        folders.append(start(given, tiny, tmp_path / str(length)).folder)
+    content = summarise("lengths", [read_measured(folder) for folder in folders])
+    (title, columns, lines), (other, *_) = distance_tables(content)
+    assert title.startswith("KL to the teacher")
+    assert other.startswith("nats a token")
+    assert columns == [
+        "method",
+        "tokens",
+        "prompt",
+        "no text",
+        "text cut to as many tokens",
+        "most attended positions",
+        "whole text",
+    ]
+    assert [line[1] for line in lines] == ["2", "4"]
+    kl = read_measured(folders[0]).metrics["teacher"]["student"]["kl"]
+    assert lines[0][2] == f"{kl:.3f}"
+    assert lines[0][6] == "0.000"
+    assert f"| heron-2 (prefix-tuning) | 2 | {kl:.3f} |" in write_markdown(content)
+    assert "KL to the teacher" in write_page(content)
+
+
+def test_another_text_is_another_cell_of_a_grid(tmp_path: Path, tiny: Backbone, text: Path) -> None:
+    settings = parse_recipe(recipe(text, tiny))
+    cell = Cell({}, settings)
+    before = content_hash(cell)
+    assert content_hash(cell) == before
+    text.write_text(TEXT + " More.", encoding="utf-8")
+    cells._sha256.cache_clear()
+    assert content_hash(cell) != before

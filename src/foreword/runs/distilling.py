@@ -19,7 +19,7 @@ from typing import Any
 from foreword.artifacts.manifest import versions
 from foreword.backbone import Backbone, seed_all
 from foreword.backbone.layout import Pair
-from foreword.common import cached
+from foreword.common import cached, files
 from foreword.common.progress import Progress
 from foreword.data import Example
 from foreword.errors import DataError
@@ -42,7 +42,7 @@ from foreword.training.amount import total_steps
 from foreword.tuned import TunedModel
 
 FOLDER = "study"
-MAKING = 0.5
+MAKING = 0.4
 """Share of a budget after which no more conversations are made."""
 SAFE = 0.9
 """Share of what is left of a budget that is given to training steps."""
@@ -198,12 +198,12 @@ class Distillation:
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode())
         key = f"studies/{digest.hexdigest()}.json"
         known = None if file.exists() else cached.recall(key)
-        if isinstance(known, list) and known:
-            study.write_rows_of(file, known)
+        if isinstance(known, str) and known:
+            files.write_text(file, known)
             self.progress.say(f"the {name} conversations were made before, by the same: not again")
-            return known
+            return study.read_rows(file)
         rows = make()
-        cached.remember(key, rows)
+        cached.remember(key, study.lines_of(rows))
         return rows
 
     def learned(self, ready: Prepared) -> Prepared:

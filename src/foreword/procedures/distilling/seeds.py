@@ -76,13 +76,13 @@ OPENINGS_ABOUT_TEXT: dict[Kind, tuple[str, ...]] = {
     "structuring": (
         "List what the text says about",
         "From the text, list all",
-        "Make a table of",
-        "Sort by their size the",
+        "Make a table of what the text says about",
+        "From the text, list in order of their size the",
     ),
     "summarization": (
         "Summarize what the text says about",
         "In one sentence, what does the text say about",
-        "Tell me about",
+        "Tell me what the text says about",
     ),
     "question": (
         "According to the text, what",
@@ -91,21 +91,20 @@ OPENINGS_ABOUT_TEXT: dict[Kind, tuple[str, ...]] = {
         "According to the text, where",
         "According to the text, how many",
         "According to the text, why",
+        "According to the text, is it true that",
         "What does the text say about",
-        "What is",
-        "How does",
     ),
     "use-case": (
         "How can I use what the text says about",
-        "What do I need to know about",
-        "I want to know how",
-        "Should I",
+        "According to the text, what should I do if",
+        "According to the text, what must I not",
+        "From the text, what do I need to know about",
     ),
     "creative": (
-        "Write a few lines about",
-        "Imagine you are the",
-        "What would happen if the",
-        "Write a letter about",
+        "Write a few lines about what the text says of",
+        "Write a letter that tells what the text says about",
+        "In the place that the text describes, what would happen if",
+        "What is the most surprising thing that the text says about",
     ),
 }
 """How a user begins to ask about a text that is learned."""

@@ -73,13 +73,16 @@ def source_of(
     chunks = chunks_of(tokens, text, spec.chunk)
     if context is None:
         return Source(tuple(chunks), len(chunks))
-    taken = spec.question_tokens + spec.answer_tokens + AROUND
+    # Inputs of a data file are as long as they are; whether a row fits is looked at by itself.
+    taken = spec.answer_tokens + (spec.question_tokens + AROUND if makes else 0)
     lengths = sorted((len(tokens.plain(chunk)) + 2 for chunk in chunks), reverse=True)
     fits = sum(sum(lengths[: n + 1]) <= context - taken for n in range(len(lengths)))
-    beside = (
-        f"the {context:,} positions of '{backbone.name}' beside the {taken:,} that "
+    what = (
         "teacher.question_tokens, teacher.answer_tokens and what stands around messages take"
+        if makes
+        else "teacher.answer_tokens takes"
     )
+    beside = f"the {context:,} positions of '{backbone.name}' beside the {taken:,} that {what}"
     if not makes and fits < len(chunks):
         raise UserError(
             f"teacher: the text has {counted.tokens:,} tokens, which do not fit into {beside}; give"

@@ -120,7 +120,7 @@ class Study:
             rows += new
             number += 1
             if new:
-                write_rows_of(file, rows)
+                files.write_text(file, lines_of(rows))
             keep()
             self.progress.advance(len(new))
         return rows
@@ -224,10 +224,9 @@ def row_of(
     return {MESSAGES: messages, "kind": kind, "reads": list(reads), "round": round}
 
 
-def write_rows_of(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write conversations as JSONL, in one move."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    files.write_text(file, text)
+def lines_of(rows: Sequence[dict[str, Any]]) -> str:
+    """Conversations as JSONL."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
