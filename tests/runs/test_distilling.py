@@ -449,7 +449,7 @@ def test_the_verb_writes_and_runs_a_recipe(
     assert json.loads(again.stdout)["teacher"]["conversations"] == 3
     two = cli.invoke(app, ["distil", text.name, text.name, "--prompt"])
     assert str(two.exception).startswith("--prompt: takes one file, found 2")
-    missing = cli.invoke(app, ["distil", "absent.txt", *flags])
+    missing = cli.invoke(app, ["distil", "absent.txt", *flags, "--out", "other"])
     assert isinstance(missing.exception, DataError)
     assert "absent.txt: no such file" in str(missing.exception)
 
@@ -512,3 +512,32 @@ def test_another_text_is_another_cell_of_a_grid(tmp_path: Path, tiny: Backbone, 
     text.write_text(TEXT + " More.", encoding="utf-8")
     cells._sha256.cache_clear()
     assert content_hash(cell) != before
+
+
+def test_a_cartridge_starts_as_what_stands_before_the_teachers_rows(
+    tmp_path: Path, text: Path, tiny: Backbone
+) -> None:
+    given = recipe(text, tiny, method={"name": "cartridge", "length": 20})
+    given["training"]["learning_rate"] = 1e-9
+    run = start(given, tiny, tmp_path / "run")
+    stored = load_file(run.artifact / "prompt.safetensors")
+    settings = parse_recipe(given)
+    read = Text.of(settings)
+    assert read is not None
+    one = Distillation(settings, read, tmp_path / "other", tiny, Silent(), lambda: None)
+    front = list(one.teacher((0,)).front[:20])
+    keys, values = tiny.keys_values(front)["decoder"]
+    torch.testing.assert_close(stored["decoder.keys"], keys, rtol=0, atol=1e-5)
+    torch.testing.assert_close(stored["decoder.values"], values, rtol=0, atol=1e-5)
+    assert run.recipe.method.init.text is None  # type: ignore[attr-defined]
+
+
+def test_a_run_does_not_go_on_with_another_text(tmp_path: Path, text: Path, tiny: Backbone) -> None:
+    given = recipe(text, tiny)
+    with pytest.raises(Killed):
+        start(given, tiny, tmp_path / "run", progress=KilledAt("make training conversations", 1))
+    text.write_text(TEXT + " More.", encoding="utf-8")
+    with pytest.raises(UserError, match="was begun with another text"):
+        start(given, tiny, tmp_path / "run", resume=True)
+    text.write_text(TEXT, encoding="utf-8")
+    assert start(given, tiny, tmp_path / "run", resume=True).metrics["teacher"]["held_out"] == 3

@@ -12,8 +12,17 @@ import typer
 from foreword.cli import options as o
 from foreword.cli.output import complain
 from foreword.cli.training import carry_out
-from foreword.common.bounds import MOST
+from foreword.common.limits import MOST
 from foreword.errors import UserError
+
+TRAINING: dict[str, Any] = {
+    "steps": 400,
+    "batch_size": 8,
+    "schedule": "linear",
+    "warmup": 0.05,
+    "evaluate_every": 100,
+}
+"""How a text is learned on two cores; the rate is the method's."""
 
 
 @o.with_flags
@@ -26,7 +35,7 @@ def distil(
         Path | None, typer.Option("--out", help="The run folder; runs/TEXT if not given.")
     ] = None,
     length: Annotated[
-        int, typer.Option("--length", min=1, max=4096, help="Virtual tokens of the prompt.")
+        int, typer.Option("--length", min=2, max=2**17, help="Virtual tokens of the prompt.")
     ] = 64,
     prompt: Annotated[
         bool,
@@ -87,8 +96,6 @@ def distil(
 
 def _recipe(texts: list[Path], *, prompt: bool, length: int, backbone: str) -> dict[str, Any]:
     """The recipe that the flags stand for."""
-    from foreword.procedures.distilling.defaults import method, training
-
     files = [str(text) for text in texts]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", texts[0].stem).strip("-._")[:80] or "text"
     return {
@@ -96,7 +103,7 @@ def _recipe(texts: list[Path], *, prompt: bool, length: int, backbone: str) -> d
         "name": name,
         "backbone": backbone,
         "teacher": {"prompt": files[0]} if prompt else {"texts": files},
-        "method": method(length, texts[0]),
-        "training": training(),
+        "method": {"name": "cartridge", "length": length},
+        "training": TRAINING,
         "decoding": {"max_new_tokens": 96},
     }

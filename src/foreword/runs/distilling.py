@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +22,14 @@ from foreword.common import cached, files
 from foreword.common.progress import Progress
 from foreword.data import Example
 from foreword.errors import DataError
+from foreword.methods import MethodOptions
+from foreword.methods.axes import FirstTokensInit
 from foreword.procedures.distilling import study
 from foreword.procedures.distilling.answering import answered
-from foreword.procedures.distilling.clock import Clock
+from foreword.procedures.distilling.clock import Clock, seconds_of_a_step
 from foreword.procedures.distilling.distributions import Lesson, taught
 from foreword.procedures.distilling.measuring import ATTENDING, Distance, Rows, distances
-from foreword.procedures.distilling.reading import read_whole
+from foreword.procedures.distilling.reading import read_whole, refuse_other_text
 from foreword.procedures.distilling.source import source_of
 from foreword.procedures.distilling.study import Study, conversation_key
 from foreword.procedures.distilling.teacher import Fronts, Teacher, check_can_teach
@@ -114,15 +115,30 @@ class Distillation:
         self.makes = self.recipe.task.data.train is None
         self.task = task_of(state_task(self.recipe, RunExamples([], [], [], "dev", [])))
         self.fronts = Fronts(backbone, self.task, introduced=self.spec.prompt is None)
+        self.recipe = self.recipe.model_copy(update={"method": self._started(recipe.method)})
         self.source = source_of(self.text, self.spec, backbone, makes=self.makes, say=progress.say)
         self.read: dict[str, tuple[int, ...]] = {}
         self._teachers: dict[tuple[int, ...], Teacher] = {}
         self.lessons: list[Lesson] = []
         self.held_out: list[HeldOut] = []
 
+    def _started(self, method: MethodOptions) -> MethodOptions:
+        """The method; one that starts from a text's first tokens and names none starts from those
+        with which the teacher's rows begin."""
+        init = method.init
+        if not isinstance(init, FirstTokensInit) or init.text is not None or init.file is not None:
+            return method
+        words = self.fronts.words(self.text, method.length)
+        return method.model_copy(update={"init": init.model_copy(update={"text": words})})
+
     def filled(self) -> Recipe:
         """The recipe with the files of conversations, which are made here where they are not there
-        yet."""
+        yet.
+
+        Raises:
+            UserError: the run was begun with another text.
+        """
+        refuse_other_text(self.folder / "text.json", self.text)
         if not self.makes:
             return self.recipe
         data, spec = self.recipe.task.data, self.spec
@@ -347,7 +363,7 @@ class Distillation:
         wanted = total_steps(recipe.training, len(pairs))
         steps = self.clock.kept.get("steps")
         if steps is None:
-            seconds = _seconds_of_a_step(ready.model, pairs, recipe)
+            seconds = seconds_of_a_step(ready.model, pairs, recipe.training)
             left = self.clock.left() or 0.0
             steps = max(1, min(wanted, int(SAFE * left / seconds)))
             self.clock.keep(steps=steps)
@@ -374,18 +390,3 @@ def _readable(recipe: Recipe, backbone: Backbone, progress: Progress) -> Recipe:
     )
     task = task.model_copy(update={"chat_template": "plain"})
     return recipe.model_copy(update={"task": task})
-
-
-def _seconds_of_a_step(model: TunedModel, pairs: Sequence[Pair], recipe: Recipe) -> float:
-    """How long an optimizer step takes, by the second of two on rows of middle length."""
-    spec = recipe.training
-    order = sorted(pairs, key=lambda pair: pair.length)
-    middle = max(0, len(order) // 2 - spec.batch_size // 2)
-    rows = order[middle : middle + spec.batch_size]
-    seconds = 0.0
-    for _ in range(2):
-        began = time.monotonic()
-        model(model.lay_out(rows)).mean().backward()
-        seconds = time.monotonic() - began
-        model.zero_grad(set_to_none=True)
-    return max(1e-6, seconds * spec.accumulation)

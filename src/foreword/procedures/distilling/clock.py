@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from foreword.backbone.layout import Pair
 from foreword.common import files, opening
 from foreword.common.json_text import parse_json
+from foreword.recipe import TrainingSpec
+from foreword.tuned import TunedModel
 
 
 class Clock:
@@ -47,3 +51,17 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return kept if isinstance(kept, dict) else {}
+
+
+def seconds_of_a_step(model: TunedModel, pairs: Sequence[Pair], spec: TrainingSpec) -> float:
+    """How long an optimizer step takes, by the second of two on rows of middle length."""
+    order = sorted(pairs, key=lambda pair: pair.length)
+    middle = max(0, len(order) // 2 - spec.batch_size // 2)
+    rows = order[middle : middle + spec.batch_size]
+    seconds = 0.0
+    for _ in range(2):
+        began = time.monotonic()
+        model(model.lay_out(rows)).mean().backward()
+        seconds = time.monotonic() - began
+        model.zero_grad(set_to_none=True)
+    return max(1e-6, seconds * spec.accumulation)

@@ -27,6 +27,7 @@ from foreword.data import Example
 from foreword.data.conversation import Conversation, Turn, spoken_by_user
 from foreword.errors import BackboneError, DataError, RecipeError, UserError
 from foreword.methods import HardPrompt, PrefixTuning
+from foreword.procedures.distilling.texts import beginning
 from foreword.tasks import Task
 from foreword.tasks.turns import Turns
 from foreword.templates import Chat, Template
@@ -35,6 +36,8 @@ from foreword.tuned.compose import compose
 
 INTRODUCTION = "You are a helpful assistant. You answer questions about this text."
 """What is said before a text that is learned."""
+MORE = 8
+"""Tokens beyond those that a start needs: a text that is cut may have fewer of them than it had."""
 Place = Literal["system", "user", "before"]
 """Where a text stands: as the system's message, in the user's first one, or before all else."""
 
@@ -177,6 +180,15 @@ class Fronts:
         place = self.place
         task = _with_text_in_input(self.task, shown, place)
         return Teacher(self.backbone, task, self._front(shown, place), shown, place)
+
+    def words(self, text: str, most: int) -> str:
+        """How rows with a text begin, as text: of a few tokens more than so many."""
+        shown = f"{INTRODUCTION}\n\n{text}" if self.introduced else text
+        if self._of_messages:
+            conversation = _with_text(spoken_by_user(_PROBE), shown, self.place)
+            begun = self._chats.begun(_plain(conversation))
+            shown = begun[: begun.rindex(_PROBE)]
+        return beginning(self.backbone.tokens, shown, most + MORE)
 
     @cached_property
     def place(self) -> Place:
