@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foreword.artifacts.composing import compose as compose
     from foreword.artifacts.similarity import similar as similar
     from foreword.attached import attach as attach
     from foreword.attached import detach as detach
@@ -56,6 +57,7 @@ __all__ = [
     "TaskType",
     "__version__",
     "attach",
+    "compose",
     "detach",
     "export_model",
     "export_peft",
@@ -83,6 +85,7 @@ _HOMES = {
     "PromptTuningInit": _COMPAT,
     "TaskType": _COMPAT,
     "attach": "foreword.attached",
+    "compose": "foreword.artifacts.composing",
     "detach": "foreword.attached",
     "export_model": _COMPAT,
     "export_peft": _COMPAT,

@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from foreword.artifacts.artifact import load_model
+from foreword.artifacts.composing import compose, parts_of
 from foreword.artifacts.manifest import Manifest, artifact_folder, read_manifest
 from foreword.backbone import Backbone, Decoding, load_backbone
 from foreword.backbone.devices import DeviceMap
@@ -320,7 +321,7 @@ def refuse_two_places(device: str | None, device_map: DeviceMap | None) -> None:
 
 
 def load(
-    folder: Path | str,
+    folder: Path | str | Sequence[Path | str],
     *,
     backbone: Backbone | str | None = None,
     device: str | None = None,
@@ -334,7 +335,8 @@ def load(
     """Load an artifact onto its backbone.
 
     Args:
-        folder: the artifact, or a run folder that has one.
+        folder: the artifact, or a run folder that has one; several, or `TEXT+TASK`, are put
+            together one behind the other (`foreword.compose`), and the last says what is asked.
         backbone: a loaded one to share, or where to load it from.
         device: "cpu", "cuda" or "mps"; the best there is if not given.
         dtype: what to cast the backbone to instead of the type trained with.
@@ -354,21 +356,29 @@ def load(
     from foreword.backbone import default_device
 
     refuse_two_places(device, device_map)
-    folder = artifact_folder(folder)
+    folders = [folder] if isinstance(folder, str | Path) else list(folder)
+    parts = [part for one in folders for part in parts_of(one)]
+    if not parts:
+        raise UserError("folder: expected an artifact, found an empty list")
+    folder = artifact_folder(parts[-1])
     if trust_remote_code and not isinstance(backbone, Backbone):
         where = device or default_device()
         backbone = _trusted(folder, backbone, where, dtype, quantization, device_map, download)
-    manifest, model = load_model(
-        folder,
-        backbone=backbone if isinstance(backbone, Backbone) else None,
-        backbone_name=backbone if isinstance(backbone, str) else None,
-        device=device or default_device(),
-        dtype=dtype,
-        quantization=quantization,
-        device_map=device_map,
-        other_backbone=other_backbone,
-        download=download,
-    )
+    loading: dict[str, Any] = {
+        "backbone": backbone if isinstance(backbone, Backbone) else None,
+        "backbone_name": backbone if isinstance(backbone, str) else None,
+        "device": device or default_device(),
+        "dtype": dtype,
+        "quantization": quantization,
+        "device_map": device_map,
+        "other_backbone": other_backbone,
+        "download": download,
+    }
+    if len(parts) > 1:
+        whole = compose(parts, **loading)
+        manifest, model = whole.manifest, whole.model
+    else:
+        manifest, model = load_model(folder, **loading)
     return LoadedPrompt(manifest, task_of(manifest.task).on(model))
 
 

@@ -12,6 +12,7 @@ from foreword import __version__
 from foreword.cli import (
     catalogue,
     comparing,
+    composing,
     distilling,
     embedding,
     exchange,
@@ -54,6 +55,7 @@ app.command("search")(searching.search)
 app.command("serve")(serving.serve)
 app.command("score")(score.score)
 app.command("similar")(similar.similar)
+app.command("compose")(composing.compose)
 app.command("ls")(catalogue.ls)
 app.command("show")(catalogue.show)
 app.command("recipe-schema")(catalogue.recipe_schema)

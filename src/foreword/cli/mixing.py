@@ -60,7 +60,7 @@ def folders_of(
         )
     if backbone is None:
         raise UserError(f"--backbone: is not given; name the backbone that all {_FLAG} share")
-    from foreword.artifacts.manifest import artifact_folder, read_manifest
+    from foreword.artifacts.composing import last_manifest
 
     folders: dict[str, Path] = {}
     for given in prompts:
@@ -73,7 +73,7 @@ def folders_of(
                 "give each prompt its own"
             )
         folders[name] = Path(folder)
-        read_manifest(artifact_folder(folder))
+        last_manifest(folder)
     return folders
 
 

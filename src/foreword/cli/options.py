@@ -109,10 +109,17 @@ PromptOption = Annotated[
 ]
 OneArtifactArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="ARTIFACT", help="An artifact folder, or a run folder."),
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="An artifact folder, or a run folder; TEXT+TASK puts several one behind the other.",
+    ),
 ]
 ArtifactArgument = Annotated[
-    Path, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or a run folder.")
+    Path,
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="An artifact folder, or a run folder; TEXT+TASK puts several one behind the other.",
+    ),
 ]
 BatchSizeOption = Annotated[
     int | None, typer.Option("--batch-size", min=1, max=MOST_ROWS, help="Rows processed together.")

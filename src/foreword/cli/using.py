@@ -157,12 +157,12 @@ def evaluate(
     as_json: o.JsonOption = False,
 ) -> None:
     """Measure a trained prompt on a data file."""
-    from foreword.artifacts.manifest import artifact_folder, read_manifest
+    from foreword.artifacts.composing import last_manifest
     from foreword.common.progress import progress_for_terminal
     from foreword.data import read_examples
 
     to = destination(out)
-    manifest = read_manifest(artifact_folder(artifact))
+    manifest = last_manifest(artifact)
     task = manifest.task
     picture = _picture(to, task.answer)
     for file in (to.file, picture):
@@ -257,7 +257,7 @@ def answers_of(
     Returns:
         The rows, where `to` is a file.
     """
-    from foreword.artifacts.manifest import artifact_folder, read_manifest
+    from foreword.artifacts.composing import last_manifest
 
     folders = folders_of(artifact, prompts, on.backbone, inputs.texts)
     if to.file is not None:
@@ -267,7 +267,7 @@ def answers_of(
     return answer(
         inputs,
         load=lambda: load_one(artifact),
-        task=lambda: read_manifest(artifact_folder(artifact)).task,
+        task=lambda: last_manifest(artifact).task,
         title=title,
         to=to,
     )
