@@ -2,10 +2,10 @@
 
     python bench/composing.py BACKBONE docs/gpu.md docs/resume.md --tokens 256
 
-The first tokens of two files become cartridges, untrained: each is the text itself. The two are put
-together in the ways of `foreword.compose`, and what comes next in both files is predicted behind
-them: Kullback-Leibler divergence from each cartridge alone, in nats per token. `read as one` is what
-the backbone makes of both texts where the second sees the first: what it would be to lose nothing.
+The first tokens of two files become cartridges, untrained: each is the text itself. The two are
+put together in the ways of `foreword.compose`, and what comes next in both files is predicted
+behind them: Kullback-Leibler divergence from each cartridge alone, in nats per token. `read as one`
+is what the backbone makes of both texts where the second sees the first, for comparison.
 """
 
 from __future__ import annotations
