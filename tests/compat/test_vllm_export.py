@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import foreword
 from conftest import LLAMA_LIKE, cached_logits, make_backbone, random_ids
 from families.measures import backbone_of
 from foreword.artifacts.artifact import save_artifact
@@ -26,6 +27,7 @@ from foreword.compat.vllm.stating import SAID
 from foreword.errors import ArtifactError, UserError
 from foreword.methods import (
     BitFit,
+    Cartridge,
     HardPrompt,
     InfixTuning,
     LLaMAAdapter,
@@ -104,6 +106,23 @@ def test_a_prefix_is_written_as_it_was_trained(gpt2, tmp_path) -> None:
     assert all(SAID in text for text in sample["fields"].values())
     text = "{name} is a {{kind}}: {kind} ->".format(**sample["fields"])
     assert gpt2.tokens.tokenizer(text)["input_ids"] == sample["tokens"]
+
+
+def test_a_cartridge_and_a_composition_are_written_as_any_prefix(llama, tmp_path) -> None:
+    cartridge = Cartridge(
+        name="cartridge", length=LENGTH, frozen=2, init=axes.FirstTokensInit(text="A")
+    )
+    text = save(tmp_path / "text", llama, cartridge)
+    task = save(tmp_path / "task", llama, PREFIX)
+    foreword.compose([text, task], backbone=llama).save(tmp_path / "both")
+    prompts = {"text": text, "both": tmp_path / "both"}
+    export_vllm(prompts, tmp_path / "prompts", backbone=llama)
+    for name, length in (("text", LENGTH), ("both", 2 * LENGTH)):
+        _, tensors = written(tmp_path / "prompts" / name)
+        stored = load_file(tmp_path / name / "prompt.safetensors")
+        for side in ("keys", "values"):
+            assert torch.equal(tensors[f"decoder.{side}"], stored[f"decoder.{side}"])
+            assert tensors[f"decoder.{side}"].shape[1] == length
 
 
 def test_sampling_has_its_temperature(gpt2, tmp_path) -> None:

@@ -257,6 +257,20 @@ def test_peft_composes_without_moving_keys_to_their_places(tmp_path) -> None:
     assert not torch.allclose(keys[5:], right[5:], atol=1e-2)
 
 
+def test_training_goes_on_from_one(tmp_path, mini) -> None:
+    init = {"kind": "text", "text": TEXT}
+    train(recipe(tmp_path, length=5, init=init), out=tmp_path / "one", backbone=mini, device="cpu")
+    onward = {"kind": "artifact", "path": "one"}
+    train(recipe(tmp_path, init=onward), out=tmp_path / "two", backbone=mini, device="cpu")
+    one, two = (
+        load_file(tmp_path / run / "artifact" / "prompt.safetensors")["decoder.keys"]
+        for run in ("one", "two")
+    )
+    assert two.shape == one.shape
+    assert torch.equal(two[:, :1], one[:, :1])
+    assert not torch.equal(two[:, 1:], one[:, 1:])
+
+
 def test_saved_and_loaded_it_is_the_same(tiny_backbone, tmp_path) -> None:
     backbone = tiny_backbone("llama")
     model = started(backbone, 6, frozen=2)
