@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreword.backbone.layout import Layout
+from foreword.backbone.layout import Layout, Taught
 
 TOKENS = st.integers(0, 50)
 PAIRS = st.lists(
@@ -92,7 +92,9 @@ def whole() -> Layout:
     before = Layout.of([[1], [2, 3]], side="left", segments=[[1], [1, 1]])
     source = Layout.of([[4, 5], [6, 7, 8]], **inner)
     found = Layout.of([[1, 2], [3, 4, 5]], [[6], []], virtual=2, labels=[[1], [2]], **inner)
-    return replace(found, source=source, before=before, prompts=torch.tensor([2, 1]))
+    taught = Taught(torch.zeros(1, 2).long(), torch.zeros(1, 2), torch.zeros(1))
+    numbers = torch.tensor([2, 1])
+    return replace(found, source=source, before=before, prompts=numbers, taught=taught)
 
 
 def test_no_field_is_forgotten_where_rows_are_taken_or_repeated() -> None:
@@ -104,6 +106,8 @@ def test_no_field_is_forgotten_where_rows_are_taken_or_repeated() -> None:
         moved = getattr(everything, name)
         if name != "virtual":
             inside = [moved.segments, moved.input_ids] if isinstance(moved, Layout) else [moved]
+            if isinstance(moved, Taught):
+                inside = [moved.tokens, moved.logs, moved.rest]
             assert {part.device.type for part in inside} == {"meta"}
     for rows, changed in (
         ([1], layout.taken(torch.tensor([1]))),
@@ -115,7 +119,7 @@ def test_no_field_is_forgotten_where_rows_are_taken_or_repeated() -> None:
                 for inner in ("input_ids", "attention_mask", "position_ids", "segments"):
                     expected = getattr(value, inner)[rows]
                     assert torch.equal(getattr(found, inner), expected), (name, inner)
-            elif name == "labels":
+            elif name in ("labels", "taught"):
                 assert found is None
             elif name == "virtual":
                 assert found == value

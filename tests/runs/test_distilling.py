@@ -37,6 +37,7 @@ from foreword.recipe import parse_recipe
 from foreword.recipe.teacher import KINDS
 from foreword.runs import Run
 from foreword.runs.distilling import Distillation, Text
+from foreword.runs.preview import preview
 
 TEXT = """The grey heron stands a metre tall. It lives at Lake Tarn all year.
 
@@ -541,3 +542,8 @@ def test_a_run_does_not_go_on_with_another_text(tmp_path: Path, text: Path, tiny
         start(given, tiny, tmp_path / "run", resume=True)
     text.write_text(TEXT, encoding="utf-8")
     assert start(given, tiny, tmp_path / "run", resume=True).metrics["teacher"]["held_out"] == 3
+
+
+def test_a_dry_run_says_that_nothing_is_known_yet(text: Path, tiny: Backbone) -> None:
+    with pytest.raises(UserError, match=r"not known before it has read its text"):
+        preview(parse_recipe(recipe(text, tiny)), backbone=tiny, device="cpu")

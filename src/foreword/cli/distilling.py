@@ -21,6 +21,7 @@ TRAINING: dict[str, Any] = {
     "schedule": "linear",
     "warmup": 0.05,
     "evaluate_every": 100,
+    "best_by": None,  # the prompt is measured on the rows that are watched
 }
 """How a text is learned on two cores; the rate is the method's."""
 

@@ -11,6 +11,7 @@ from foreword.artifacts.starting import settled
 from foreword.backbone import Backbone
 from foreword.common.progress import Progress, Silent
 from foreword.data import Example
+from foreword.errors import UserError, argument
 from foreword.methods import PET
 from foreword.procedures.pet import Procedure
 from foreword.recipe import Recipe
@@ -168,6 +169,12 @@ def preview(
     Raises:
         UserError: what `train` would refuse too.
     """
+    if recipe.teacher is not None:
+        raise UserError(
+            f"{argument('--dry-run', 'preview')}: what a teacher writes is not known before it has "
+            "read its text; run the recipe with a small teacher.made, such as 8, and look at the "
+            "conversations below study/ in its folder"
+        )
     if backbone is not None:
         backbone = as_the_recipe_says(backbone, recipe.backbone, device)
     recipe = recipe.model_copy(update={"method": settled(recipe.method)})
