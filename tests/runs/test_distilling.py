@@ -307,6 +307,20 @@ def test_a_prompt_is_compressed_on_inputs_of_a_data_file(tmp_path: Path, tiny: B
     assert figures["text"]["kl"] == pytest.approx(0, abs=1e-5)
     assert figures["student"]["kl"] > 0
     assert set(run.metrics["prompt"]["all"]) == {"chrf"}
+    scored = figures["scores"]
+    assert set(scored) == {"text", "truncated"}
+    content = summarise("birds", [read_measured(run.folder)])
+    *_, (title, _, lines) = distance_tables(content)
+    assert title == "chrF, beside the text"
+    own = run.metrics["prompt"]["all"]["chrf"]
+    assert lines[0][2:] == [
+        f"{value:.1f}" for value in (own, scored["truncated"]["chrf"], scored["text"]["chrf"])
+    ]
+    # The whole text before an input is the same as an input that begins with it.
+    template = {**task, "input": "Write in one word what the bird eats.\n\n{bird}\n"}
+    plain = {**given, "task": template, "method": "hard-prompt", "teacher": None}
+    alone = start(plain, tiny, tmp_path / "plain").metrics["prompt"]["all"]["chrf"]
+    assert scored["text"]["chrf"] == pytest.approx(alone)
     again = start(given, tiny, tmp_path / "again")
     a, b = (load_file(one.artifact / "prompt.safetensors") for one in (run, again))
     assert all(torch.equal(a[key], b[key]) for key in a)

@@ -202,6 +202,7 @@ def _print_json(run: Run) -> None:
 def _print_run(run: Run) -> None:
     from foreword.artifacts.card import said_of_trained
     from foreword.cli.tables import (
+        DISTANCES,
         counted,
         distance_table,
         pattern_table,
@@ -213,7 +214,10 @@ def _print_run(run: Run) -> None:
     measured = f"{run.metrics['examples']} {run.metrics['split']} records"
     title = counted(measured, run.metrics["truncated"])
     names = {"backbone": "backbone alone", "prompt": run.recipe.method.name}
-    print_table(score_table(title, {names[k]: run.metrics[k] for k in names if k in run.metrics}))
+    subjects = {names[k]: run.metrics[k] for k in names if k in run.metrics}
+    for name, scores in run.metrics.get("teacher", {}).get("scores", {}).items():
+        subjects[DISTANCES[name]] = {"all": scores}
+    print_table(score_table(title, subjects))
     if "teacher" in run.metrics:
         print_table(distance_table(run.metrics["teacher"]))
     if "pet" in run.metrics:

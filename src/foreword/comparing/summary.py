@@ -8,7 +8,7 @@ from typing import Any
 
 from foreword.artifacts.manifest import versions
 from foreword.comparing.costs import steps_to_share
-from foreword.comparing.distances import distances_of
+from foreword.comparing.distances import distances_of, scores_of_texts
 from foreword.comparing.executing import Failure
 from foreword.comparing.measured import Measured, scores_of, shared_metrics
 from foreword.comparing.statistics import differences, ranks
@@ -134,6 +134,7 @@ def _method(
         "groups": _groups(members),
         "cost": _cost(members, least_a_step),
         "teacher": distances_of(members),
+        "teacher_scores": scores_of_texts(members),
     }
 
 

@@ -22,17 +22,19 @@ from foreword.common import cached, files
 from foreword.common.progress import Progress
 from foreword.data import Example
 from foreword.errors import DataError
+from foreword.evaluation.evaluate import Scores
 from foreword.methods import MethodOptions
 from foreword.methods.axes import FirstTokensInit
 from foreword.procedures.distilling import study
 from foreword.procedures.distilling.answering import answered
 from foreword.procedures.distilling.clock import Clock, seconds_of_a_step
 from foreword.procedures.distilling.distributions import Lesson, taught
-from foreword.procedures.distilling.measuring import ATTENDING, Distance, Rows, distances
+from foreword.procedures.distilling.measuring import ATTENDING, Distance, Rows, distances, scores
 from foreword.procedures.distilling.reading import read_whole, refuse_other_text
 from foreword.procedures.distilling.source import source_of
 from foreword.procedures.distilling.study import Study, conversation_key
 from foreword.procedures.distilling.teacher import Fronts, Teacher, check_can_teach
+from foreword.procedures.distilling.texts import beginning
 from foreword.recipe import Recipe, TeacherSpec
 from foreword.recipe.teacher import MESSAGES
 from foreword.runs.data import RunExamples, state_task
@@ -248,9 +250,9 @@ class Distillation:
         seed_all(recipe.seed)  # whether something was made just now, or is there already
         return replace(ready, recipe=recipe, data=data)
 
-    def measured(self, student: TunedModel) -> dict[str, Any]:
-        """How far the student is from its teacher, beside what needs no training; and what the
-        teacher read."""
+    def measured(self, student: TunedModel, ready: Prepared) -> dict[str, Any]:
+        """How far the student is from its teacher, beside what needs no training; what the teacher
+        read; and of inputs with answers of their own the scores with the text before them."""
         by_text: dict[tuple[int, ...], list[HeldOut]] = {}
         for one in self.held_out:
             by_text.setdefault(one.reads, []).append(one)
@@ -277,6 +279,27 @@ class Distillation:
             "held_out": len(self.held_out),
             "top_k": self.spec.top_k,
             **{name: one.figures() for name, one in measured.items()},
+            **({} if self.makes else {"scores": self._scores(student, ready)}),
+        }
+
+    def _scores(self, student: TunedModel, ready: Prepared) -> dict[str, Scores]:
+        """The task's scores with all of the text before each input, and with as many of its tokens
+        as the student has."""
+        teachers = {"text": self.teacher(tuple(range(len(self.source.chunks))))}
+        if length := student.placement.length:
+            cut = beginning(self.backbone.tokens, self.text, length)
+            teachers["truncated"] = self.fronts.teacher(cut)
+        test, recipe = ready.data.test, ready.recipe
+        self.progress.begin("measure with the text before the inputs", len(teachers) * len(test))
+
+        def advance(count: int) -> None:
+            self.progress.advance(count)
+            self.check()
+
+        size = recipe.evaluation.batch_size
+        return {
+            name: scores(one, test, ready.how, recipe.task.measured, size, advance)
+            for name, one in teachers.items()
         }
 
     def teacher(self, reads: tuple[int, ...]) -> Teacher:
@@ -353,6 +376,7 @@ class Distillation:
             f"{self.recipe.seed}/{name}",
             self.folder / f"{name}.jsonl",
             advance,
+            stop=self.recipe.decoding.stop,
         )
 
     def _in_time(self, ready: Prepared, pairs: Sequence[Pair]) -> Recipe:

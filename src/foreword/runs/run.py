@@ -215,7 +215,7 @@ def _run(
             with stop.patiently():
                 stages, stated = stages.settled(folded, stated)
                 reports = stages.measure(folded)
-                learned = {} if distillation is None else distillation.measured(folded)
+                learned = {} if distillation is None else distillation.measured(folded, ready)
         if not hardware.main:
             hardware.wait()
             hardware.close()

@@ -28,6 +28,8 @@ def answered(
     seed: str,
     file: Path,
     advance: Callable[[int], None] = lambda _: None,
+    *,
+    stop: tuple[str, ...] = (),
 ) -> list[Example]:
     """Examples with what a teacher answers in place of their references; those to which it answers
     nothing are left out.
@@ -41,6 +43,7 @@ def answered(
         file: JSONL, where answers are kept; those that are there are not written again. A person
             may edit them.
         advance: called with the number of examples that are done.
+        stop: words before which an answer ends.
 
     Raises:
         UserError: the file holds answers to other inputs.
@@ -61,7 +64,7 @@ def answered(
             random.Random(f"{seed}/{number}").getrandbits(31)
             for number in range(start, start + len(some))
         ]
-        texts = answers_of(teacher, [_unanswered(one) for one in some], seeds, spec)
+        texts = answers_of(teacher, [unanswered(one) for one in some], seeds, spec, stop)
         inputs = lines[start : start + len(some)]
         rows += [{"input": line, "answer": text} for line, text in zip(inputs, texts, strict=True)]
         written = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -73,7 +76,7 @@ def answered(
     return [_with_answer(example, answer) for example, answer in pairs]
 
 
-def _unanswered(example: Example) -> Example:
+def unanswered(example: Example) -> Example:
     """An example of a conversation up to its last answer; others as they are."""
     conversation = example.conversation
     if conversation is None:

@@ -12,12 +12,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from foreword.axes.readout.divergence import divergence
-from foreword.backbone import Call, Prompt
+from foreword.backbone import Call, Decoding, Prompt
 from foreword.backbone.layout import Pair, Taught
 from foreword.data import Example
+from foreword.evaluation.evaluate import Scores
+from foreword.evaluation.metrics import METRICS
+from foreword.procedures.distilling.answering import unanswered
 from foreword.procedures.distilling.eviction import evicted
 from foreword.procedures.distilling.teacher import Fronts, Teacher
 from foreword.procedures.distilling.texts import beginning
+from foreword.tasks.decoding import Writing, decode_rows
+from foreword.tasks.writing import WrittenTask
 from foreword.tuned import TunedModel
 
 TOGETHER = 8
@@ -136,6 +141,36 @@ def distances(
             add("evicted", distance(teacher.model, behind, length, call), rows)
         add("text", distance(teacher.model, behind, len(teacher.front)), rows)
     return {name: _mean(parts) for name, parts in measured.items()}
+
+
+def scores(
+    teacher: Teacher,
+    examples: Sequence[Example],
+    how: Decoding,
+    metrics: Sequence[str],
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Scores:
+    """What the answers are worth that a backbone gives with a text before the inputs.
+
+    Args:
+        teacher: has read the text.
+        examples: with references.
+        how: decoding.
+        metrics: names in `METRICS`.
+        batch_size: rows answered together.
+        advance: called with the number of examples that are done.
+    """
+    task = teacher.task
+    assert isinstance(task, WrittenTask), "the recipe's rules say so"
+    writings = [
+        Writing(teacher.model, teacher.source(unanswered(one), how.max_new_tokens), how)
+        for one in examples
+    ]
+    texts = decode_rows(writings, batch_size=batch_size, advance=advance)
+    answers = [task.bare_answer(text) for text in texts]
+    options = task.metric_options
+    return {name: METRICS[name].score(answers, examples, **options) for name in metrics}
 
 
 def _mean(parts: Sequence[tuple[Distance, int]]) -> Distance:
