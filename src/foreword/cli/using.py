@@ -91,9 +91,10 @@ def generate(
     def load_many(folders: dict[str, Path]) -> Answering:
         return writers(load_bank(folders, on), inputs.batch_size, seed, given)
 
-    _answer(
-        artifact, prompt, on, inputs, "generate", destination(out), overwrite, load_one, load_many
-    )
+    to = destination(out)
+    rows = answers_of(artifact, prompt, on, inputs, "generate", to, overwrite, load_one, load_many)
+    if not to.streams:
+        to.write(rows)
 
 
 @o.with_flags
@@ -128,9 +129,10 @@ def predict(
     def load_many(folders: dict[str, Path]) -> Answering:
         return tellers(load_bank(folders, on), inputs.batch_size)
 
-    _answer(
-        artifact, prompt, on, inputs, "predict", destination(out), overwrite, load_one, load_many
-    )
+    to = destination(out)
+    rows = answers_of(artifact, prompt, on, inputs, "predict", to, overwrite, load_one, load_many)
+    if not to.streams:
+        to.write(rows)
 
 
 @o.with_flags
@@ -212,22 +214,6 @@ def evaluate(
     print_table(score_table(title, {prompt.manifest.method.name: report.figures()}))
     if task.answer == "label":
         print_table(_confusion(examples, report.answers, task.labels).table("taken for"))
-
-
-def _answer(
-    artifact: Path | None,
-    prompts: list[str] | None,
-    on: o.ArtifactFlags,
-    inputs: Asked,
-    title: str,
-    to: Destination,
-    overwrite: bool,
-    load_one: Callable[[Path], Answering],
-    load_many: Callable[[dict[str, Path]], Answering],
-) -> None:
-    rows = answers_of(artifact, prompts, on, inputs, title, to, overwrite, load_one, load_many)
-    if not to.streams:
-        to.write(rows)
 
 
 def answers_of(
