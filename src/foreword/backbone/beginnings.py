@@ -61,7 +61,7 @@ def read_once(backbone: Backbone, call: Call, reading: Tensor) -> tuple[Call, Te
         gradients are wanted, where the rows have too little in common, and where a family or a
         prompt keeps no keys and values that another row could take.
     """
-    if call.rows < 2 or not _shareable(backbone, call):
+    if call.rows < 2 or torch.is_grad_enabled() or not _shareable(backbone, call):
         return call, reading
     layout, width = call.layout, call.layout.input_ids.shape[1]
     rows, columns = (reading // width).tolist(), (reading % width).tolist()
@@ -119,7 +119,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 def _shareable(backbone: Backbone, call: Call) -> bool:
     g, layout, prompt = backbone.geometry, call.layout, call.prompt
-    if torch.is_grad_enabled() or g.kind != "decoder" or g.through != "interface":
+    if g.kind != "decoder" or g.through != "interface":
         return False
     if g.slides or not (g.takes_positions and g.caches_heads) or not _sees_all(backbone):
         return False
