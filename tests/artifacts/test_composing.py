@@ -200,6 +200,23 @@ def test_names_with_a_plus(tmp_path) -> None:
     assert parts_of(f"{plus}/run+{tmp_path}/c") == (plus / "run", tmp_path / "c")
     assert parts_of("nowhere+else") == (Path("nowhere+else"),)
     assert parts_of(f"{tmp_path}/c+none") == (tmp_path / "c", Path("none"))
+    (tmp_path / "a").mkdir()
+    assert parts_of(plus) == (plus,), "a folder with the name's beginning changes nothing"
+    assert parts_of(f"{plus}+{tmp_path}/a") == (plus, tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["+", "{}+", "+{}", "{}++{}"])
+def test_nothing_on_one_side_of_a_plus(name, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match="on one side of a plus"):
+        foreword.load(name.format(tmp_path, tmp_path))
+
+
+def test_more_virtual_tokens_than_an_artifact_may_have(tmp_path) -> None:
+    endless = make_backbone("bloom")
+    own = store(tmp_path / "own", endless, soft(2100), writes())
+    with pytest.raises(ArtifactError, match="have 4,200 virtual tokens together"):
+        foreword.compose([own, own], backbone=endless)
 
 
 def refused(llama: Backbone, tmp_path: Path) -> dict[str, Path]:
@@ -238,6 +255,8 @@ def test_what_does_not_go_together_is_refused(llama, tmp_path) -> None:
     for weights in ([1.0], [1.0, float("nan")]):
         with pytest.raises(UserError, match="expected 2 numbers"):
             foreword.compose([own, own], backbone=llama, weights=weights)
+    with pytest.raises(UserError, match="one of the two"):
+        foreword.compose([own, own], backbone=llama, weights=[1, 1], average=True)
     with pytest.raises(ArtifactError, match="there is no such folder"):
         foreword.load(f"{own}+none", backbone=llama)
 
@@ -312,12 +331,13 @@ def test_the_command(llama, tmp_path, monkeypatch, capsys) -> None:
     assert json.loads(mixed)["output"] == json.loads(saved)["output"]
     status, table, _ = command("compose", text, task, "--check", texts, *cpu)
     assert status == 0
-    assert "what each prompt loses" in table
+    assert "what each prompt loses, in nats per token" in table
     for words, message in (
         ((text, task), "--out: give a folder"),
         ((text, task, "--out", both), "is not empty"),
         ((text, task, "--out", tmp_path / "c", "--weights", "1;2"), "expected numbers"),
         ((text, task, "--out", tmp_path / "c", "--average"), "only prompts of one length"),
+        ((text, f"{text}+{task}", "--out", tmp_path / "c"), "`foreword compose` writes"),
     ):
         status, _, err = command("compose", *words, *cpu)
         assert status == 2

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from foreword.artifacts.artifact import axes_of, load_model, save_artifact
@@ -109,15 +110,29 @@ class Composition:
 
 def parts_of(artifact: Path | str) -> tuple[Path, ...]:
     """The folders that `TEXT+TASK` names, in the order in which they stand; one folder by itself,
-    and one whose own name has a plus."""
+    and one whose own name has a plus. Of several ways to read a name that with the longest names of
+    folders that are there is taken.
+
+    Raises:
+        ArtifactError: nothing stands on one side of a plus.
+    """
+    pieces = str(artifact).split(JOIN)
+    if len(pieces) == 1:
+        return (Path(artifact),)
     folders: list[Path] = []
-    begun = ""
-    for piece in str(artifact).split(JOIN):
-        begun = f"{begun}{JOIN}{piece}" if begun else piece
-        if Path(begun).exists():
-            folders.append(Path(begun))
-            begun = ""
-    return (*folders, Path(begun)) if begun or not folders else tuple(folders)
+    while pieces:
+        ends = range(len(pieces), 0, -1)
+        names = [(end, JOIN.join(pieces[:end])) for end in ends]
+        there = [(end, name) for end, name in names if name and Path(name).exists()]
+        end, name = there[0] if there else names[0]
+        if not name or name.startswith(JOIN):
+            raise ArtifactError(
+                f"{artifact}: no artifact stands on one side of a plus; give TEXT{JOIN}TASK, two "
+                "folders or more"
+            )
+        folders.append(Path(name))
+        pieces = pieces[end:]
+    return tuple(folders)
 
 
 def last_manifest(artifact: Path | str) -> Manifest:
@@ -197,7 +212,13 @@ def put_together(
             for name, tensor in own[0].items()
         }
     last = parts[-1]
-    method = _method(parts, length)
+    try:
+        method = _method(parts, length)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{last.where}: the prompts have {length:,} virtual tokens together, more than one "
+            "artifact may have; put fewer or shorter ones together"
+        ) from error
     bound = task_of(last.manifest.task)
     backbone = last.model.backbone
     model = put_on(backbone, method, bound.readout(backbone)).with_tensors(named)
@@ -246,14 +267,17 @@ def _turned(part: Composed, keys: Tensor, by: int) -> Tensor:
         f"would have to be moved by {by} on '{backbone.name}' "
         f"({backbone.model.config.model_type}), which cannot be done: {reason}{half}. Train the "
         "prompts with `positions: keep`, average them, or leave the keys as they are with "
-        f"{argument('--as-stored', '`as_stored=True`')} and see with "
-        f"{argument('--check', '`check`')} what is lost"
+        f"{argument('`foreword compose --as-stored --out FOLDER`', '`as_stored=True`')} and see "
+        f"with its {argument('`--check FILE`', '`check`')} what is lost"
     )
 
 
 def _shares(
     count: int, *, average: bool, weights: Sequence[float] | None
 ) -> tuple[float, ...] | None:
+    if average and weights is not None:
+        both = f"{argument('--average')} and {argument('--weights')}"
+        raise UserError(f"{both}: give one of the two; a mean has equal weights")
     if weights is None:
         return (1 / count,) * count if average else None
     if len(weights) != count or not all(math.isfinite(weight) for weight in weights):

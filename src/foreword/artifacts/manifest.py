@@ -130,7 +130,11 @@ def read_manifest(folder: Path | str) -> Manifest:
         raw = parse_json(opening.read_text(file, within=file.parent))
     except FileNotFoundError as error:
         if not Path(folder).exists():
-            raise ArtifactError(f"{folder}: is no artifact, there is no such folder") from error
+            plus = "+" in str(folder)
+            mend = "; `foreword compose` writes a folder of prompts put together" if plus else ""
+            raise ArtifactError(
+                f"{folder}: is no artifact, there is no such folder{mend}"
+            ) from error
         if holds_run(Path(folder)) and not is_finished(Path(folder)):
             raise ArtifactError(
                 f"{folder}: holds a run that has not ended, and so no artifact yet; "

@@ -115,13 +115,18 @@ def _texts(file: Path) -> list[str]:
     return texts
 
 
+def _title(one: Lost) -> str:
+    cut = f", {one.truncated:,} of the texts cut to fit" if one.truncated else ""
+    return f"what each prompt loses, in nats per token ({one.tokens:,} tokens{cut})"
+
+
 def _print(rows: list[Lost]) -> None:
     from rich import box
     from rich.table import Table
 
     from foreword.cli.tables import print_table
 
-    table = Table(box=box.SIMPLE_HEAD, title="what each prompt loses", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=_title(rows[0]), title_justify="left")
     table.add_column("prompt", overflow="fold")
     for column in ("KL", "KL of no prompt", "lost", "log p alone", "together", "no prompt"):
         table.add_column(column, justify="right", no_wrap=True)

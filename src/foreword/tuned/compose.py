@@ -55,7 +55,7 @@ def compose(
     if g.context is not None and positions == "shift" and options.length >= g.context:
         raise UserError(
             f"method.length: {options.length} virtual tokens leave no room in the {g.context} "
-            f"positions of '{backbone.name}'"
+            f"positions of '{backbone.name}'; give fewer"
         )
     wanted = Wanted(injection.parts(options.length), options.length, g.width)
     reparam = options.making.build(wanted)
