@@ -14,6 +14,7 @@ from running import BASE, Client, named, running
 
 from foreword.backbone import Backbone, Decoding
 from foreword.methods.multitask_prompt_tuning import MultitaskPromptTuning
+from foreword.recipe import TaskId
 from foreword.serving import PromptStore
 from foreword.session import LoadedPrompt
 from stored_prompts import TELLERS, WRITERS, prefix, store, writes
@@ -33,7 +34,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, dict[str,
         name="multitask-prompt-tuning", length=4, task_column="task", tasks=("loud", "back")
     )
     several = store(folder / "several", backbone, tasks, writes(), seed=3)
-    return backbone, {**named(folders), "two": two, "several": several}
+    turns = TaskId(input="", target="", answer="turns", messages="messages", chat_template="plain")
+    talks = store(folder / "talks", backbone, prefix(), turns, seed=3)
+    return backbone, {**named(folders), "two": two, "several": several, "talks": talks}
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +315,14 @@ def test_chat(world: Any, client: Client, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(logs) == 7
     assert all(len(one["top_logprobs"]) == 2 for one in logs)
     assert "".join(one["token"] for one in logs) == expected
+
+
+def test_a_prompt_for_conversations_brings_its_chat_template(client: Client, prompts: Any) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    given = {"model": "talks", "messages": messages, "max_tokens": 7, "temperature": 0}
+    whole = client.ask("POST", "/v1/chat/completions", given).json
+    (alone,) = prompts["talks"].generate(["hi"], max_new_tokens=7)
+    assert whole["choices"][0]["message"]["content"].strip() == alone
 
 
 def test_chat_without_a_number_fills_what_there_is(

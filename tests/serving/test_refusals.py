@@ -77,7 +77,7 @@ def client(world: Any) -> Iterator[Client]:
         ({"model": "soft", "fields": {"text": None}}, "fields", "is null; expected a text"),
         ({"model": "soft", "fields": {"text": "\ud800"}}, "fields", "half a character"),
         ({"model": "soft", "prompt": "\ud800"}, "prompt", "half a character"),
-        ({"model": "head", "prompt": "so"}, "model", "use `predict`"),
+        ({"model": "head", "prompt": "so"}, "model", "use /v1/classify"),
         ({"model": "slots", "prompt": "so", "echo": True, "logprobs": 0}, "echo", "tells no log"),
         ([], None, "expected a mapping"),
         ("soft", None, "expected a mapping"),
@@ -95,7 +95,8 @@ def test_wrong_completions(client: Client, body: Any, param: str | None, message
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [
-        ("/v1/classify", {"model": "soft", "input": "so"}, "writes texts and has no head"),
+        ("/v1/classify", {"model": "soft", "input": "so"}, "has no head; use /v1/completions"),
+        ("/v1/embeddings", {"model": "soft", "input": "so"}, "has no head; use /v1/completions"),
         ("/v1/classify", {"model": BASE, "input": "so"}, "writes texts and has no head"),
         ("/v1/classify", {"model": "head"}, "give one of `input` and `fields`"),
         ("/v1/classify", {"model": "head", "input": []}, "at least 1 item"),

@@ -18,7 +18,9 @@ from foreword.recipe import DecodingSpec
 from foreword.serving.prompts import PromptStore
 from foreword.session import LoadedPrompt, example_of
 from foreword.tasks import BoundTask, Request, TextGeneration, Writing
+from foreword.tasks.base import Verb
 from foreword.tasks.text import Templates
+from foreword.tasks.turns import Turns
 from foreword.tuned.compose import compose
 
 T = TypeVar("T")
@@ -26,6 +28,12 @@ ALONE = DecodingSpec(max_new_tokens=16, do_sample=True)
 """How the backbone alone decodes where a request does not say: OpenAI's defaults."""
 LEAST_TEMPERATURE = 1e-3
 """Below it the likeliest token is taken in all but name, and logits may overflow."""
+ADDRESSES: Mapping[Verb, str] = {
+    "generate": "/v1/completions",
+    "predict": "/v1/classify",
+    "embed": "/v1/embeddings",
+}
+"""Where what a verb gives is asked for."""
 Given = str | Sequence[int] | Mapping[str, Any]
 """An input: a text, token ids, or the fields of a template."""
 
@@ -140,7 +148,7 @@ class Service:
             DataError: the input lacks a field, or is too long.
         """
         task = model.task
-        task.task.check_verb("generate", f"model: '{model.name}'")
+        task.task.check_verb("generate", f"model: '{model.name}'", ADDRESSES)
         if isinstance(given, str | Mapping):
             how = self._how(model, settings)
             example = example_of(task, given, where)
@@ -160,29 +168,31 @@ class Service:
         return Asked(Writing(task.model, ids, how), self.backbone.tokens.text(ids))
 
     def chat(self, model: Model, messages: list[dict[str, str]], settings: Settings) -> Asked:
-        """Messages, as the tokenizer's chat template writes them, with the prompt in front.
+        """Messages with the prompt in front, as the chat template of a prompt for conversations
+        writes them, else the tokenizer's.
 
         Raises:
             BackboneError: there is no chat template, or it refuses the messages.
             DataError: they are too long.
         """
-        model.task.task.check_verb("generate", f"model: '{model.name}'")
+        model.task.task.check_verb("generate", f"model: '{model.name}'", ADDRESSES)
         if model.task.task.soft:
             raise UserError(
                 f"model: '{model.name}' has virtual tokens among the words of its input, so it "
                 "takes no messages; use /v1/completions with its fields"
             )
-        tokens = self.backbone.tokens
-        if not tokens.tokenizer.chat_template:
+        kind, tokens = model.task.task, self.backbone.tokens
+        chats = kind.chats(self.backbone) if isinstance(kind, Turns) else Chats(tokens)
+        if chats.template is None and not tokens.tokenizer.chat_template:
             raise BackboneError(
                 f"messages: the tokenizer of '{self.name}' has no chat template; use "
                 "/v1/completions"
             )
         try:
-            text = Chats(tokens).begun(messages)
+            text = chats.begun(messages)
         except BackboneError as error:
             raise BackboneError(f"messages: {str(error).removeprefix('task.input: ')}") from error
-        work = self.written(model, tokens.plain(text), settings, "messages")
+        work = self.written(model, chats.read(text), settings, "messages")
         return Asked(work.writing, text)
 
     def read(self, model: Model, given: str | Mapping[str, Any], where: str) -> Request:
@@ -192,7 +202,7 @@ class Service:
             UserError: the prompt writes texts.
             DataError: the input lacks a field.
         """
-        model.task.task.check_verb("predict", f"model: '{model.name}'")
+        model.task.task.check_verb("predict", f"model: '{model.name}'", ADDRESSES)
         return Request(model.task, example_of(model.task, given, where))
 
     def vector(self, model: Model, given: Given, where: str, *, paired: bool = False) -> Request:
@@ -208,7 +218,7 @@ class Service:
             UserError: the prompt gives no vectors.
             DataError: the input lacks a field, or is too long.
         """
-        model.task.task.check_verb("embed", f"model: '{model.name}'")
+        model.task.task.check_verb("embed", f"model: '{model.name}'", ADDRESSES)
         assert model.prompt is not None, "the backbone alone writes"
         task = model.prompt.side(paired)
         if isinstance(given, str | Mapping):

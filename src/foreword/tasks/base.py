@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 from foreword import names
@@ -195,11 +196,20 @@ class Task(Inputs, ABC):
             RecipeError: no answer could ever be right.
         """
 
-    def check_verb(self, verb: Verb, who: str) -> None:
+    def check_verb(
+        self, verb: Verb, who: str, called: Mapping[Verb, str] = MappingProxyType({})
+    ) -> None:
         """Raise UserError where answers of `who`, an artifact or a row with its prompt, do not come
-        from this command or method."""
+        from this command or method.
+
+        Args:
+            verb: the command or method.
+            who: whose answers they are.
+            called: what the verbs are called where they are asked for by other names.
+        """
         if verb != self.verb:
-            raise UserError(f"{who} {self._instead}; use `{self.verb}`")
+            use = called.get(self.verb, f"`{self.verb}`")
+            raise UserError(f"{who} {self._instead}; use {use}")
 
     @property
     def _instead(self) -> str:
