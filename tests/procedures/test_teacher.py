@@ -20,6 +20,7 @@ from foreword.methods import HardPrompt
 from foreword.procedures.distilling import distributions
 from foreword.procedures.distilling.distributions import Lesson, taught
 from foreword.procedures.distilling.reading import read_text
+from foreword.procedures.distilling.source import Source
 from foreword.procedures.distilling.teacher import Fronts, Teacher, check_can_teach
 from foreword.procedures.distilling.texts import chunks_of, known
 from foreword.tasks.text import Templates
@@ -206,6 +207,20 @@ def test_chunks_end_where_paragraphs_or_sentences_do() -> None:
     assert "".join(chunks_of(tokens, "x" * 300, 20)) == "x" * 300
 
 
+def test_parts_that_follow_each_other_are_read_as_they_stand_in_the_text() -> None:
+    tokens = mini_tokens()
+    text = "One bird sings here. Two birds sing there.\nThree sing.\n\n\n" * 6 + "The end."
+    chunks = tuple(chunks_of(tokens, text, 24))
+    source = Source(text, chunks, 3)
+    assert len(chunks) > 4
+    assert source.text(range(len(chunks))) == text
+    start = text.index(chunks[1])
+    assert source.text([1]) == chunks[1]
+    assert source.text([0, 3]) == f"{chunks[0]}\n\n{chunks[3]}"
+    assert source.text([1, 2, 4]).startswith(text[start : start + len(chunks[1]) + 1])
+    assert source.text([1, 2, 4]).endswith(f"{chunks[2]}\n\n{chunks[4]}")
+
+
 def test_a_script_that_the_vocabulary_does_not_know_is_noticed() -> None:
     tokens = mini_tokens()
     assert known(tokens, "A heron stands in the water.").note is None
@@ -220,7 +235,7 @@ def test_texts_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     other.write_bytes("caf\xe9 noir".encode("latin-1"))
     with pytest.raises(DataError, match=r"empty\.txt: is empty"):
         read_text(str(empty))
-    with pytest.raises(DataError, match=r"other\.txt, line 1"):
+    with pytest.raises(DataError, match=r"other\.txt, line 1: .*; save the file as UTF-8$"):
         read_text(str(other))
     with pytest.raises(DataError, match="no such file"):
         read_text(str(tmp_path / "absent.txt"))

@@ -241,7 +241,7 @@ def test_conversations_that_a_person_edits_are_learned(
     made.append({"messages": [made[1]["messages"][0], answer]})
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
-    given = recipe(text, tiny, teacher={"conversations": str(file)})
+    given = recipe(text, tiny, teacher={"conversations": str(file), "made": None})
     run = start(given, tiny, tmp_path / "run")
     assert run.metrics["teacher"]["conversations"] == 11
     assert not (run.folder / "study" / "conversations.jsonl").exists()
@@ -264,7 +264,7 @@ def test_a_text_that_does_not_fit_is_read_in_parts(tmp_path: Path, tiny: Backbon
     def mine(row: dict[str, Any]) -> dict[str, Any]:
         file = tmp_path / "mine.jsonl"
         file.write_text(json.dumps(row) + "\n", encoding="utf-8")
-        return recipe(text, tiny, teacher={"chunk": 60, "conversations": str(file)})
+        return recipe(text, tiny, teacher={"chunk": 60, "conversations": str(file), "made": None})
 
     messages = made[0]["messages"]
     for number, (row, message) in enumerate(
@@ -296,7 +296,8 @@ def test_a_prompt_is_compressed_on_inputs_of_a_data_file(tmp_path: Path, tiny: B
         "input": "{bird}\n",
         "metrics": ["chrf"],
     }
-    given = recipe(prompt, tiny, task=task, teacher={"texts": None, "prompt": str(prompt)})
+    teacher = {"texts": None, "prompt": str(prompt), "question_tokens": None}
+    given = recipe(prompt, tiny, task=task, teacher=teacher)
     with pytest.raises(Killed):
         start(given, tiny, tmp_path / "run", progress=KilledAt("answer the inputs", 2))
     run = start(given, tiny, tmp_path / "run", resume=True)
@@ -352,11 +353,73 @@ def test_a_budget_makes_fewer_conversations_and_steps(
     assert time.monotonic() - began < 120
 
 
+def test_what_is_measured_on_has_its_own_share_of_a_budget(
+    tmp_path: Path, text: Path, tiny: Backbone
+) -> None:
+    told = Told()
+    given = recipe(text, tiny, teacher={"budget": "1s", "made": 8, "held_out": 10_000})
+    run = start(given, tiny, tmp_path / "run", progress=told)
+    kept = json.loads((run.folder / "study" / "budget.json").read_text(encoding="utf-8"))
+    assert run.metrics["teacher"]["held_out"] == kept["held_out"] < 10_000
+    assert any("of 10000 conversations to be measured on" in line for line in told.lines)
+
+
+@pytest.mark.parametrize(
+    ("method", "teacher", "message"),
+    [
+        ("cartridge", {}, None),  # as many virtual tokens as the text has
+        ({"name": "prefix-tuning", "length": 309}, {}, r"method\.length: 309 .* at most 308"),
+        ("prefix-tuning", {"answer_tokens": 400}, "a smaller teacher.answer_tokens"),
+        ("cartridge", {"answer_tokens": 170}, "teacher.answer_tokens: no part of the text fits"),
+        ("cartridge", {"answer_tokens": 150}, r"teacher\.chunk: .* give at most 34, or smaller"),
+    ],
+)
+def test_what_leaves_no_room_is_refused_before_anything_is_made(
+    tmp_path: Path, text: Path, tiny: Backbone, method: Any, teacher: dict[str, Any], message: str
+) -> None:
+    settings = parse_recipe(recipe(text, tiny, method=method, teacher=teacher))
+    read = Text.of(settings)
+    assert read is not None
+
+    def begun() -> Distillation:
+        return Distillation(settings, read, tmp_path / "run", tiny, Silent(), lambda: None)
+
+    if message is None:
+        assert begun().source.whole
+        return
+    with pytest.raises(UserError, match=message):
+        begun()
+    assert not (tmp_path / "run").exists()
+
+
+def test_where_the_user_has_no_mark_of_the_end_an_answer_ends_before_the_user(
+    tmp_path: Path, text: Path, tiny: Backbone
+) -> None:
+    run = start(recipe(text, tiny, teacher={"made": 2, "held_out": 2}), tiny, tmp_path / "run")
+    assert foreword.load(run.artifact, backbone=tiny).manifest.decoding.stop == ("\nUser:",)
+    given = recipe(text, tiny, teacher={"made": 2, "held_out": 2})
+    given["decoding"]["stop"] = ["END"]
+    run = start(given, tiny, tmp_path / "own")
+    assert foreword.load(run.artifact, backbone=tiny).manifest.decoding.stop == ("END",)
+
+
 @pytest.mark.parametrize(
     ("teacher", "more", "message"),
     [
         ({"texts": None}, {}, "teacher: give either `texts` or `prompt`"),
         ({"prompt": "x.txt"}, {}, "teacher: give either `texts` or `prompt`"),
+        ({"conversations": "x.jsonl"}, {}, "teacher: `made` is of conversations that are made"),
+        (
+            {"asks": "requests"},
+            {
+                "task": {
+                    "data": {"format": "jsonl", "train": "x.jsonl"},
+                    "input": "{x}",
+                    "target": "y",
+                }
+            },
+            "for which `teacher.question_tokens`, `teacher.asks` would be",
+        ),
         ({"budget": "soon"}, {}, "teacher.budget: expected a time such as 90s, 20m or 2h"),
         ({"kinds": ["quiz"]}, {}, "'quiz' is not known"),
         ({}, {"method": "hard-prompt"}, "method: hard-prompt learns nothing of a teacher's text"),
@@ -456,6 +519,14 @@ def test_the_verb_writes_and_runs_a_recipe(
     assert shown.exit_code == 0
     assert "KL to the teacher" in shown.stdout
     assert "the whole text (the teacher)" in shown.stdout
+    assert "the references are the teacher's answers" in " ".join(shown.stdout.split())
+    measured = json.loads((tmp_path / "run/metrics.json").read_text("utf-8"))["teacher"]
+    card = (tmp_path / "run/artifact/README.md").read_text("utf-8")
+    about = cli.invoke(app, ["show", "run"], catch_exceptions=False)
+    for words in (card, about.stdout):
+        far = f"before the question: {measured['student']['kl']:.3f} nats per token"
+        assert f"{far} ({measured['nothing']['kl']:.3f} without a prompt)" in words
+    assert "teacher" not in about.stdout.rpartition("made with")[2]
     written = parse_recipe(yaml.safe_load((tmp_path / "run/recipe.yaml").read_text("utf-8")))
     assert written.name == "heron"
     assert written.teacher is not None

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foreword.artifacts.manifest import Manifest
+from foreword.artifacts.manifest import TEACHER, Manifest
 from foreword.methods import METHODS
 from foreword.recipe import TaskId, written_input
 
@@ -43,7 +43,7 @@ def card(manifest: Manifest, usage: str) -> str:
 
 - {asked_and_answered(manifest.task)}
 - Backbone sha256: `{manifest.backbone.sha256}`
-- Seed: {manifest.seed}
+- Seed: {manifest.seed}{f"{chr(10)}- {far}" if (far := said_of_divergence(manifest)) else ""}
 
 ```
 {usage}
@@ -93,6 +93,19 @@ def said_of_trained(parameters: int | None, share: float | None) -> str:
         return ""
     of = "" if share is None else f" ({percent(share)} of the backbone's)"
     return f"{parameters:,} parameters{of}"
+
+
+def said_of_divergence(manifest: Manifest) -> str:
+    """How far a prompt that learned a text is from its teacher, in words; nothing of others."""
+    measured = manifest.metrics.get(TEACHER, {})
+    if measured.get("student") is None:
+        return ""
+    bare = measured.get("nothing")
+    beside = "" if bare is None else f" ({bare:.3f} without a prompt)"
+    return (
+        f"KL divergence to the backbone with the text before the question: "
+        f"{measured['student']:.3f} nats per token{beside}"
+    )
 
 
 def percent(share: float) -> str:

@@ -27,6 +27,10 @@ from foreword.recipe.settled import Part
 FORMAT = "1.1"
 MANIFEST, TENSORS, CARD = "foreword.json", "prompt.safetensors", "README.md"
 HEAD, DELTA = "head.safetensors", "delta.safetensors"
+TEACHER = "teacher"
+"""Among the metrics of a prompt that learned a text: the KL divergence from the backbone with the
+text, in nats per token, of what was put before the same rows; the names are those of a run's
+figures."""
 
 
 CLASSES_OF_1_0 = {

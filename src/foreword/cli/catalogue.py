@@ -156,8 +156,8 @@ def show(
     on: o.ArtifactFlags,
 ) -> None:
     """Say what an artifact is: method, backbone, task, data, figures."""
-    from foreword.artifacts.card import quantised_as, said_of_trained
-    from foreword.artifacts.manifest import artifact_folder, read_manifest, size_in_bytes
+    from foreword.artifacts.card import quantised_as, said_of_divergence, said_of_trained
+    from foreword.artifacts.manifest import TEACHER, artifact_folder, read_manifest, size_in_bytes
 
     folder = artifact_folder(artifact)
     manifest = read_manifest(folder)
@@ -168,6 +168,7 @@ def show(
         return
     method, backbone = manifest.method, manifest.backbone
     trained = said_of_trained(manifest.trained_parameters, manifest.trained_share)
+    far = said_of_divergence(manifest)
     lines = {
         "name": manifest.name,
         "method": f"{method.name}, {method.length} virtual tokens, positions {method.positions}, "
@@ -180,16 +181,17 @@ def show(
         f"{f', {quantised_as(backbone.quantization)}' if backbone.quantization else ''}",
         **_asked(folder, manifest),
         "data": ", ".join(f"{split} {_named(entry)}" for split, entry in manifest.data.items()),
+        **({"distance": far} if far else {}),
         "seed": str(manifest.seed),
         "size": f"{size_in_bytes(folder) / 1000:.0f} kB",
         "made with": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
     }
     for key, value in lines.items():
         say(f"{key:<10} {value}")
-    if manifest.metrics:
+    if scores := {name: some for name, some in manifest.metrics.items() if name != TEACHER}:
         from foreword.cli.tables import print_table, score_table
 
-        print_table(score_table("", {method.name: manifest.metrics}))
+        print_table(score_table("", {method.name: scores}))
     for site, tokens in (near or {}).items():
         say(f"nearest words of the virtual tokens in the input ({site}; cosine)")
         for number, token in enumerate(tokens):

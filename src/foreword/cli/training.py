@@ -213,6 +213,10 @@ def _print_run(run: Run) -> None:
 
     measured = f"{run.metrics['examples']} {run.metrics['split']} records"
     title = counted(measured, run.metrics["truncated"])
+    data = run.recipe.task.data
+    made = data.dev is None and data.hold_out is None and run.metrics["split"] == "dev"
+    if "teacher" in run.metrics and made:
+        title += "; the references are the teacher's answers"
     names = {"backbone": "backbone alone", "prompt": run.recipe.method.name}
     subjects = {names[k]: run.metrics[k] for k in names if k in run.metrics}
     for name, scores in run.metrics.get("teacher", {}).get("scores", {}).items():

@@ -23,8 +23,12 @@ LINE_BYTES = 2**28
 """Most bytes of one line: a whole data set may stand in one, but no file of gigabytes does."""
 
 
-def text_lines(file: Path, encoding: str = UTF8) -> Iterator[tuple[int, str]]:
+def text_lines(file: Path, encoding: str | None = None) -> Iterator[tuple[int, str]]:
     """A text file's lines with their numbers, from 1; a byte order mark is left out.
+
+    Args:
+        file: the file.
+        encoding: as `check_encoding` takes it; None: UTF-8, and its user can choose no other.
 
     Raises:
         DataError: it cannot be read, is no regular file, or a line is no text in this encoding.
@@ -39,7 +43,9 @@ def text_lines(file: Path, encoding: str = UTF8) -> Iterator[tuple[int, str]]:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def decoded(name: str, lines: Iterable[bytes], encoding: str = UTF8) -> Iterator[tuple[int, str]]:
+def decoded(
+    name: str, lines: Iterable[bytes], encoding: str | None = None
+) -> Iterator[tuple[int, str]]:
     """Lines of bytes as text with their numbers, from 1; a byte order mark is left out.
 
     Each line is decoded as it comes, so that a line can be answered before the next one is there.
@@ -47,12 +53,12 @@ def decoded(name: str, lines: Iterable[bytes], encoding: str = UTF8) -> Iterator
     Args:
         name: what is read, for messages.
         lines: what stands before and with each byte of the line feed; in UTF-16 that is no line.
-        encoding: as `check_encoding` takes it.
+        encoding: as `text_lines` takes it.
 
     Raises:
         DataError: a line is no text in this encoding.
     """
-    decoder = codecs.getincrementaldecoder(check_encoding(encoding))()
+    decoder = codecs.getincrementaldecoder(check_encoding(encoding or UTF8))()
     number, text = 1, ""
 
     def whole(raw: bytes, final: bool = False) -> str:
@@ -97,13 +103,15 @@ def check_encoding(name: str) -> str:
     return codec
 
 
-def _no_text(name: str, number: int, error: UnicodeError, encoding: str, raw: bytes) -> str:
+def _no_text(name: str, number: int, error: UnicodeError, encoding: str | None, raw: bytes) -> str:
     byte = ""
     if isinstance(error, UnicodeDecodeError) and error.object == raw:
         byte = f" (byte {error.start + 1} of the line)"
-    named = "UTF-8" if check_encoding(encoding) == UTF8 else encoding
+    named = "UTF-8" if encoding is None or check_encoding(encoding) == UTF8 else encoding
     mend = "give the encoding that it was saved in as `encoding`"
-    if named == "UTF-8":
+    if encoding is None:
+        mend = f"save the file as UTF-8{_perhaps_utf16(raw) if number == 1 else ''}"
+    elif named == "UTF-8":
         mend = (
             "save the file as UTF-8, or give its encoding as `encoding` (gb18030, big5, utf-16, "
             f"latin-1, …){_perhaps_utf16(raw) if number == 1 else ''}"

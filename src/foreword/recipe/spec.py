@@ -154,6 +154,12 @@ class Recipe(Data):
             )
         if teacher.conversations is not None and task.data.train is not None:
             raise ValueError("give either `teacher.conversations` or `task.data.train`")
+        if task.data.train is not None and (useless := teacher.about_questions):
+            raise ValueError(
+                f"`teacher` answers the inputs of `task.data.train` and makes no questions, for "
+                f"which {', '.join(f'`teacher.{name}`' for name in useless)} would be; leave that "
+                "out"
+            )
         return method
 
     @field_validator("method")

@@ -93,7 +93,19 @@ class TeacherSpec(Data):
     def _one_source(self) -> TeacherSpec:
         if bool(self.texts) == (self.prompt is not None):
             raise ValueError("give either `texts` or `prompt`")
+        if self.conversations is not None and self.made != type(self).model_fields["made"].default:
+            raise ValueError(
+                "`made` is of conversations that are made, and `conversations` are learned as they "
+                "are; leave one of them out (task.limits.train learns the first so many)"
+            )
         return self
+
+    @property
+    def about_questions(self) -> tuple[str, ...]:
+        """The options that say otherwise than by default how questions are made."""
+        fields = type(self).model_fields
+        names = ("kinds", "chunk", "question_tokens", "asks", "temperature")
+        return tuple(name for name in names if getattr(self, name) != fields[name].default)
 
     @property
     def files(self) -> tuple[str, ...]:

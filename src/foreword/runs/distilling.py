@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foreword.artifacts.manifest import versions
+from foreword.artifacts.manifest import TEACHER, versions
 from foreword.backbone import Backbone, seed_all
 from foreword.backbone.layout import Pair
 from foreword.common import cached, files
@@ -23,13 +23,18 @@ from foreword.common.progress import Progress
 from foreword.data import Example
 from foreword.errors import DataError
 from foreword.evaluation.evaluate import Scores
-from foreword.methods import MethodOptions
-from foreword.methods.axes import FirstTokensInit
 from foreword.procedures.distilling import study
 from foreword.procedures.distilling.answering import answered
 from foreword.procedures.distilling.clock import Clock, seconds_of_a_step
 from foreword.procedures.distilling.distributions import Lesson, taught
-from foreword.procedures.distilling.measuring import ATTENDING, Distance, Rows, distances, scores
+from foreword.procedures.distilling.measuring import (
+    ATTENDING,
+    DISTANCES,
+    Distance,
+    Rows,
+    distances,
+    scores,
+)
 from foreword.procedures.distilling.reading import read_whole, refuse_other_text
 from foreword.procedures.distilling.source import source_of
 from foreword.procedures.distilling.study import Study, conversation_key
@@ -39,6 +44,7 @@ from foreword.recipe import Recipe, TeacherSpec
 from foreword.recipe.teacher import MESSAGES
 from foreword.runs.data import RunExamples, state_task
 from foreword.runs.preparing import Prepared
+from foreword.runs.student import check_room, readable, started
 from foreword.tasks import BoundTask, task_of
 from foreword.tasks.turns import Turns
 from foreword.training.amount import total_steps
@@ -47,6 +53,8 @@ from foreword.tuned import TunedModel
 FOLDER = "study"
 MAKING = 0.4
 """Share of a budget after which no more conversations are made."""
+MEASURING = 0.2
+"""Share of a budget after which no more conversations are made to be measured on."""
 SAFE = 0.9
 """Share of what is left of a budget that is given to training steps."""
 
@@ -111,27 +119,20 @@ class Distillation:
         check_can_teach(backbone)
         self.spec, self.text, self.backbone = text.spec, text.whole, backbone
         self.progress, self.check = progress, check
-        self.recipe = _readable(recipe, backbone, progress)
+        self.recipe = readable(recipe, backbone, progress.say)
         self.folder = folder / FOLDER
         self.clock = Clock(self.folder / "budget.json", self.spec.seconds)
         self.makes = self.recipe.task.data.train is None
         self.task = task_of(state_task(self.recipe, RunExamples([], [], [], "dev", [])))
         self.fronts = Fronts(backbone, self.task, introduced=self.spec.prompt is None)
-        self.recipe = self.recipe.model_copy(update={"method": self._started(recipe.method)})
+        method = started(recipe.method, self.fronts, self.text)
+        check_room(method, self.spec, backbone, makes=self.makes)
+        self.recipe = self.recipe.model_copy(update={"method": method})
         self.source = source_of(self.text, self.spec, backbone, makes=self.makes, say=progress.say)
         self.read: dict[str, tuple[int, ...]] = {}
         self._teachers: dict[tuple[int, ...], Teacher] = {}
         self.lessons: list[Lesson] = []
         self.held_out: list[HeldOut] = []
-
-    def _started(self, method: MethodOptions) -> MethodOptions:
-        """The method; one that starts from a text's first tokens and names none starts from those
-        with which the teacher's rows begin."""
-        init = method.init
-        if not isinstance(init, FirstTokensInit) or init.text is not None or init.file is not None:
-            return method
-        words = self.fronts.words(self.text, method.length)
-        return method.model_copy(update={"init": init.model_copy(update={"text": words})})
 
     def filled(self) -> Recipe:
         """The recipe with the files of conversations, which are made here where they are not there
@@ -152,15 +153,19 @@ class Distillation:
         questions: list[str] = []
         if data.dev is None and data.hold_out is None:
             held_out = self.folder / "held-out.jsonl"
+            most, until = self._amount("held_out", MEASURING)
             rows = self._once(
-                "held-out", held_out, [], lambda: maker.make(held_out, "held-out", spec.held_out)
+                "held-out",
+                held_out,
+                [],
+                lambda: maker.make(held_out, "held-out", most, seconds=until, keep=self.clock.keep),
             )
+            self._settle("held_out", len(rows), "conversations to be measured on")
             questions = [row[MESSAGES][0]["content"] for row in rows]
             paths["dev"] = str(held_out)
         if spec.conversations is None:
             file = self.folder / "conversations.jsonl"
-            seconds = None if "made" in self.clock.kept else self.clock.left(MAKING)
-            count = min(spec.made, int(self.clock.kept.get("made", spec.made)))
+            count, seconds = self._amount("made", MAKING)
 
             def make() -> list[dict[str, Any]]:
                 return maker.make(
@@ -173,11 +178,7 @@ class Distillation:
                 )
 
             rows = self._once("training", file, questions, make)
-            if len(rows) < spec.made:
-                self.progress.say(
-                    f"note: teacher.budget leaves time for {len(rows)} of {spec.made} conversations"
-                )
-            self.clock.keep(made=len(rows))
+            self._settle("made", len(rows), "conversations")
             paths["train"] = str(file)
         else:
             paths["train"] = spec.conversations
@@ -187,6 +188,20 @@ class Distillation:
             self.read |= self._parts_read(Path(data.dev))
         task = self.recipe.task.model_copy(update={"data": data.model_copy(update=paths)})
         return self.recipe.model_copy(update={"task": task})
+
+    def _amount(self, option: str, share: float) -> tuple[int, float | None]:
+        """How many conversations an option of the teacher asks for, and for how many seconds they
+        are made; as many as a part of the run that was stopped has settled."""
+        wanted, kept = int(getattr(self.spec, option)), self.clock.kept
+        if option in kept:
+            return min(wanted, int(kept[option])), None
+        return wanted, self.clock.left(share)
+
+    def _settle(self, option: str, made: int, what: str) -> None:
+        """Write down how many conversations the budget left time for."""
+        if made < (wanted := int(getattr(self.spec, option))):
+            self.progress.say(f"note: teacher.budget leaves time for {made} of {wanted} {what}")
+        self.clock.keep(**{option: made})
 
     def _once(
         self,
@@ -399,18 +414,11 @@ class Distillation:
         return recipe.model_copy(update={"training": training})
 
 
+def divergences(measured: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Of what was measured of a student what its artifact says of itself; nothing of other runs."""
+    named = {name: one["kl"] for name, one in measured.items() if name in DISTANCES}
+    return {TEACHER: named} if named else {}
+
+
 def _flat(lessons: Sequence[Sequence[Lesson]]) -> list[Lesson]:
     return [lesson for own in lessons for lesson in own]
-
-
-def _readable(recipe: Recipe, backbone: Backbone, progress: Progress) -> Recipe:
-    """The recipe with a chat template for conversations where the tokenizer has none."""
-    task = recipe.task
-    if task.answer != "turns" or task.chat_template or backbone.tokens.tokenizer.chat_template:
-        return recipe
-    progress.say(
-        "note: the backbone's tokenizer has no chat template, so conversations are written as "
-        "`task.chat_template: plain` has them, and the backbone makes the user's part by itself"
-    )
-    task = task.model_copy(update={"chat_template": "plain"})
-    return recipe.model_copy(update={"task": task})

@@ -47,7 +47,7 @@ from foreword.runs.data import (
     data_hashes,
     without_folders,
 )
-from foreword.runs.distilling import Distillation, Text
+from foreword.runs.distilling import Distillation, Text, divergences
 from foreword.runs.folder import (
     Run,
     choose_folder,
@@ -254,11 +254,11 @@ def _run(
                 name=recipe.name,
                 method=method,
                 task=stated,
-                decoding=recipe.decoding,
+                decoding=ready.recipe.decoding,
                 data=about["data"],
                 recipe=without_folders(recipe).model_dump(mode="json"),
                 seed=recipe.seed,
-                metrics=reports["prompt"].figures(),
+                metrics={**reports["prompt"].figures(), **divergences(learned)},
                 trained_parameters=model.trained_parameters,
             )
         except SafetensorError as error:

@@ -27,6 +27,8 @@ from foreword.tuned import TunedModel
 
 TOGETHER = 8
 """Rows of one forward pass."""
+DISTANCES = ("student", "nothing", "truncated", "evicted", "text")
+"""What is measured, by what stands before each row."""
 ATTENDING = 16
 """Rows that say which positions of a text are attended to."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from foreword.backbone import Backbone
 from foreword.errors import UserError
@@ -13,6 +14,10 @@ from foreword.recipe.teacher import TeacherSpec
 
 AROUND = 128
 """Tokens that are kept free for what a chat template puts around messages, and for a request."""
+BETWEEN = 2
+"""Tokens that are kept free for the blanks between two parts."""
+LEAST = 16
+"""Tokens of a part of a text below which no question could be asked about it."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,12 @@ class Source:
     """The text that is taught.
 
     Attributes:
+        whole_text: all of it.
         chunks: its parts, in their order.
         fits: how many of them fit before a question and its answer.
     """
 
+    whole_text: str
     chunks: tuple[str, ...]
     fits: int
 
@@ -33,8 +40,25 @@ class Source:
         return self.fits >= len(self.chunks)
 
     def text(self, numbers: Sequence[int]) -> str:
-        """Some parts as one text."""
-        return "\n\n".join(self.chunks[number] for number in numbers)
+        """Some parts as one text: as they stand where one follows the other, else with an empty
+        line between them."""
+        runs: list[list[int]] = []
+        for number in numbers:
+            start, end = self._spans[number]
+            if runs and number and runs[-1][1] == self._spans[number - 1][1]:
+                runs[-1][1] = end
+            else:
+                runs.append([start, end])
+        return "\n\n".join(self.whole_text[start:end] for start, end in runs)
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int]]:
+        """Where each part stands in the text."""
+        spans, end = [], 0
+        for chunk in self.chunks:
+            start = self.whole_text.index(chunk, end)
+            spans.append((start, end := start + len(chunk)))
+        return spans
 
     def read(self, focus: int, rng: random.Random) -> tuple[int, ...]:
         """The parts that are read where a question is about one of them: all, or that one among
@@ -72,10 +96,10 @@ def source_of(
         say(f"note: {counted.note}")
     chunks = chunks_of(tokens, text, spec.chunk)
     if context is None:
-        return Source(tuple(chunks), len(chunks))
+        return Source(text, tuple(chunks), len(chunks))
     # Inputs of a data file are as long as they are; whether a row fits is looked at by itself.
     taken = spec.answer_tokens + (spec.question_tokens + AROUND if makes else 0)
-    lengths = sorted((len(tokens.plain(chunk)) + 2 for chunk in chunks), reverse=True)
+    lengths = sorted((len(tokens.plain(chunk)) + BETWEEN for chunk in chunks), reverse=True)
     fits = sum(sum(lengths[: n + 1]) <= context - taken for n in range(len(lengths)))
     what = (
         "teacher.question_tokens, teacher.answer_tokens and what stands around messages take"
@@ -90,9 +114,14 @@ def source_of(
             "made"
         )
     if not fits:
+        room = context - taken - BETWEEN
+        if room < LEAST:
+            raise UserError(
+                f"teacher.answer_tokens: no part of the text fits into {beside}; give smaller ones"
+            )
         raise UserError(
-            f"teacher.chunk: a part of the text of {lengths[0]:,} tokens does not fit into "
-            f"{beside}; give a smaller one"
+            f"teacher.chunk: a part of the text of {lengths[0] - BETWEEN:,} tokens does not fit "
+            f"into {beside}; give at most {room:,}, or smaller answers and questions"
         )
     if fits < len(chunks):
         say(
@@ -100,4 +129,4 @@ def source_of(
             f"positions of '{backbone.name}': it is read in {len(chunks)} parts, at most {fits} of "
             "them at a time"
         )
-    return Source(tuple(chunks), fits)
+    return Source(text, tuple(chunks), fits)
