@@ -338,6 +338,17 @@ def test_other_methods_learn_a_text_too(
     assert ("truncated" in figures) is (method == "prompt-tuning")
 
 
+def test_samples_of_few_rows_are_all_of_them(tmp_path: Path, text: Path, tiny: Backbone) -> None:
+    given = recipe(text, tiny, teacher={"made": 2, "held_out": 2})
+    given["evaluation"]["samples"] = 3
+    run = start(given, tiny, tmp_path / "run")
+    held_out = rows(run.folder / "study" / "held-out.jsonl")
+    questions = [row["messages"][0]["content"] for row in held_out]
+    assert len(run.samples) == 2
+    for sample, question in zip(run.samples, questions, strict=True):
+        assert question in sample["input"]
+
+
 def test_a_budget_makes_fewer_conversations_and_steps(
     tmp_path: Path, text: Path, tiny: Backbone
 ) -> None:
@@ -457,6 +468,37 @@ def test_a_text_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path, tiny: 
     empty.write_text("\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"empty\.txt: is empty"):
         start(recipe(empty, tiny), tiny, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("teacher.conversations", None, "no such file"),
+        ("teacher.conversations", "", "no examples in it"),
+        ("teacher.conversations", '{"messages": "x"}', "line 1, field 'messages'"),
+        ("teacher.conversations", "ROW, 'reads': [7]", "names part 7 of the text, which has 1"),
+        ("task.data.dev", None, "no such file"),
+        ("task.data.test", '{"messages": []}', "line 1, field 'messages'"),
+    ],
+)
+def test_files_that_are_given_are_read_before_anything_is_made(
+    tmp_path: Path, text: Path, tiny: Backbone, file: str, content: str | None, message: str
+) -> None:
+    given = tmp_path / "given.jsonl"
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant")]
+    if content == "ROW, 'reads': [7]":
+        content = json.dumps({"messages": turns, "reads": [7]})
+    if content is not None:
+        given.write_text(content, encoding="utf-8")
+    data = {"task": {"data": {"format": "jsonl", "messages": "messages"}}}
+    more = data if file.startswith("task") else {}
+    settings = parse_recipe(
+        recipe(text, tiny, teacher={"made": None}, **more), [f"{file}={json.dumps(str(given))}"]
+    )
+    told = Told()
+    with pytest.raises(DataError, match=message.replace("(", r"\(")):
+        start(settings, tiny, tmp_path / "run", progress=told)  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 
 

@@ -189,6 +189,19 @@ def read_examples(recipe: Recipe) -> RunExamples:
     return RunExamples(train, dev, test, split, counted, unlabelled, shown)
 
 
+def check_given(recipe: Recipe) -> None:
+    """Read the files that a recipe names, where others are still to be made.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+    spec, inputs = recipe.task.data, _inputs(recipe)
+    splits: tuple[Literal["train", "dev", "test"], ...] = ("train", "dev", "test")
+    for split in splits:
+        if path := getattr(spec, split):
+            read_file(path, spec.format, inputs=inputs, **spec.options(split))
+
+
 def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
     """The task as an artifact states it: what the recipe says, and the labels of the data.
 

@@ -42,7 +42,7 @@ from foreword.procedures.distilling.teacher import Fronts, Teacher, check_can_te
 from foreword.procedures.distilling.texts import beginning
 from foreword.recipe import Recipe, TeacherSpec
 from foreword.recipe.teacher import MESSAGES
-from foreword.runs.data import RunExamples, state_task
+from foreword.runs.data import RunExamples, check_given, state_task
 from foreword.runs.preparing import Prepared
 from foreword.runs.student import check_room, readable, started
 from foreword.tasks import BoundTask, task_of
@@ -130,6 +130,12 @@ class Distillation:
         self.recipe = self.recipe.model_copy(update={"method": method})
         self.source = source_of(self.text, self.spec, backbone, makes=self.makes, say=progress.say)
         self.read: dict[str, tuple[int, ...]] = {}
+        if self.makes:
+            data = self.recipe.task.data.model_copy(update={"train": self.spec.conversations})
+            task = self.recipe.task.model_copy(update={"data": data})
+            check_given(self.recipe.model_copy(update={"task": task}))
+            for given in (data.train, data.dev):
+                self.read |= {} if given is None else self._parts_read(Path(given))
         self._teachers: dict[tuple[int, ...], Teacher] = {}
         self.lessons: list[Lesson] = []
         self.held_out: list[HeldOut] = []
@@ -183,9 +189,8 @@ class Distillation:
         else:
             paths["train"] = spec.conversations
         for path in paths.values():
-            self.read |= self._parts_read(Path(path))
-        if data.dev is not None:
-            self.read |= self._parts_read(Path(data.dev))
+            if path != spec.conversations:
+                self.read |= self._parts_read(Path(path))
         task = self.recipe.task.model_copy(update={"data": data.model_copy(update=paths)})
         return self.recipe.model_copy(update={"task": task})
 

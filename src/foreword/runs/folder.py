@@ -281,8 +281,8 @@ def _first(row: dict[str, Any]) -> str:
 
 
 def _samples(rows: list[dict[str, Any]], recipe: Recipe) -> list[dict[str, str]]:
-    count = recipe.evaluation.samples
-    spread = [i * len(rows) // max(1, count) for i in range(min(count, len(rows)))]
+    count = min(recipe.evaluation.samples, len(rows))
+    spread = [i * len(rows) // count for i in range(count)]
     return [
         {
             "input": str(rows[i]["input"]).strip(),
