@@ -153,6 +153,15 @@ def test_what_is_not_what_was_kept_is_made_anew(file, harm, tmp_path) -> None:
     assert torch.equal(after.model.lm_head.weight, before.model.lm_head.weight)
 
 
+def test_a_folder_of_somebody_else_stays(file, cache) -> None:
+    own = kept_beside(file)
+    own.mkdir()
+    (own / "notes.txt").write_text("mine")
+    load(file)
+    assert [place.name for place in own.iterdir()] == ["notes.txt"]
+    assert list((cache / "gguf").glob("*/model.safetensors"))
+
+
 @pytest.fixture
 def unwritable(monkeypatch: pytest.MonkeyPatch):
     """Folders in which nothing can be made, for whoever runs this (root may write everywhere)."""

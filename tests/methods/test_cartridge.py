@@ -151,6 +151,8 @@ def test_a_run_from_a_file(tmp_path, mini) -> None:
         ({"init": {"kind": "text", "file": "empty.txt"}}, "is empty"),
         ({"frozen": 900}, "method.frozen keeps 900"),
         ({"length": 3, "frozen": 4}, "`frozen` is 4, but there are 3"),
+        ({"length": 3, "frozen": 3}, "method.frozen: is 3, as is method.length"),
+        ({"length": 1, "init": "random"}, "method.frozen: is 1, as is method.length"),
         ({"init": {"kind": "text", "file": "a", "text": "b"}}, "not both"),
     ],
 )

@@ -78,8 +78,14 @@ class Cartridge(PromptOptions):
         """The same options with as many virtual tokens as the text has, where it has fewer.
 
         Raises:
-            UserError: the text is missing, cannot be read, or has no token beyond the frozen ones.
+            UserError: the text is missing, cannot be read, or has no token beyond the frozen ones;
+                or all virtual tokens are frozen.
         """
+        if self.frozen == self.length:
+            raise UserError(
+                f"method.frozen: is {self.frozen}, as is method.length, so that no virtual token "
+                "could be trained; give a smaller one, or a larger method.length"
+            )
         if not isinstance(self.init, axes.FirstTokensInit):
             return self
         held = len(examples.document(self.init.words()))

@@ -318,7 +318,7 @@ def _keep(reading: _Reading, wanted: str) -> Unpacked:
     """Unpack a file into the first place that can be written."""
     refused = []
     for place in _places(reading.file, reading.digest, wanted):
-        if place.exists():
+        if (place / SOURCE).is_file():
             shutil.rmtree(place, ignore_errors=True)  # what was kept of another file
         try:
             with files.new_folder(place) as temporary:
