@@ -101,7 +101,12 @@ WITH_PROMPT = sorted(
     "method", [name for name in WITH_PROMPT if name not in ("cpt", "infix-tuning")]
 )
 def test_every_method_with_a_prompt(method: str) -> None:
-    model = attach(tiny_model("llama", torch.float64), method)
+    reads = (
+        {"init": {"kind": "text", "text": "A few words of a text."}}
+        if method == "cartridge"
+        else {}
+    )
+    model = attach(tiny_model("llama", torch.float64), method, **reads)
     ids, mask = padded(ROWS, "left")
     output = model(ids, mask, ids.masked_fill(mask == 0, -100))
     own = model.prompt

@@ -222,7 +222,7 @@ class _Reading:
         parts = self.stated("split.count")
         if parts and int(parts) > 1:
             raise self._wrong(
-                f"is one of {int(parts)} parts; put them together (llama-gguf-split --merge)"
+                f"is one of {int(parts)} parts; put them together with llama-gguf-split"
             )
         kind = self.stated("general.type")
         if kind not in (None, "model"):
