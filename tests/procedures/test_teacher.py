@@ -193,6 +193,31 @@ def test_rows_that_are_known_are_not_read_again(
     assert len(read) == 7
 
 
+def test_many_rows_are_not_written_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Teacher(make_backbone("llama"), TASK, (7, 8, 9))
+    monkeypatch.setattr(distributions, "TOGETHER", 1)
+    monkeypatch.setattr(distributions, "SAVED_EVERY", 1)
+    sizes: list[int] = []
+    write = distributions.write
+
+    def counted(file: Path, rows: list[tuple[str, Taught]]) -> None:
+        sizes.append(len(rows))
+        write(file, rows)
+
+    monkeypatch.setattr(distributions, "write", counted)
+    pairs = [Pair([1], [number]) for number in range(2, 66)]
+    learned = [Lesson(pair, pair, (0,)) for pair in pairs]
+    taught(learned, lambda _: teacher, 4, tmp_path / "said.safetensors")
+    assert sizes[-1] == len(pairs)
+    assert sum(sizes) < 7 * len(pairs)
+    assert sizes[0] == 1
+    sizes.clear()
+    taught(learned, lambda _: teacher, 4, tmp_path / "said.safetensors")
+    assert sizes == []
+
+
 def test_chunks_end_where_paragraphs_or_sentences_do() -> None:
     tokens = mini_tokens()
     text = "\n\n".join(f"Bird {i} lives here. It eats fish and sleeps at night." for i in range(6))

@@ -45,7 +45,10 @@ def distil(
         ),
     ] = False,
     made: Annotated[
-        int | None, typer.Option("--made", min=1, max=MOST, help="Most conversations to make.")
+        int | None,
+        typer.Option(
+            "--made", min=1, max=MOST, help="Most conversations to make; 256 if not given."
+        ),
     ] = None,
     conversations: Annotated[
         Path | None,
@@ -74,6 +77,7 @@ def distil(
     learns what it says.
 
     The same as `foreword train` of a recipe with `teacher:`, which is written into the run folder.
+    Without --backbone the bundled foreword/mini learns, which is too small to understand a text.
     """
     from foreword.recipe import parse_recipe
 
