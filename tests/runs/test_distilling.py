@@ -431,6 +431,11 @@ def test_where_the_user_has_no_mark_of_the_end_an_answer_ends_before_the_user(
             },
             "for which `teacher.question_tokens`, `teacher.asks` would be",
         ),
+        (
+            {},
+            {"task": {"data": {"format": "jsonl", "dev": "x.jsonl", "messages": "messages"}}},
+            "`teacher.held_out` is of conversations that are made to be measured on",
+        ),
         ({"budget": "soon"}, {}, "teacher.budget: expected a time such as 90s, 20m or 2h"),
         ({"kinds": ["quiz"]}, {}, "'quiz' is not known"),
         ({}, {"method": "hard-prompt"}, "method: hard-prompt learns nothing of a teacher's text"),
@@ -494,7 +499,8 @@ def test_files_that_are_given_are_read_before_anything_is_made(
     data = {"task": {"data": {"format": "jsonl", "messages": "messages"}}}
     more = data if file.startswith("task") else {}
     settings = parse_recipe(
-        recipe(text, tiny, teacher={"made": None}, **more), [f"{file}={json.dumps(str(given))}"]
+        recipe(text, tiny, teacher={"made": None, "held_out": None}, **more),
+        [f"{file}={json.dumps(str(given))}"],
     )
     told = Told()
     with pytest.raises(DataError, match=message.replace("(", r"\(")):

@@ -154,6 +154,11 @@ class Recipe(Data):
             )
         if teacher.conversations is not None and task.data.train is not None:
             raise ValueError("give either `teacher.conversations` or `task.data.train`")
+        if made and teacher.says("held_out") and (task.data.dev or task.data.hold_out):
+            raise ValueError(
+                "`teacher.held_out` is of conversations that are made to be measured on, and "
+                "`task.data` names others (`dev` or `hold_out`); leave one of them out"
+            )
         if task.data.train is not None and (useless := teacher.about_questions):
             raise ValueError(
                 f"`teacher` answers the inputs of `task.data.train` and makes no questions, for "

@@ -93,7 +93,7 @@ class TeacherSpec(Data):
     def _one_source(self) -> TeacherSpec:
         if bool(self.texts) == (self.prompt is not None):
             raise ValueError("give either `texts` or `prompt`")
-        if self.conversations is not None and self.made != type(self).model_fields["made"].default:
+        if self.conversations is not None and self.says("made"):
             raise ValueError(
                 "`made` is of conversations that are made, and `conversations` are learned as they "
                 "are; leave one of them out (task.limits.train learns the first so many)"
@@ -103,9 +103,12 @@ class TeacherSpec(Data):
     @property
     def about_questions(self) -> tuple[str, ...]:
         """The options that say otherwise than by default how questions are made."""
-        fields = type(self).model_fields
         names = ("kinds", "chunk", "question_tokens", "asks", "temperature")
-        return tuple(name for name in names if getattr(self, name) != fields[name].default)
+        return tuple(name for name in names if self.says(name))
+
+    def says(self, option: str) -> bool:
+        """Whether an option is another than by default."""
+        return bool(getattr(self, option) != type(self).model_fields[option].default)
 
     @property
     def files(self) -> tuple[str, ...]:
