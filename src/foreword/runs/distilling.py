@@ -46,7 +46,6 @@ from foreword.runs.data import RunExamples, check_given, state_task
 from foreword.runs.preparing import Prepared
 from foreword.runs.student import check_room, readable, started
 from foreword.tasks import BoundTask, task_of
-from foreword.tasks.turns import Turns
 from foreword.training.amount import total_steps
 from foreword.tuned import TunedModel
 
@@ -151,7 +150,6 @@ class Distillation:
         if not self.makes:
             return self.recipe
         data, spec = self.recipe.task.data, self.spec
-        assert isinstance(self.task, Turns), "the recipe's rules say so"
         maker = Study(
             spec, self.recipe.seed, self.source, self.task, self.backbone, self.progress, self.check
         )

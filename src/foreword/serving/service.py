@@ -20,7 +20,6 @@ from foreword.session import LoadedPrompt, example_of
 from foreword.tasks import BoundTask, Request, TextGeneration, Writing
 from foreword.tasks.base import Verb
 from foreword.tasks.text import Templates
-from foreword.tasks.turns import Turns
 from foreword.tuned.compose import compose
 
 T = TypeVar("T")
@@ -182,7 +181,7 @@ class Service:
                 "takes no messages; use /v1/completions with its fields"
             )
         kind, tokens = model.task.task, self.backbone.tokens
-        chats = kind.chats(self.backbone) if isinstance(kind, Turns) else Chats(tokens)
+        chats = kind.chats(self.backbone) or Chats(tokens)
         if chats.template is None and not tokens.tokenizer.chat_template:
             raise BackboneError(
                 f"messages: the tokenizer of '{self.name}' has no chat template; use "

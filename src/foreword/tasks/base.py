@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from foreword import names
 from foreword.axes.readout import Readout
-from foreword.backbone import Backbone, Decoding
+from foreword.backbone import Backbone, Chats, Decoding
 from foreword.data import Example
 from foreword.errors import DataError, RecipeError, UserError
 from foreword.methods.examples import Demonstration
@@ -22,6 +22,7 @@ from foreword.tasks.bound import BoundTask, Request
 from foreword.tasks.inputs import Inputs
 from foreword.tasks.rows import Prediction, Row
 from foreword.tasks.text import Templates
+from foreword.templates import Chat
 from foreword.tuned import TunedModel
 
 Verb = Literal["generate", "predict", "embed"]
@@ -120,6 +121,16 @@ class Task(Inputs, ABC):
         requests: Sequence[Request], *, batch_size: int, advance: Callable[[int], None]
     ) -> list[Prediction]:
         """Answer requests of this kind together, in their order; their models may differ."""
+
+    def chats(self, backbone: Backbone) -> Chats | None:
+        """What renders the messages that a backbone reads; None where the input is one text."""
+        if self.text is None or not isinstance(self.text.input, Chat):
+            return None
+        return self.text.chats(backbone.tokens)
+
+    def bare_answer(self, decoded: str) -> str:
+        """The answer in a text that was written: the text as it is."""
+        return decoded
 
     def measured(self, prediction: Prediction) -> Any:
         """What metrics are given of an answer."""

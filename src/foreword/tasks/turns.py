@@ -108,10 +108,6 @@ class Turns(WrittenTask):
                 return made.trained(conversation)
             return [made.asked(conversation.open, reserve)]
 
-    def bare_answer(self, decoded: str) -> str:
-        """What was written, as it is."""
-        return decoded
-
     def usage(self, folder: str) -> str:
         """A command that asks an artifact of this task."""
         return f'foreword generate {folder} --text "..."'

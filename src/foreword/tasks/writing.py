@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -26,10 +25,6 @@ class WrittenTask(Task):
     def readout(self, backbone: Backbone) -> Generation:  # noqa: ARG002
         """Decoding."""
         return Generation()
-
-    @abstractmethod
-    def bare_answer(self, decoded: str) -> str:
-        """The answer in a decoded text."""
 
     def check(self, model: TunedModel, examples: Sequence[Example], how: Decoding) -> None:
         """Make sure that examples can be answered.

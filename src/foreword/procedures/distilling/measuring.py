@@ -22,7 +22,6 @@ from foreword.procedures.distilling.eviction import evicted
 from foreword.procedures.distilling.teacher import Fronts, Teacher
 from foreword.procedures.distilling.texts import beginning
 from foreword.tasks.decoding import Writing, decode_rows
-from foreword.tasks.writing import WrittenTask
 from foreword.tuned import TunedModel
 
 TOGETHER = 8
@@ -164,7 +163,6 @@ def scores(
         advance: called with the number of examples that are done.
     """
     task = teacher.task
-    assert isinstance(task, WrittenTask), "the recipe's rules say so"
     writings = [
         Writing(teacher.model, teacher.source(unanswered(one), how.max_new_tokens), how)
         for one in examples

@@ -33,9 +33,8 @@ from foreword.procedures.distilling.seeds import (
 from foreword.procedures.distilling.source import Source
 from foreword.procedures.distilling.teacher import Fronts, Teacher
 from foreword.recipe.teacher import MESSAGES, Kind, TeacherSpec
+from foreword.tasks import Task
 from foreword.tasks.decoding import Writing, decode_rows
-from foreword.tasks.turns import Turns
-from foreword.tasks.writing import WrittenTask
 
 EMPTY_ROUNDS = 20
 """Rounds without a conversation, one after the other, after which no more are made."""
@@ -60,7 +59,7 @@ class Study:
         spec: TeacherSpec,
         seed: int,
         source: Source,
-        task: Turns,
+        task: Task,
         backbone: Backbone,
         progress: Progress,
         check: Callable[[], None],
@@ -68,7 +67,9 @@ class Study:
         self.spec, self.seed, self.source, self.task = spec, seed, source, task
         self.backbone, self.progress, self.check = backbone, progress, check
         self.fronts = Fronts(backbone, task, introduced=spec.prompt is None)
-        self.ends = task.chat_template is None
+        chats = task.chats(backbone)
+        assert chats is not None, "the recipe's rules say so"
+        self.chats, self.ends = chats, chats.template is None
         self._teachers: dict[tuple[int, ...], Teacher] = {}
 
     def make(
@@ -182,7 +183,7 @@ class Study:
 
     def _user(self) -> str:
         """What the chat template puts before what a user says."""
-        begun = self.task.chats(self.backbone).begun([{"role": "user", "content": _PROBE}])
+        begun = self.chats.begun([{"role": "user", "content": _PROBE}])
         return begun[: begun.index(_PROBE)]
 
 
@@ -200,9 +201,7 @@ def answers_of(
         for example, seed in zip(examples, seeds, strict=True)
     ]
     texts = decode_rows(writings, batch_size=spec.together)
-    task = teacher.task
-    assert isinstance(task, WrittenTask), "the recipe's rules say so"
-    return [task.bare_answer(text).strip() for text in texts]
+    return [teacher.task.bare_answer(text).strip() for text in texts]
 
 
 def drawn(tokens: int, temperature: float, stop: tuple[str, ...] = ()) -> Decoding:

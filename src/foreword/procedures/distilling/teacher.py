@@ -29,7 +29,6 @@ from foreword.errors import BackboneError, DataError, RecipeError, UserError
 from foreword.methods import HardPrompt, PrefixTuning
 from foreword.procedures.distilling.texts import beginning
 from foreword.tasks import Task
-from foreword.tasks.turns import Turns
 from foreword.templates import Chat, Template
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
@@ -90,8 +89,8 @@ class Teacher:
     def continued(self, text: str) -> list[int]:
         """The tokens of a conversation that the user begins with some words and has not ended, as
         they stand behind the text."""
-        assert isinstance(self.task, Turns), "only in conversations does a user speak"
         chats = self.task.chats(self.backbone)
+        assert chats is not None, "only in conversations does a user speak"
         conversation = _with_text(spoken_by_user(_PROBE), self.text, self.place)
         begun = chats.begun(_plain(conversation))
         ids = chats.read(begun[: begun.rindex(_PROBE)] + text)
@@ -121,7 +120,7 @@ class Teacher:
             # A document begins once.
             drops = len(self.backbone.tokens.source(""))
             return [replace(row.pair, source=row.pair.source[drops:]) for row in rows]
-        if isinstance(self.task, Turns) and example.conversation is not None:
+        if example.conversation is not None:
             whole = _with_text(example.conversation, self.text, self.place, example.where)
             example = replace(example, conversation=whole)
         rows = self.task.rows(self._bare, example, labelled=labelled, reserve=reserve)
@@ -202,16 +201,13 @@ class Fronts:
 
     @property
     def _of_messages(self) -> bool:
-        return isinstance(self.task, Turns) or (
-            self.task.text is not None and isinstance(self.task.text.input, Chat)
-        )
+        return self.task.chats(self.backbone) is not None
 
     @cached_property
     def _chats(self) -> Chats:
-        if isinstance(self.task, Turns):
-            return self.task.chats(self.backbone)
-        assert self.task.text is not None, "it has messages"
-        return self.task.text.chats(self.backbone.tokens)
+        chats = self.task.chats(self.backbone)
+        assert chats is not None, "it has messages"
+        return chats
 
     def _front(self, text: str, place: Place) -> tuple[int, ...]:
         """The tokens that rows with this text have in common, however they go on."""
