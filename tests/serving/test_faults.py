@@ -256,7 +256,7 @@ def test_sigterm_under_load(world: World, tmp_path: Path) -> None:
         assert process.stderr is not None
         assert process.stdout is not None
         line = process.stderr.readline()
-        assert "serving 'backbone' with 1 prompts on http://127.0.0.1:" in line, line
+        assert "serving 'backbone' with 1 prompt on http://127.0.0.1:" in line, line
         port = int(line.split("127.0.0.1:")[1].split()[0])
         tried = json.loads(process.stdout.readline())
         assert tried["output"]

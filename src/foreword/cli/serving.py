@@ -176,8 +176,10 @@ def serve(
 
     def ready(port: int) -> None:
         host = f"[{spec.host}]" if ":" in spec.host else spec.host
+        many = len(served.store)
         complain(
-            f"foreword: serving '{served.service.name}' with {len(served.store):,} prompts on "
+            f"foreword: serving '{served.service.name}' with {many:,} "
+            f"{'prompt' if many == 1 else 'prompts'} on "
             f"http://{host}:{port} ({spec.rows} answers of {served.engine.longest:,} positions, "
             f"{served.engine.tokens:,} positions together)"
         )
