@@ -56,6 +56,14 @@ def test_parts_of_random_tokens_are_the_whole(kind: str, seed: int, many: int) -
     assert "".join(streamed(tokens, ids)) == tokens.text(ids)
 
 
+def test_bytes_around_a_special_token_are_one_run() -> None:
+    """The text of all has no special token, and then one wrong byte spoils the run."""
+    tokens = Tokens(tokenizer("stories"))
+    ids = [tokens.tokenizer.convert_tokens_to_ids(name) for name in ("<0x29>", "</s>", "<0xB2>")]
+    assert "".join(streamed(tokens, ids)) == tokens.text(ids)
+    assert "".join(streamed(tokens, ids[:2])) == tokens.text(ids[:2]) == ")"
+
+
 def test_a_character_is_given_whole() -> None:
     """Chinese characters are three tokens each in a byte-level vocabulary of English."""
     tokens = Tokens(tokenizer("bundled"))

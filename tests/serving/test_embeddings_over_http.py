@@ -197,7 +197,7 @@ def test_a_text_that_is_cut_says_so(client: Client, prompts: dict[str, LoadedPro
         ("deep", {"input": ["so", "so " * 3000]}, "input.1: the input has"),
         ("deep", {"input": "\ud800"}, "half a character"),
         ("slots", {"input": [5]}, "takes no token ids; give a text"),
-        ("head", {"input": "a"}, "use `predict`"),
+        ("head", {"input": "a"}, "use /v1/classify"),
     ],
     ids=lambda value: str(value)[:50] if isinstance(value, dict) else None,
 )
@@ -208,7 +208,7 @@ def test_what_is_refused(client: Client, model: str, body: dict[str, Any], said:
 def test_the_backbone_alone_gives_no_vectors(client: Client) -> None:
     assert "is the backbone, which gives no vectors by itself" in refused(client, BASE, input="a")
     classified = client.ask("POST", "/v1/classify", {"model": "deep", "input": "a"})
-    assert (classified.status, "use `embed`" in classified.error["message"]) == (400, True)
+    assert (classified.status, "use /v1/embeddings" in classified.error["message"]) == (400, True)
 
 
 def test_a_wrong_input_disturbs_nobody(

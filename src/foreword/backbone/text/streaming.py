@@ -48,7 +48,7 @@ class TextStream:
         self._ids.append(token)
         text = self.tokens.text(self._ids)
         fresh = self._after(text)
-        if not fresh.endswith(UNKNOWN) and not _is_byte(self.tokens, token):
+        if not fresh.endswith(UNKNOWN) and _ends_bytes(self.tokens, token):
             self._hold(fresh)
             own = self.tokens.text(self._ids[self._read :])
             if own:  # else a blank that begins the next token would be lost
@@ -100,8 +100,10 @@ class TextStream:
 
 
 @lru_cache(maxsize=4096)
-def _is_byte(tokens: Tokens, token: int) -> bool:
-    """Whether a token is a byte of SentencePiece's: what a run of them says is not certain before
-    it ends, since one wrong byte makes none of it a character."""
+def _ends_bytes(tokens: Tokens, token: int) -> bool:
+    """Whether a run of bytes of SentencePiece's has ended with this token: what they say is not
+    certain before, since one wrong byte makes none of them a character. Special tokens are left out
+    of a text, so that the bytes around them are one run."""
     (name,) = tokens.names([token])
-    return re.fullmatch("<0x[0-9A-F]{2}>", name) is not None
+    special = token in tokens.tokenizer.all_special_ids
+    return not special and re.fullmatch("<0x[0-9A-F]{2}>", name) is None
