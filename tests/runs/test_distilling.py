@@ -541,17 +541,25 @@ def test_a_round_depends_on_its_number_alone(tmp_path: Path, text: Path, tiny: B
     assert read is not None
     one = Distillation(settings, read, tmp_path, tiny, Silent(), lambda: None)
     maker = study.Study(
-        one.spec,
-        0,
-        one.source,
-        one.task,
-        tiny,
-        Silent(),
-        lambda: None,  # type: ignore[arg-type]
+        one.spec, 0, one.source, one.task, tiny, one.teacher, Silent(), lambda: None
     )
     later = maker.round("training", 3)
     assert later != maker.round("held-out", 3)
     assert later == maker.round("training", 3)
+
+
+def test_the_whole_text_stays_at_hand_while_parts_change(
+    tmp_path: Path, text: Path, tiny: Backbone
+) -> None:
+    settings = parse_recipe(recipe(text, tiny, teacher={"chunk": 20}))
+    read = Text.of(settings)
+    assert read is not None
+    one = Distillation(settings, read, tmp_path, tiny, Silent(), lambda: None)
+    assert len(one.source.chunks) > 1
+    first = one.teacher((0, 1))
+    for part in (0, 1, 0):
+        one.teacher((part,))
+        assert one.teacher((0, 1)) is first
 
 
 def test_the_verb_writes_and_runs_a_recipe(

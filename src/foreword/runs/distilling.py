@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ class Distillation:
             check_given(self.recipe.model_copy(update={"task": task}))
             for given in (data.train, data.dev):
                 self.read |= {} if given is None else self._parts_read(Path(given))
-        self._teachers: dict[tuple[int, ...], Teacher] = {}
+        # A round reads one part, and then all: of both the keys and values stay at hand.
+        self.teacher = lru_cache(maxsize=2)(self._teacher)
         self.lessons: list[Lesson] = []
         self.held_out: list[HeldOut] = []
 
@@ -151,7 +153,14 @@ class Distillation:
             return self.recipe
         data, spec = self.recipe.task.data, self.spec
         maker = Study(
-            spec, self.recipe.seed, self.source, self.task, self.backbone, self.progress, self.check
+            spec,
+            self.recipe.seed,
+            self.source,
+            self.task,
+            self.backbone,
+            self.teacher,
+            self.progress,
+            self.check,
         )
         paths = {}
         questions: list[str] = []
@@ -220,6 +229,7 @@ class Distillation:
         spec, backbone = self.spec, self.backbone
         section = spec.model_dump(exclude={"texts", "prompt", "conversations", "top_k", "budget"})
         decides = {
+            "format": study.FORMAT,
             "set": name,
             "teacher": {**section, "learns": spec.prompt is None},
             "text": self.text,
@@ -320,13 +330,9 @@ class Distillation:
             for name, one in teachers.items()
         }
 
-    def teacher(self, reads: tuple[int, ...]) -> Teacher:
-        """The backbone that reads some parts of the text; the last two stay at hand."""
-        if reads not in self._teachers:
-            while len(self._teachers) >= 2:
-                del self._teachers[next(iter(self._teachers))]
-            self._teachers[reads] = self.fronts.teacher(self.source.text(reads))
-        return self._teachers[reads]
+    def _teacher(self, reads: tuple[int, ...]) -> Teacher:
+        """The backbone that reads some parts of the text."""
+        return self.fronts.teacher(self.source.text(reads))
 
     def _parts_read(self, file: Path) -> dict[str, tuple[int, ...]]:
         """By conversation, the parts of the text that its teacher reads, where the file says so."""

@@ -31,11 +31,13 @@ from foreword.procedures.distilling.seeds import (
     OPENINGS_ABOUT_TEXT,
 )
 from foreword.procedures.distilling.source import Source
-from foreword.procedures.distilling.teacher import Fronts, Teacher
+from foreword.procedures.distilling.teacher import Teacher
 from foreword.recipe.teacher import MESSAGES, Kind, TeacherSpec
 from foreword.tasks import Task
 from foreword.tasks.decoding import Writing, decode_rows
 
+FORMAT = 1
+"""Of what a round makes: another number where the same recipe makes other conversations."""
 EMPTY_ROUNDS = 20
 """Rounds without a conversation, one after the other, after which no more are made."""
 _PROBE = "foreword"
@@ -50,6 +52,7 @@ class Study:
         source: the text.
         task: of conversations.
         backbone: asks and answers.
+        teacher: from parts of the text to the backbone that has read them.
         progress: told what is done.
         check: called between passes; what it raises ends the work.
     """
@@ -61,16 +64,15 @@ class Study:
         source: Source,
         task: Task,
         backbone: Backbone,
+        teacher: Callable[[tuple[int, ...]], Teacher],
         progress: Progress,
         check: Callable[[], None],
     ) -> None:
-        self.spec, self.seed, self.source, self.task = spec, seed, source, task
-        self.backbone, self.progress, self.check = backbone, progress, check
-        self.fronts = Fronts(backbone, task, introduced=spec.prompt is None)
+        self.spec, self.seed, self.source, self.teacher = spec, seed, source, teacher
+        self.progress, self.check = progress, check
         chats = task.chats(backbone)
         assert chats is not None, "the recipe's rules say so"
         self.chats, self.ends = chats, chats.template is None
-        self._teachers: dict[tuple[int, ...], Teacher] = {}
 
     def make(
         self,
@@ -159,14 +161,6 @@ class Study:
         # A model that knows no conversations does not end a turn: the user's next one does.
         stop = () if self.ends else (f"\n{self._user().strip()}",)
         return answers_of(teacher, examples, seeds, self.spec, stop)
-
-    def teacher(self, numbers: tuple[int, ...]) -> Teacher:
-        """The backbone once it has read some parts; the last few stay at hand."""
-        if numbers not in self._teachers:
-            while len(self._teachers) >= 2:
-                del self._teachers[next(iter(self._teachers))]
-            self._teachers[numbers] = self.fronts.teacher(self.source.text(numbers))
-        return self._teachers[numbers]
 
     def _asking(self, teacher: Teacher, kind: Kind, rng: random.Random) -> tuple[Writing, str]:
         """What makes a model write a question, and the words that the question begins with."""
