@@ -133,6 +133,7 @@ def test_keys_that_cannot_be_moved_are_refused_unless_left_as_they_are(tmp_path)
     whole = foreword.compose(folders, backbone=backbone, as_stored=True)
     keys = [load_file(folder / "prompt.safetensors")["decoder.keys"] for folder in folders]
     assert torch.equal(whole.model.reparam()["decoder.keys"], torch.cat(keys, 1))
+    assert whole.manifest.recipe["composed"]["keys"] == "as stored"
 
 
 @pytest.mark.parametrize("method", [soft(), prefix()], ids=["soft", "deep"])

@@ -223,7 +223,7 @@ def put_together(
     backbone = last.model.backbone
     model = put_on(backbone, method, bound.readout(backbone)).with_tensors(named)
     model.readout.load_state_dict(last.model.readout.state_dict())
-    return Composition(_manifest(parts, shares, method, model), model, tuple(parts))
+    return Composition(_manifest(parts, shares, method, model, as_stored), model, tuple(parts))
 
 
 def _behind(
@@ -377,14 +377,17 @@ def _manifest(
     shares: Sequence[float] | None,
     method: MethodChoice,
     model: TunedModel,
+    as_stored: bool,
 ) -> Manifest:
-    """What the composition says of itself; its hash is of its parts', in their order."""
+    """What the composition says of itself; its hash is of its parts', in their order, and of how
+    they were put together."""
     own = [part.manifest for part in parts]
     hashes = [one.prompt_sha256 for one in own]
-    whole = hashlib.sha256(f"{hashes} {shares}".encode()).hexdigest()
+    whole = hashlib.sha256(f"{hashes} {shares} {as_stored}".encode()).hexdigest()
     composed: Mapping[str, Any] = {
         "by": "one behind the other" if shares is None else "weighted sum",
         **({} if shares is None else {"weights": list(shares)}),
+        **({"keys": "as stored"} if as_stored else {}),
         "parts": [
             {
                 "name": one.name,

@@ -63,7 +63,7 @@ def embed(
         raise UserError(f"--out: {out}: is no file, but a matrix needs one; give another name")
     parts: list[npt.NDArray[np.float64]] = []
 
-    def told(matrix: npt.NDArray[Any]) -> list[dict[str, Any]]:
+    def shown(matrix: npt.NDArray[Any]) -> list[dict[str, Any]]:
         if as_matrix:
             parts.append(matrix)
             return [{} for _ in matrix]
@@ -74,7 +74,7 @@ def embed(
         loaded.task.task.check_verb("embed", "this artifact")
 
         def vectors(rows: list[Given], _: int, advance: Advance) -> list[dict[str, Any]]:
-            return told(
+            return shown(
                 loaded.embed(
                     [loaded.example(row.value, row.where, paired=paired) for row in rows],
                     paired=paired,
@@ -86,7 +86,7 @@ def embed(
         return Answering(vectors)
 
     def load_many(folders: dict[str, Path]) -> Answering:
-        return givers(load_bank(folders, on), inputs.batch_size, paired=paired, told=told)
+        return givers(load_bank(folders, on), inputs.batch_size, paired=paired, shown=shown)
 
     rows = answers_of(artifact, prompt, on, inputs, "embed", to, overwrite, load_one, load_many)
     if as_matrix:

@@ -128,7 +128,7 @@ def tellers(bank: PromptBank, batch_size: int) -> Answering:
 
 
 def givers(
-    bank: PromptBank, batch_size: int, *, paired: bool, told: Callable[[Matrix], Rows]
+    bank: PromptBank, batch_size: int, *, paired: bool, shown: Callable[[Matrix], Rows]
 ) -> Answering:
     """Answers rows by vectors.
 
@@ -136,7 +136,7 @@ def givers(
         bank: the prompts.
         batch_size: rows read together.
         paired: whether they are texts of the other side.
-        told: what the output says of some vectors.
+        shown: what the output says of some vectors.
     """
 
     def check(rows: list[Given]) -> None:
@@ -145,7 +145,7 @@ def givers(
 
     def answers(rows: list[Given], _: int, advance: Advance) -> Rows:
         values, where = _apart(rows)
-        return told(
+        return shown(
             bank.embed(values, paired=paired, where=where, batch_size=batch_size, advance=advance)
         )
 

@@ -43,10 +43,10 @@ class PromptFolder:
             UserError: the folder cannot be read; nothing is changed then.
         """
         try:
-            found = {place.name: _state(place) for place in sorted(self.folder.iterdir())}
+            states = {place.name: _state(place) for place in sorted(self.folder.iterdir())}
         except OSError as error:
             raise UserError(f"prompts: {self.folder}: {error.strerror}") from error
-        there = {name: state for name, state in found.items() if state}
+        there = {name: state for name, state in states.items() if state}
         for name in self._states.keys() - there:
             del self._states[name]
             own = self._own.pop(name, None)
@@ -98,10 +98,10 @@ def _state(place: Path) -> State:
         files = []
         for name in FILES:
             try:
-                found = (folder / name).stat()
+                file = (folder / name).stat()
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            files.append((name, found.st_size, found.st_mtime_ns, found.st_ino))
+            files.append((name, file.st_size, file.st_mtime_ns, file.st_ino))
         if any(name == MANIFEST for name, *_ in files):
             return tuple(files)
     return ()
