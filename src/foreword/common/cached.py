@@ -42,7 +42,7 @@ def remember(name: str, value: Any) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
+        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
         temporary.replace(file)
     except OSError:
         return

@@ -18,7 +18,7 @@ from foreword.data import Example
 from foreword.evaluation import Report
 from foreword.recipe import Recipe
 
-FORMAT = "1.0"
+FORMAT = "1.1"
 
 
 class Baseline(BaseModel):
