@@ -13,13 +13,10 @@ import time
 from torch import nn
 from transformers.activations import NewGELUActivation
 
-from foreword import load_backbone, read_examples
-from foreword.methods import PrefixTuning
-from foreword.tasks.text import Templates
-from foreword.tuned import TunedModel
-from foreword.tuned.compose import compose
+from fieldguide import prefix_and_batch
+from foreword import load_backbone
 
-ROWS, ROUNDS = 8, 40
+ROUNDS = 40
 
 
 def put(model: nn.Module, activation: type[nn.Module], **options: str) -> None:
@@ -33,11 +30,7 @@ def put(model: nn.Module, activation: type[nn.Module], **options: str) -> None:
 def main() -> None:
     """Time both, alternating, and print the ratio."""
     backbone = load_backbone("foreword/mini")
-    model: TunedModel = compose(backbone, PrefixTuning(name="prefix-tuning"))
-    examples = read_examples("foreword/fieldguide/train", "jsonl")[:ROWS]
-    task = Templates.of("{record}\n")
-    pairs = [task.pair(backbone.tokens, e, e.references[0], None) for e in examples]
-    layout = model.arrange([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    model, layout = prefix_and_batch(backbone)
 
     def step() -> float:
         start = time.process_time()

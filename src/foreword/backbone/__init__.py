@@ -3,6 +3,7 @@
 from foreword.backbone.weights import deferred as deferred  # before anything that imports a model
 
 # isort: split
+from foreword.backbone.arithmetic import has_units, slowness
 from foreword.backbone.beginnings import read_once
 from foreword.backbone.call import Call, columns_of, way
 from foreword.backbone.decoding import (
@@ -61,6 +62,7 @@ __all__ = [
     "columns_of",
     "default_device",
     "generate",
+    "has_units",
     "head_of_decoders",
     "load_backbone",
     "name_of_body",
@@ -69,6 +71,7 @@ __all__ = [
     "read_once",
     "reads_spans_off_it",
     "seed_all",
+    "slowness",
     "stored_pooler",
     "way",
     "write",

@@ -24,7 +24,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from foreword.backbone import devices
+from foreword.backbone import arithmetic, devices
 from foreword.backbone.devices import DeviceMap
 from foreword.backbone.model import Backbone
 from foreword.backbone.prompts.attention import Attention
@@ -71,7 +71,8 @@ def load_backbone(
         name: a `foreword/...` name, a folder, a hub name, or a GGUF file: its path, or
             `owner/repository/file.gguf` of the hub.
         revision: branch, tag or commit of a hub name.
-        dtype: what its weights are cast to; "auto" keeps the stored type.
+        dtype: what its weights are cast to; "auto" keeps the stored type, but takes float32 for one
+            of 16 bits that the device has no units for.
         device: where it lies, unless there is a `device_map`.
         bos: rule for the beginning token (see `Tokens`).
         attention: how attention is computed: "sdpa", "eager" or "flex"; what suits the family if
@@ -165,15 +166,18 @@ def load_backbone(
         model.to(device)
     stored = folder or stored_folder(where, revision)
     sha256 = packed.source.tensors if packed else ""
+    sha256 = sha256 or (hashing.hash_folder(stored) if stored else hashing.hash_module(model))
+    widened = arithmetic.widen(model) if dtype == "auto" and not spread else None
+    notes = [packed.note(name) if packed else None, widened]
     return Backbone.wrap(
         model,
         Tokens(tokenizer, bos),
         name=name,
         revision=getattr(config, "_commit_hash", None) or revision,
-        sha256=sha256 or (hashing.hash_folder(stored) if stored else hashing.hash_module(model)),
+        sha256=sha256,
         attention=attention,
         quantization=used,
-        notes=(packed.note(name),) if packed else (),
+        notes=tuple(note for note in notes if note),
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
-from foreword.backbone import devices, geometry, turns
+from foreword.backbone import arithmetic, devices, geometry, turns
 from foreword.backbone.call import Call, inputs
 from foreword.backbone.checking import check_with_a_text
 from foreword.backbone.layout import Layout
@@ -128,6 +128,12 @@ class Backbone(Moving, Taking):
     def dtype(self) -> str:
         """The type its weights were loaded as, by torch's name."""
         return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def slowness(self) -> str | None:
+        """What there is to say where its device has no units for the type of its weights."""
+        instead = "give float32, or auto, which takes it here, in twice the memory"
+        return arithmetic.slowness(self.dtype, self.device, "backbone.dtype", instead)
 
     def copied(self, moving: Collection[str] = ()) -> Backbone:
         """The same backbone in modules of its own, around the same weights.

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreword.cli import options as o
+from foreword.cli.output import complain
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
+    from foreword.backbone import Backbone
     from foreword.session import LoadedPrompt
 
 
@@ -32,9 +34,17 @@ def load_artifact(artifact: Path, on: o.ArtifactFlags) -> LoadedPrompt:
     """An artifact on its backbone, as flags say."""
     from foreword.session import load
 
-    return load(
+    loaded = load(
         artifact, backbone=on.backbone, other_backbone=on.other_backbone, **loading_options(on)
     )
+    complain_of_slowness(loaded.model.backbone)
+    return loaded
+
+
+def complain_of_slowness(backbone: Backbone) -> None:
+    """Say where the device has no units for the type of a backbone's weights."""
+    if backbone.slowness is not None:
+        complain(f"note: {backbone.slowness}")
 
 
 def quantization(text: str | None) -> Any:

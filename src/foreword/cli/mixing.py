@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foreword.cli import options as o
 from foreword.cli.answering import Advance, Answering
-from foreword.cli.loading import loading_options
+from foreword.cli.loading import complain_of_slowness, loading_options
 from foreword.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def load_bank(folders: Mapping[str, Path], on: o.ArtifactFlags) -> PromptBank:
 
     assert on.backbone is not None, "folders_of has seen to it"
     bank = prompts(on.backbone, **loading_options(on))
+    complain_of_slowness(bank.backbone)
     for name, folder in folders.items():
         bank.add(name, folder, other_backbone=on.other_backbone)
     return bank

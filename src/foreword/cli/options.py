@@ -27,7 +27,8 @@ class Device(StrEnum):
 
 
 class DType(StrEnum):
-    """What a backbone is cast to; `auto` keeps the type that it is stored in."""
+    """What a backbone is cast to; `auto` keeps the type that it is stored in, where the device has
+    units for it."""
 
     auto = "auto"
     float32 = "float32"

@@ -34,7 +34,11 @@ class BackboneSpec(Data):
         description="a GGUF file in the folder or hub repository `name`; read as name/gguf_file",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a hub name")
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        "float32",
+        description="of weights and arithmetic; auto: as they are stored, but float32 for a type of"
+        " 16 bits that the device has no units for",
+    )
     bos: Literal["auto", "always", "never"] = Field(
         "auto",
         description="beginning token (its bos_token or cls_token) before what is read: as the"

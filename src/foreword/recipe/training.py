@@ -64,7 +64,10 @@ class TrainingSpec(Data):
         description="mean over target tokens, or the paper's sum over each sequence, mean over"
         " sequences",
     )
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the arithmetic")
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32",
+        description="of the arithmetic; auto: bfloat16 where the device has units for it",
+    )
     mlm_weight: float = Field(
         0.0,
         ge=0,

@@ -9,7 +9,7 @@ import torch
 from foreword import names
 from foreword.artifacts.card import said_of_trained
 from foreword.artifacts.starting import going_on, read_trained, starts_from
-from foreword.backbone import Backbone, Decoding, load_backbone, seed_all
+from foreword.backbone import Backbone, Decoding, load_backbone, seed_all, slowness
 from foreword.common.progress import Progress
 from foreword.errors import RecipeError
 from foreword.recipe import Recipe, TaskId, types_rule, written_input
@@ -18,6 +18,7 @@ from foreword.runs.data import RunData, RunExamples, read_data, read_examples, s
 from foreword.runs.demonstrations import Shown
 from foreword.tasks import BoundTask, task_of
 from foreword.tasks.text import Templates
+from foreword.training.hardware import settled_precision
 from foreword.training.sharding import Sharding
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
@@ -127,6 +128,7 @@ def prepare(
     shorter = f"method.length: {method.length} virtual tokens, not {most}: there is no more to take"
     notes = [
         *backbone.notes,
+        *_arithmetic(backbone, recipe.training.precision),
         *([shorter] if method.length < most else []),
         *task.notes(backbone),
         *(() if trained is None else trained.notes),
@@ -135,6 +137,18 @@ def prepare(
     for line in notes:
         progress.say(f"note: {line}")
     return Prepared(recipe, examples, stated, bound, backbone, how, data, trained, notes)
+
+
+def _arithmetic(backbone: Backbone, precision: str) -> list[str]:
+    """What there is to say of the types in which a device computes."""
+    device = backbone.device.type
+    kept = settled_precision(precision, backbone.dtype, device)
+    autocast = slowness(
+        kept, device, "training.precision", "give float32, or auto, which is float32 here"
+    )
+    own = kept if backbone.dtype == "float32" else backbone.dtype
+    chosen = f"training.precision: auto is {own} here" if precision == "auto" else None
+    return [line for line in (backbone.slowness, autocast, chosen) if line]
 
 
 def load(

@@ -113,6 +113,8 @@ def about(
             **versions(),
             "device": hardware.device.type,
             "processes": hardware.processes,
+            "backbone.dtype": backbone.dtype,
+            "precision": hardware.precision,
             "threads": torch.get_num_threads(),
             "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         },

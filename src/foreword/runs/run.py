@@ -61,7 +61,7 @@ from foreword.runs.preparing import Prepared, load, prepare
 from foreword.runs.stages import Stages
 from foreword.training import History
 from foreword.training.checkpoints import FOLDER, LOG, Checkpoints, newest
-from foreword.training.hardware import Hardware
+from foreword.training.hardware import Hardware, settled_precision
 from foreword.training.log import Log
 from foreword.training.signals import Stop, Stopped, stop_on_signals
 from foreword.training.storage import Storage
@@ -107,9 +107,11 @@ def train(
     recipe = recipe.model_copy(update={"method": settled(recipe.method)})
     if backbone is not None:
         backbone = as_the_recipe_says(backbone, recipe.backbone, device)
+    where = recipe_device(recipe.backbone, device, backbone)
+    dtype = recipe.backbone.dtype if backbone is None else backbone.dtype
     hardware = Hardware.of(
-        recipe_device(recipe.backbone, device, backbone),
-        recipe.training.precision,
+        where,
+        settled_precision(recipe.training.precision, dtype, where),
         tracker=recipe.training.tracker,
     )
     progress = progress if progress and hardware.main else Silent()

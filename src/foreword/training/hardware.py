@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor
 
+from foreword.backbone import has_units
 from foreword.errors import UserError
 from foreword.training.sharding import Sharding
 
@@ -25,6 +26,20 @@ _TRACKERS: dict[str, tuple[tuple[str, ...], str]] = {
     "mlflow": (("mlflow",), "pip install mlflow"),
 }
 """The trackers that a recipe may name: packages of which one must be there, and how to get it."""
+
+
+def settled_precision(precision: str, dtype: str, device: str) -> str:
+    """`training.precision`, where "auto" is bfloat16 on a device that has units for it.
+
+    Args:
+        precision: as the recipe has it.
+        dtype: the type of the backbone's weights; where that is not float32, "auto" leaves the
+            arithmetic to them.
+        device: its type.
+    """
+    if precision != "auto":
+        return precision
+    return "bfloat16" if dtype == "float32" and has_units("bfloat16", device) else "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +63,11 @@ class Hardware:
         tracker: str = "none",
     ) -> Hardware:
         """Set up a device ("cpu", "cuda", "mps") and, if wished, a tracker for `track` to start.
+
+        Args:
+            device: its type.
+            precision: of the arithmetic: `training.precision`, settled (`settled_precision`).
+            tracker: its name.
 
         Raises:
             UserError: the device is not there, the tracker is not installed, or the launch asks
@@ -118,6 +138,11 @@ class Hardware:
         """This process's device."""
         device: torch.device = self.accelerator.device
         return device
+
+    @property
+    def precision(self) -> str:
+        """Of the arithmetic."""
+        return "bfloat16" if self.accelerator.mixed_precision == "bf16" else "float32"
 
     @property
     def processes(self) -> int:

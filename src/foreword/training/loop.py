@@ -27,7 +27,7 @@ from foreword.training import randomness
 from foreword.training.amount import Estimate, total_steps
 from foreword.training.batching import LengthBatches
 from foreword.training.checkpoints import Checkpoints
-from foreword.training.hardware import Hardware
+from foreword.training.hardware import Hardware, settled_precision
 from foreword.training.held_out import dev_loss, lay_out
 from foreword.training.history import Best, History
 from foreword.training.reuse import Planned, reusing
@@ -79,7 +79,11 @@ def train(
     """
     if not pairs:
         raise UserError("there is nothing to train on: no training pairs")
-    hardware = hardware or Hardware.of(model.backbone.device.type, spec.precision)
+    if hardware is None:
+        backbone = model.backbone
+        device = backbone.device.type
+        precision = settled_precision(spec.precision, backbone.dtype, device)
+        hardware = Hardware.of(device, precision)
     held_out = _HeldOut(dev, dev_batch_size, score)
     model.backbone.check_trainable(recomputing=spec.gradient_checkpointing)
     loop = _Loop(model, pairs, spec, seed, hardware, checkpoints, stop or Stop())

@@ -42,7 +42,7 @@ def load(spec: ServeSpec, *, trust_remote_code: bool = False) -> Backbone:
         UserError: a device and a device map are given.
     """
     refuse_two_places(spec.device, spec.device_map)
-    return load_backbone(
+    backbone = load_backbone(
         spec.backbone,
         dtype=spec.dtype,
         device=spec.device or default_device(),
@@ -51,6 +51,9 @@ def load(spec: ServeSpec, *, trust_remote_code: bool = False) -> Backbone:
         local_files_only=not spec.download,
         trust_remote_code=trust_remote_code,
     )
+    if backbone.slowness is not None:
+        _log.warning("%s", backbone.slowness)
+    return backbone
 
 
 def prepare(spec: ServeSpec, backbone: Backbone) -> Served:
