@@ -43,6 +43,21 @@ def test_a_flag_is_a_later_word_than_the_file(tmp_path: Path) -> None:
     assert found.keys[0].name == "me"
 
 
+def test_urls_stay_as_they_are(tmp_path: Path) -> None:
+    """Two slashes, and no folder before them."""
+    file = tmp_path / "serve.yaml"
+    file.write_text(
+        "backbone: x\nprompts: s3://bucket/prompts\nprompt: {a: 'gs://other/a', b: b}\n"
+    )
+    found = spec(file)
+    assert found.prompts == "s3://bucket/prompts"
+    assert found.prompt == {"a": "gs://other/a", "b": tmp_path / "b"}
+    found = spec(file, prompts="memory://m/p", prompt=["b=abfs://c/b"], refresh=2.0)
+    assert found.prompts == "memory://m/p"
+    assert found.prompt == {"a": "gs://other/a", "b": "abfs://c/b"}
+    assert spec(file, prompts="here").prompts == Path("here")
+
+
 def test_one_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "a-key-of-mine")
     (key,) = spec(base="foreword/mini").keys
@@ -80,6 +95,8 @@ def test_wrong_flags(flags: dict[str, Any], message: str) -> None:
             "the name 'a' is given to two keys",
         ),
         ("a: [", "cannot be read"),
+        ("backbone: x\nprompts: 3", "prompts: expected a folder or a URL, found 3"),
+        ("backbone: x\nprompt: {a: [b]}", "prompt.a: expected a folder or a URL, found ['b']"),
     ],
 )
 def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:

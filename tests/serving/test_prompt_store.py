@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,6 +86,28 @@ def test_a_folder_that_changed_is_not_taken_for_what_it_was(
     with pytest.raises(ArtifactError, match="was changed since 'a' was added; add it again"):
         prompts.get("a")
     assert prompts.get("b") is prompts.registered("b").loaded
+
+
+def test_one_that_is_replaced_while_it_is_read_again(
+    backbone: Backbone, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder may be gone by then; the new one is taken."""
+    prompts = PromptStore(backbone, memory=PromptStore(backbone).add("x", folders[0]).bytes)
+    prompts.add("a", folders[0])
+    prompts.add("b", folders[1])
+    read, replaced = PromptStore._read, []
+
+    def replaces(self: PromptStore, folder: Path) -> Any:
+        if not replaced:
+            replaced.append(folder)
+            shutil.rmtree(folder)
+            self.add("a", folders[2])
+        return read(self, folder)
+
+    monkeypatch.setattr(PromptStore, "_read", replaces)
+    assert prompts.get("a") is prompts.registered("a").loaded
+    assert replaced == [folders[0]]
+    assert prompts.registered("a").folder == folders[2]
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,12 @@ class ServeFlags(o.ArtifactFlags):
         None
     )
     prompts: Annotated[
-        Path | None,
-        typer.Option("--prompts", help="A folder of artifacts or runs, each called as its own."),
+        str | None,
+        typer.Option(
+            "--prompts",
+            metavar="FOLDER",
+            help="A folder, or URL (s3://…), of artifacts or runs, each called as its own.",
+        ),
     ] = None
     refresh: Annotated[
         float | None,
@@ -137,7 +141,9 @@ def serve(
     prompt: Annotated[
         list[str] | None,
         typer.Option(
-            "--prompt", metavar="NAME=ARTIFACT", help="A prompt and its name; may be repeated."
+            "--prompt",
+            metavar="NAME=ARTIFACT",
+            help="A prompt, a folder or its URL, and its name; may be repeated.",
         ),
     ] = None,
     config: Annotated[

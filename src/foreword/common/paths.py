@@ -17,3 +17,8 @@ def checked_path(text: str) -> str:
 def is_backbone(path: Path) -> bool:
     """Whether a backbone may lie there: a folder, or a GGUF file."""
     return path.is_dir() or (path.name.lower().endswith(GGUF) and path.is_file())
+
+
+def is_url(place: Path | str) -> bool:
+    """Whether a place is a URL, such as `s3://bucket/prompts`, and no path."""
+    return isinstance(place, str) and "://" in place

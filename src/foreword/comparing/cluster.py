@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.common.progress import Silent
+from foreword.common.remote import open_remote
 from foreword.common.run_files import METRICS, is_finished
 from foreword.comparing.cells import RUNS, Place
 from foreword.comparing.executing import Failure, Loaded, Watcher, attempt
@@ -122,7 +123,7 @@ class Worker:
 
 def send(folder: Path, target: str) -> None:
     """Copy a run folder to a place that fsspec knows; the figures come last."""
-    fs, root = _place(target)
+    fs, root = open_remote(target, argument("--shared"))
     inside = sorted(file for file in folder.rglob("*") if file.is_file())
     for file in sorted(inside, key=lambda file: file == folder / METRICS):
         there = f"{root}/{file.relative_to(folder).as_posix()}"
@@ -132,7 +133,7 @@ def send(folder: Path, target: str) -> None:
 
 def fetch(target: str, folder: Path) -> bool:
     """Copy a finished run folder from such a place; whether there was one."""
-    fs, root = _place(target)
+    fs, root = open_remote(target, argument("--shared"))
     if not fs.exists(f"{root}/{METRICS}"):
         return False
     if is_finished(folder):
@@ -146,16 +147,6 @@ def fetch(target: str, folder: Path) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return True
-
-
-def _place(target: str) -> tuple[Any, str]:
-    import fsspec
-
-    try:
-        fs, root = fsspec.core.url_to_fs(target)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{argument('--shared')}: {target!r} cannot be used: {error}") from error
-    return fs, str(root)
 
 
 @dataclass

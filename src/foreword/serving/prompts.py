@@ -180,19 +180,29 @@ class PromptStore:
             UserError: there is none of this name.
             ArtifactError: its folder holds something else now.
         """
-        entry = self.registered(name)
-        with entry.loading:
-            loaded = entry.loaded
-            if loaded is None:
-                manifest, loaded, _ = self._read(entry.folder)
-                if _hashes(manifest) != _hashes(entry.manifest):
-                    raise ArtifactError(
-                        f"{entry.folder}: was changed since '{name}' was added; add it again"
-                    )
-            with self._changing:
-                if self._prompts.get(name) is entry:
-                    entry.loaded = loaded
-                    self._use(entry)
+        while True:
+            entry = self.registered(name)
+            with entry.loading:
+                loaded = entry.loaded
+                if loaded is None:
+                    try:
+                        loaded = self._read_again(entry)
+                    except ArtifactError:
+                        if self._prompts.get(name) is entry:
+                            raise
+                        continue
+                with self._changing:
+                    if self._prompts.get(name) is entry:
+                        entry.loaded = loaded
+                        self._use(entry)
+            return loaded
+
+    def _read_again(self, entry: Registered) -> LoadedPrompt:
+        manifest, loaded, _ = self._read(entry.folder)
+        if _hashes(manifest) != _hashes(entry.manifest):
+            raise ArtifactError(
+                f"{entry.folder}: was changed since '{entry.name}' was added; add it again"
+            )
         return loaded
 
     def _read(self, folder: Path) -> tuple[Manifest, LoadedPrompt, int]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PlainValidator, ValidationError, field_validator, model_validator
 
 from foreword.common import opening
 from foreword.common.bounds import Numbers, Tokens
 from foreword.common.choices import Data
-from foreword.common.paths import is_backbone
+from foreword.common.paths import is_backbone, is_url
 from foreword.errors import UserError
 from foreword.recipe.problems import explain
 from foreword.recipe.yaml_text import parse_yaml
@@ -19,6 +19,16 @@ from foreword.serving.jobs import EngineOptions
 
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
 HEX = "^[0-9a-f]{64}$"
+
+
+def _place(given: Any) -> Path | str:
+    if not isinstance(given, str | Path):
+        raise ValueError(f"expected a folder or a URL, found {given!r:.80}")
+    return given if is_url(given) else Path(given)
+
+
+Place = Annotated[Path | str, PlainValidator(_place)]
+"""A folder, or the URL of one, as fsspec writes it."""
 
 
 class KeySpec(Data):
@@ -49,8 +59,10 @@ class ServeSpec(EngineOptions):
     name: str | None = Field(
         None, min_length=1, max_length=512, description="the backbone's name for clients"
     )
-    prompt: dict[str, Path] = Field(default_factory=dict, description="artifacts by name")
-    prompts: Path | None = Field(None, description="a folder of artifacts, each called as its own")
+    prompt: dict[str, Place] = Field(default_factory=dict, description="artifacts by name")
+    prompts: Place | None = Field(
+        None, description="a folder of artifacts, or its URL, each called as its own"
+    )
     refresh: Seconds | None = Field(
         None,
         description="seconds after which the folder of `prompts` is looked at again; null: it is"
@@ -146,7 +158,7 @@ def _relative(stated: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The same settings with paths as seen from here."""
 
     def path(given: Any) -> Any:
-        return folder / given if isinstance(given, str) else given
+        return folder / given if isinstance(given, str) and not is_url(given) else given
 
     own = dict(stated)
     for name in ("prompts", "uploads"):

@@ -5,17 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import shutil
-import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from foreword.artifacts.manifest import CARD, HEAD, MANIFEST, TENSORS
-from foreword.common import files, opening
-from foreword.errors import ArtifactError, DataError
+from foreword.common import files
+from foreword.errors import DataError
 from foreword.serving.prompts import PromptStore, Registered
+from foreword.serving.versions import Versions
 
 TAKEN = (MANIFEST, TENSORS, HEAD, CARD)
 """The files that an upload may have."""
@@ -54,18 +52,11 @@ class Uploads:
     """
 
     def __init__(self, folder: Path, store: PromptStore) -> None:
-        self.folder, self.store = folder, store
-        self._changing = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
+        self.store, self.versions = store, Versions(store, folder)
 
     def kept(self) -> dict[str, Path]:
         """Those of an earlier time, by name."""
-        newest = {}
-        for place in sorted(self.folder.iterdir()):
-            inner = [one for one in place.iterdir() if _is_artifact(one)] if place.is_dir() else []
-            if inner:
-                newest[place.name] = max(inner, key=lambda one: one.stat().st_mtime)
-        return newest
+        return self.versions.kept()
 
     def add(self, name: str, encoded: Mapping[str, str]) -> Registered:
         """Take an artifact's files, check it as any other, and register it.
@@ -84,48 +75,17 @@ class Uploads:
         whole = hashlib.sha256()
         for file in sorted(content):
             whole.update(f"{file}\0{len(content[file])}\0".encode() + content[file])
-        with self._changing:
-            place = self.folder / name
-            place.mkdir(exist_ok=True)
-            final = place / whole.hexdigest()[:16]
-            if not _is_artifact(final):
-                try:
-                    self._write(content, place, final)
-                except BaseException:
-                    self._clear(name)
-                    raise
-            registered = self.store.add(name, final)
-            self._clear(name)
-        return registered
-
-    def _write(self, content: Mapping[str, bytes], place: Path, final: Path) -> None:
-        """Write files beside where they are to lie, check them, and move them there."""
-        with tempfile.TemporaryDirectory(prefix=".new.", dir=place) as temporary:
-            new = Path(temporary) / "artifact"
-            new.mkdir()
+        new = self.versions.new()
+        try:
             for file, data in content.items():
                 files.write_bytes(new / file, data)
-            try:
-                self.store.check(new)
-            except ArtifactError as error:
-                raise ArtifactError(str(error).replace(str(new), "files")) from error
-            shutil.rmtree(final, ignore_errors=True)
-            new.rename(final)
+            return self.versions.add(name, whole.hexdigest()[:16], new, "files")
+        finally:
+            self.versions.drop(new)
 
     def remove(self, name: str) -> None:
         """Delete what is kept of a prompt that is registered no more."""
-        with self._changing:
-            self._clear(name)
-
-    def _clear(self, name: str) -> None:
-        """Delete what is kept under a name and is not registered."""
-        place = self.folder / name
-        used = self.store.registered(name).folder if name in self.store else None
-        for one in place.iterdir() if place.is_dir() else ():
-            if one != used and not one.name.startswith("."):
-                shutil.rmtree(one, ignore_errors=True)
-        with suppress(OSError):
-            place.rmdir()
+        self.versions.remove(name)
 
     def _decoded(self, encoded: Mapping[str, str]) -> dict[str, bytes]:
         contents, left = {}, self.store.largest
@@ -142,11 +102,3 @@ class Uploads:
         if MANIFEST not in contents:
             raise DataError(f"files: has no '{MANIFEST}'")
         return contents
-
-
-def _is_artifact(folder: Path) -> bool:
-    try:
-        opening.check_regular(folder / MANIFEST, within=folder)
-    except OSError:
-        return False
-    return True

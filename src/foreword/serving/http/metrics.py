@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from foreword.serving.engine import Engine
+from foreword.serving.following import Followed
 from foreword.serving.prompts import PromptStore
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -21,9 +23,17 @@ class Metrics:
         engine: does the work.
         store: the prompts.
         backbone: the backbone's name.
+        followed: where prompts come from and are looked at again; None where there is no such
+            place.
     """
 
-    def __init__(self, engine: Engine, store: PromptStore, backbone: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: PromptStore,
+        backbone: str,
+        followed: Followed[Any] | None = None,
+    ) -> None:
         self.store, self.backbone = store, backbone
         self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -56,6 +66,8 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(_Engine(engine, store))
+        if followed is not None:
+            self.registry.register(_Followed(followed))
         self._statuses: dict[str, set[str]] = {}
 
     def answered(self, model: str, status: int, seconds: float) -> None:
@@ -118,5 +130,24 @@ class _Engine(Collector):
             ("step_seconds", "Seconds that steps took", counts.seconds),
             ("read_rows", "Rows that heads and label words have read", counts.read),
             ("failed_steps", "Steps in which an answer failed", counts.failed_steps),
+        ):
+            yield CounterMetricFamily(f"foreword_{name}", title, value=number)
+
+
+class _Followed(Collector):
+    """What following a place of prompts came to."""
+
+    def __init__(self, followed: Followed[Any]) -> None:
+        self.followed = followed
+
+    def collect(self) -> Iterable[Metric]:
+        """All of it."""
+        for name, title, number in (
+            ("refreshes", "Looks at the folder or store of prompts", self.followed.looks),
+            (
+                "failed_refreshes",
+                "Looks that could not read it, or a prompt in it",
+                self.followed.failures,
+            ),
         ):
             yield CounterMetricFamily(f"foreword_{name}", title, value=number)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from foreword.errors import ArtifactError
 from foreword.serving.engine import Engine
-from foreword.serving.following import PromptFolder
+from foreword.serving.following import Followed
 from foreword.serving.http.access import Access, Holder
 from foreword.serving.http.errors import Refusal
 from foreword.serving.http.metrics import Metrics
@@ -16,6 +17,7 @@ from foreword.serving.prompts import PromptStore
 from foreword.serving.service import Model, Service
 from foreword.serving.spec import ServeSpec
 from foreword.serving.uploads import Uploads
+from foreword.serving.versions import Versions
 
 _log = logging.getLogger("foreword.serving")
 
@@ -29,11 +31,12 @@ class Served:
         service: makes work of requests.
         engine: does it.
         store: the prompts.
+        versions: those that are kept on this machine while the server runs.
         access: the keys.
         metrics: the numbers.
         tracing: the spans.
         uploads: the prompts that came over HTTP; None where none are taken.
-        folder: the folder of prompts; None where there is none.
+        followed: the folder or store of prompts; None where there is none.
         draining: whether it is stopping.
     """
 
@@ -41,11 +44,12 @@ class Served:
     service: Service
     engine: Engine
     store: PromptStore
+    versions: Versions
     access: Access
     metrics: Metrics
     tracing: Tracing = field(default_factory=Tracing)
     uploads: Uploads | None = None
-    folder: PromptFolder | None = None
+    followed: Followed[Any] | None = None
     draining: bool = False
 
     def check_may_use(self, holder: Holder, name: str) -> None:

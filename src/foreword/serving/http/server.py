@@ -9,22 +9,25 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from foreword.backbone import Backbone, default_device, load_backbone
 from foreword.errors import ArtifactError, UserError
 from foreword.serving.engine import Engine
-from foreword.serving.following import PromptFolder
+from foreword.serving.following import Followed, PromptFolder
 from foreword.serving.http.access import Access
 from foreword.serving.http.app import make_app
 from foreword.serving.http.metrics import Metrics
 from foreword.serving.http.served import Served
 from foreword.serving.http.tracing import tracing
 from foreword.serving.prompts import PromptStore
+from foreword.serving.remote import RemotePrompts, add_remote
 from foreword.serving.service import Service
 from foreword.serving.spec import ServeSpec
 from foreword.serving.uploads import Uploads
+from foreword.serving.versions import Versions
 from foreword.session import refuse_two_places
 
 _log = logging.getLogger("foreword.serving")
@@ -71,23 +74,40 @@ def prepare(spec: ServeSpec, backbone: Backbone) -> Served:
         other_backbone=spec.other_backbone,
         reserved=(name,),
     )
-    for one, folder in spec.prompt.items():
-        store.add(one, folder)
-    followed = None
-    if spec.prompts is not None:
-        followed = PromptFolder(spec.prompts, store)
-        followed.look()
-    uploads = None
-    if spec.uploads is not None:
-        uploads = Uploads(spec.uploads, store)
-        for one, folder in uploads.kept().items():
-            _add_if_it_fits(store, one, folder)
-    engine = Engine(backbone, spec.engine)
+    versions = Versions(store)
+    try:
+        for one, place in spec.prompt.items():
+            if isinstance(place, str):
+                add_remote(one, place, versions)
+            else:
+                store.add(one, place)
+        followed = _followed(spec, store, versions)
+        if followed is not None:
+            followed.look()
+        uploads = None
+        if spec.uploads is not None:
+            uploads = Uploads(spec.uploads, store)
+            for one, folder in uploads.kept().items():
+                _add_if_it_fits(store, one, folder)
+        engine = Engine(backbone, spec.engine)
+    except BaseException:
+        versions.close()
+        raise
     service = Service(backbone, name, store, longest=engine.longest, most=spec.max_tokens)
-    access, metrics = Access(spec.keys), Metrics(engine, store, name)
+    access, metrics = Access(spec.keys), Metrics(engine, store, name, followed)
     if followed is not None and spec.refresh is not None:
         followed.follow(spec.refresh, metrics.forget)
-    return Served(spec, service, engine, store, access, metrics, traced, uploads, followed)
+    return Served(
+        spec, service, engine, store, versions, access, metrics, traced, uploads, followed
+    )
+
+
+def _followed(spec: ServeSpec, store: PromptStore, versions: Versions) -> Followed[Any] | None:
+    if spec.prompts is None:
+        return None
+    if isinstance(spec.prompts, str):
+        return RemotePrompts(spec.prompts, store, versions)
+    return PromptFolder(spec.prompts, store)
 
 
 def _add_if_it_fits(store: PromptStore, name: str, folder: Path) -> None:
@@ -153,9 +173,10 @@ class Server(uvicorn.Server):
             await self.serve(sockets=[listening])
         finally:
             listening.close()
-            if self.served.folder is not None:
-                self.served.folder.close()
+            if self.served.followed is not None:
+                self.served.followed.close()
             await asyncio.to_thread(self.served.engine.close)
+            self.served.versions.close()
 
 
 async def serve(served: Served, ready: Callable[[int], None] = lambda _: None) -> None:
