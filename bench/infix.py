@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"round {number + 1}/{options.rounds}: {shown}", file=sys.stderr, flush=True)
     given = sys.argv[1:] if arguments is None else list(arguments)
     report = {
-        "command": shlex.join(["python", "bench/infix.py", *training._without_out(given)]),
+        "command": shlex.join(["python", "bench/infix.py", *training.without_out(given)]),
         "device": options.device,
         "threads": torch.get_num_threads(),
         "clock": options.clock,

@@ -30,13 +30,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from floor import SHAPES, Floor, random_gpt2, with_one_gelu_kernel
@@ -55,6 +55,7 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 FLOOR, AGAIN, STRICT = "floor", "floor, again", "floor, one GELU kernel"
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 HIDDEN = 512
+AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
 RATE = 8e-5
 
 
@@ -241,9 +242,9 @@ def make_variants(
         for batches in rounds
         for rows in batches.sorted
     }
-    floor = Floor(_same_weights(weights), layouts)
-    strict = Floor(with_one_gelu_kernel(_same_weights(weights)), layouts)
-    backbone = as_backbone(_same_weights(weights))
+    floor = Floor(same_weights(weights), layouts)
+    strict = Floor(with_one_gelu_kernel(same_weights(weights)), layouts)
+    backbone = as_backbone(same_weights(weights))
     # Accelerate's precision is the whole process's: float32 models are prepared before bfloat16's.
     ours = {
         "MLP": ours_step(backbone, pairs, options, MLP(hidden=HIDDEN), "float32"),
@@ -251,8 +252,8 @@ def make_variants(
         "bfloat16": ours_step(backbone, pairs, options, MLP(hidden=HIDDEN), "bfloat16"),
     }
     peft = {
-        "MLP": peft_step(_same_weights(weights), pairs, options, mlp=True),
-        "table": peft_step(_same_weights(weights), pairs, options, mlp=False),
+        "MLP": peft_step(same_weights(weights), pairs, options, mlp=True),
+        "table": peft_step(same_weights(weights), pairs, options, mlp=False),
     }
     return [
         Variant(FLOOR, "sorted", "targets", floor.step),
@@ -340,18 +341,18 @@ def _collate(pairs: Sequence[Pair], rows: Sequence[int]) -> dict[str, Tensor]:
     }
 
 
-def _same_weights(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
+def same_weights(model: AnyModel) -> AnyModel:
     """Another model object with the very same parameters."""
     kept = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in kept})
 
 
-def as_backbone(model: GPT2LMHeadModel) -> Backbone:
+def as_backbone(model: PreTrainedModel) -> Backbone:
     """The model as foreword takes it; no text is read, so its tokenizer knows one word."""
     end = "<|endoftext|>"
     words = Tokenizer(WordLevel({end: 0}, unk_token=end))
     tokens = Tokens(PreTrainedTokenizerFast(tokenizer_object=words, eos_token=end))
-    return Backbone.wrap(model, tokens, name="random-gpt2", sha256="0" * 64)
+    return Backbone.wrap(model, tokens, name=f"random-{model.config.model_type}", sha256="0" * 64)
 
 
 # Timing and reporting
@@ -415,7 +416,7 @@ def make_report(
     used = [pairs[i] for batches in rounds for rows in batches.sorted for i in rows]
     targets = sum(len(pair.target) for pair in used)
     return {
-        "command": shlex.join(["python", "bench/training.py", *_without_out(given)]),
+        "command": shlex.join(["python", "bench/training.py", *without_out(given)]),
         "device": options.device,
         "threads": torch.get_num_threads(),
         "clock": options.clock,
@@ -446,7 +447,7 @@ def make_report(
     }
 
 
-def _without_out(arguments: Sequence[str]) -> list[str]:
+def without_out(arguments: Sequence[str]) -> list[str]:
     """The command line without the folder that the results went to."""
     kept, skip = [], False
     for argument in arguments:

@@ -1,0 +1,93 @@
+"""The table of training steps: its rows, its floor, and that it goes on where it was left."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from transformers.utils import logging
+
+from foreword.methods import PrefixTuning, PTuningV2
+from foreword.tuned.compose import compose
+
+BENCH = Path(__file__).parent.parent.parent / "bench"
+OWN = ("steps", "training", "floor", "shapes", "peft_steps", "memory")
+FLAGS = ["--rounds", "1", "--steps", "1", "--threads", "1"]
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module bench/steps.py; what running it sets for the whole process is set back."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    for name in OWN:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    threads, verbosity = torch.get_num_threads(), logging.get_verbosity()
+    yield import_module("steps")
+    torch.set_num_threads(threads)
+    logging.set_verbosity(verbosity)
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize("shape", ["tiny-bert", "tiny-t5"])
+def test_a_row_has_every_variant_and_no_time(
+    shape: str, steps: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("peft")
+    name = "P-Tuning v2" if shape == "tiny-bert" else "prefix, table"
+    given = ["--shape", shape, *FLAGS, "--out", str(tmp_path), "--methods"]
+    assert steps.main([*given, name]) == 0
+    assert f"| {shape} | {name} |" in capsys.readouterr().out
+    report = json.loads((tmp_path / f"steps-{shape}-cpu.json").read_text("utf-8"))
+    assert set(report["rows"]) == {name}
+    row = report["rows"][name]
+    variants = {steps.FLOOR, steps.STRICT, steps.OURS, steps.PEFT, steps.PEFT_SORTED}
+    assert set(row["time_over_floor"]) == set(row["peak_over_floor"]) == variants
+    assert row["time_over_floor"][steps.FLOOR]["median"] == 1.0
+    assert "peft_fails" not in row
+    assert str(tmp_path) not in json.dumps(report)
+    kept = row["time_over_floor"][steps.OURS]
+    assert steps.main([*given, name, "prompt"]) == 0
+    report = json.loads((tmp_path / f"steps-{shape}-cpu.json").read_text("utf-8"))
+    assert list(report["rows"]) == [name, "prompt"]
+    assert report["rows"][name]["time_over_floor"][steps.OURS] == kept, "is not measured again"
+    assert steps.main(["--table", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(f"| {shape} | prompt |") == 2
+
+
+def test_what_peft_cannot_do_is_said(
+    steps: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("no such thing\nand more")
+
+    monkeypatch.setattr(steps.peft_steps, "step_of", fails)
+    assert steps.main(["--shape", "tiny-bert", *FLAGS, "--methods", "prompt"]) == 0
+    assert "| fails | – | – |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shape", ["tiny-gpt2", "tiny-bert", "tiny-bart", "tiny-t5"])
+def test_the_floor_is_the_bare_backbones_loss(shape: str, steps: ModuleType) -> None:
+    """The floor, which transformers' modules compute, equals foreword's bare backbone."""
+    own = steps.SHAPES[shape]
+    weights = steps.make_model(shape)
+    pairs = own.pairs(5, weights.config.vocab_size, 0)
+    backbone = steps.training.as_backbone(steps.training.same_weights(weights))
+    table = steps.Table()
+    method = PrefixTuning(name="prefix-tuning", length=3, reparameterization=table)
+    if own.answer == "label":
+        method = PTuningV2(name="p-tuning-v2", length=3, reparameterization=table)
+    readout = steps._readout(own, backbone)
+    bare = compose(backbone, method, readout).bare()
+    layout = bare.lay_out(pairs)
+    head = readout.layers[0] if own.answer == "label" else torch.nn.Linear(1, 1)
+    loss, gradients = steps.floor_loss(weights, layout, head)
+    assert loss.item() == pytest.approx(bare(layout).mean().item(), abs=1e-5)
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+    assert len(gradients) == (2 if weights.config.is_encoder_decoder else 1)
