@@ -33,7 +33,7 @@ def config_of(method: str, length: int, task: str) -> Any:
             prefix_projection=True,
             encoder_hidden_size=HIDDEN,
         )
-    if method in ("prefix, table", "prefix of 512", "P-Tuning v2"):
+    if method in ("prefix, table", "prefix, decoder alone", "prefix of 512", "P-Tuning v2"):
         return PrefixTuningConfig(task_type=task, num_virtual_tokens=length)
     return None
 

@@ -84,7 +84,11 @@ def methods_of(shape: Shape, model: PreTrainedModel, length: int) -> dict[str, M
         "prompt": prompt,
         "LoRA": lora,
     }
-    if not model.config.is_encoder_decoder:
+    if model.config.is_encoder_decoder:  # all that PEFT's prefix is there
+        methods["prefix, decoder alone"] = PrefixTuning(
+            name="prefix-tuning", sites=("decoder",), **table
+        )
+    else:
         methods["infix"] = InfixTuning(name="infix-tuning", **table)
     if shape.long:
         methods["prefix of 512"] = PrefixTuning(

@@ -282,6 +282,44 @@ def test_a_text_that_does_not_fit_is_read_in_parts(tmp_path: Path, tiny: Backbon
         start(recipe(text, tiny, teacher={"chunk": 400}), tiny, tmp_path / "large")
 
 
+def test_parts_fit_twice_where_the_recipe_does_not_say_how_long_they_are(
+    tmp_path: Path, tiny: Backbone
+) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text("\n\n".join(f"{TEXT} Part {n}." for n in range(9)), encoding="utf-8")
+    settings = parse_recipe(recipe(text, tiny))
+    read = Text.of(settings)
+    assert read is not None
+    begun = Distillation(settings, read, tmp_path / "run", tiny, Silent(), lambda: None)
+    assert 2 <= begun.source.fits < len(begun.source.chunks)
+
+
+def test_conversations_stay_where_they_are_stopped(
+    tmp_path: Path, text: Path, tiny: Backbone
+) -> None:
+    """Rounds that are not written down yet are when the work ends in their midst."""
+    settings = parse_recipe(recipe(text, tiny, teacher={"made": 40, "together": 2}))
+    read = Text.of(settings)
+    assert read is not None
+    checks = iter(range(10_000))
+
+    def check() -> None:
+        if next(checks) == 35:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        Distillation(settings, read, folder, tiny, Silent(), check).filled()
+    file = folder / "study" / "conversations.jsonl"
+    before = rows(file)
+    last = {row["round"] for row in before}
+    assert before
+    assert max(last) >= 10, "all rounds that were whole"
+    again = Distillation(settings, read, folder, tiny, Silent(), lambda: None)
+    again.filled()
+    assert rows(file)[: len(before)] == before
+
+
 def test_a_prompt_is_compressed_on_inputs_of_a_data_file(tmp_path: Path, tiny: Backbone) -> None:
     prompt = tmp_path / "instruction.txt"
     prompt.write_text("Write in one word what the bird eats.", encoding="utf-8")
@@ -382,7 +420,12 @@ def test_what_is_measured_on_has_its_own_share_of_a_budget(
         ({"name": "prefix-tuning", "length": 309}, {}, r"method\.length: 309 .* at most 308"),
         ("prefix-tuning", {"answer_tokens": 400}, "a smaller teacher.answer_tokens"),
         ("cartridge", {"answer_tokens": 170}, "teacher.answer_tokens: no part of the text fits"),
-        ("cartridge", {"answer_tokens": 150}, r"teacher\.chunk: .* give at most 34, or smaller"),
+        (
+            "cartridge",
+            {"answer_tokens": 150, "chunk": 512},
+            r"teacher\.chunk: .* give at most 34, or smaller",
+        ),
+        ({"name": "cartridge", "length": 4, "frozen": 4}, {}, r"method\.frozen: is 4, as is"),
     ],
 )
 def test_what_leaves_no_room_is_refused_before_anything_is_made(

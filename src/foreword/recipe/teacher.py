@@ -43,8 +43,10 @@ class TeacherSpec(Data):
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = Field(
         KINDS, description="what the questions are about, drawn at random"
     )
-    chunk: Tokens = Field(
-        512, description="most tokens of the part of the text that questions are made about"
+    chunk: Tokens | None = Field(
+        None,
+        description="most tokens of the part of the text that questions are made about; null: 512,"
+        " or as many as fit twice into a shorter context",
     )
     together: Rows = Field(8, description="conversations that are made about a part at a time")
     question_tokens: Tokens = Field(64, description="most tokens of a question")

@@ -44,8 +44,9 @@ from foreword.procedures.distilling.texts import beginning
 from foreword.recipe import Recipe, TeacherSpec
 from foreword.recipe.teacher import MESSAGES
 from foreword.runs.data import RunExamples, check_given, state_task
+from foreword.runs.demonstrations import Shown
 from foreword.runs.preparing import Prepared
-from foreword.runs.student import check_room, readable, started
+from foreword.runs.student import check_room, check_start, readable, started
 from foreword.tasks import BoundTask, task_of
 from foreword.training.amount import total_steps
 from foreword.tuned import TunedModel
@@ -127,6 +128,7 @@ class Distillation:
         self.fronts = Fronts(backbone, self.task, introduced=self.spec.prompt is None)
         method = started(recipe.method, self.fronts, self.text)
         check_room(method, self.spec, backbone, makes=self.makes)
+        check_start(method, Shown(self.task, backbone, [], recipe.seed))
         self.recipe = self.recipe.model_copy(update={"method": method})
         self.source = source_of(self.text, self.spec, backbone, makes=self.makes, say=progress.say)
         self.read: dict[str, tuple[int, ...]] = {}

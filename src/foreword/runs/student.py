@@ -11,6 +11,7 @@ from foreword.methods import MethodOptions
 from foreword.methods.axes import FirstTokensInit
 from foreword.procedures.distilling.teacher import Fronts
 from foreword.recipe import Recipe, TeacherSpec
+from foreword.runs.demonstrations import Shown
 
 PLAIN_END = "\nUser:"
 """Where an answer ends, the teacher's and the prompt's, in the chat template `plain`, of a backbone
@@ -43,6 +44,17 @@ def started(method: MethodOptions, fronts: Fronts, text: str) -> MethodOptions:
         return method
     words = fronts.words(text, method.length)
     return method.model_copy(update={"init": init.model_copy(update={"text": words})})
+
+
+def check_start(method: MethodOptions, shown: Shown) -> None:
+    """Make sure that a prompt which starts from a text has something to train, before anything is
+    made.
+
+    Raises:
+        UserError: all virtual tokens are frozen, or the text has no others.
+    """
+    if isinstance(method.init, FirstTokensInit):
+        method.filled(shown)
 
 
 def check_room(

@@ -16,6 +16,8 @@ AROUND = 128
 """Tokens that are kept free for what a chat template puts around messages, and for a request."""
 BETWEEN = 2
 """Tokens that are kept free for the blanks between two parts."""
+CHUNK = 512
+"""Most tokens of a part of a text, where the recipe does not say."""
 LEAST = 16
 """Tokens of a part of a text below which no question could be asked about it."""
 
@@ -94,11 +96,11 @@ def source_of(
     counted = known(tokens, text)
     if counted.note is not None:
         say(f"note: {counted.note}")
-    chunks = chunks_of(tokens, text, spec.chunk)
-    if context is None:
-        return Source(text, tuple(chunks), len(chunks))
     # Inputs of a data file are as long as they are; whether a row fits is looked at by itself.
     taken = spec.answer_tokens + (spec.question_tokens + AROUND if makes else 0)
+    chunks = chunks_of(tokens, text, spec.chunk or _chunk(context, taken))
+    if context is None:
+        return Source(text, tuple(chunks), len(chunks))
     lengths = sorted((len(tokens.plain(chunk)) + BETWEEN for chunk in chunks), reverse=True)
     fits = sum(sum(lengths[: n + 1]) <= context - taken for n in range(len(lengths)))
     what = (
@@ -130,3 +132,10 @@ def source_of(
             "them at a time"
         )
     return Source(text, tuple(chunks), fits)
+
+
+def _chunk(context: int | None, taken: int) -> int:
+    """Tokens of a part, so that two fit beside what a question and its answer take."""
+    if context is None:
+        return CHUNK
+    return max(LEAST, min(CHUNK, (context - taken) // 2 - BETWEEN))

@@ -38,6 +38,9 @@ from foreword.tasks.decoding import Writing, decode_rows
 
 FORMAT = 1
 """Of what a round makes: another number where the same recipe makes other conversations."""
+SAVED_EVERY, GROWTH = 60.0, 16
+"""The file is written whole: each minute, or once a sixteenth of it is to be added. A run that is
+killed makes the rounds since then again, with the same bits."""
 EMPTY_ROUNDS = 20
 """Rounds without a conversation, one after the other, after which no more are made."""
 _PROBE = "foreword"
@@ -101,32 +104,36 @@ class Study:
         number = 1 + max((int(row["round"]) for row in rows), default=-1)
         before = {*other_than, *(row[MESSAGES][0]["content"] for row in rows)}
         began, empty = time.monotonic(), 0
+        saved, at = len(rows), began
         self.progress.begin(f"make {name} conversations", count, len(rows))
-        while len(rows) < count:
-            if rows and seconds is not None and time.monotonic() - began >= seconds:
-                break
-            self.check()
-            new: list[dict[str, Any]] = []
-            for row in self.round(name, number):
-                question = row[MESSAGES][0]["content"]
-                if question not in before and len(rows) + len(new) < count:
-                    before.add(question)
-                    new.append(row)
-            empty = 0 if new else empty + 1
-            if empty == EMPTY_ROUNDS:
-                raise RunError(
-                    f"teacher: the backbone wrote no new question with an answer in {empty} rounds "
-                    f"of {self.spec.together}; {len(rows)} conversations were made of {count}. Ask "
-                    "for fewer (teacher.made), or give conversations in a file "
-                    "(teacher.conversations)"
-                )
-            rows += new
-            number += 1
-            if new:
+        try:
+            while len(rows) < count:
+                if rows and seconds is not None and time.monotonic() - began >= seconds:
+                    break
+                self.check()
+                new = _unasked(self.round(name, number), before, count - len(rows))
+                empty = 0 if new else empty + 1
+                if empty == EMPTY_ROUNDS:
+                    raise self._nothing_new(len(rows), count)
+                rows += new
+                number += 1
+                now = time.monotonic()
+                if len(rows) - saved >= max(1, saved // GROWTH) or now - at >= SAVED_EVERY:
+                    files.write_text(file, lines_of(rows))
+                    saved, at = len(rows), now
+                keep()
+                self.progress.advance(len(new))
+        finally:
+            if len(rows) > saved:
                 files.write_text(file, lines_of(rows))
-            keep()
-            self.progress.advance(len(new))
         return rows
+
+    def _nothing_new(self, made: int, count: int) -> RunError:
+        return RunError(
+            f"teacher: the backbone wrote no new question with an answer in {EMPTY_ROUNDS} rounds "
+            f"of {self.spec.together}; {made} conversations were made of {count}. Ask for fewer "
+            "(teacher.made), or give conversations in a file (teacher.conversations)"
+        )
 
     def round(self, name: str, number: int) -> list[dict[str, Any]]:
         """The conversations of one round, those without a question or an answer left out."""
@@ -179,6 +186,17 @@ class Study:
         """What the chat template puts before what a user says."""
         begun = self.chats.begun([{"role": "user", "content": _PROBE}])
         return begun[: begun.index(_PROBE)]
+
+
+def _unasked(made: Sequence[dict[str, Any]], before: set[str], most: int) -> list[dict[str, Any]]:
+    """The first conversations whose questions did not stand before; they do from now on."""
+    new: list[dict[str, Any]] = []
+    for row in made:
+        question = row[MESSAGES][0]["content"]
+        if question not in before and len(new) < most:
+            before.add(question)
+            new.append(row)
+    return new
 
 
 def answers_of(
