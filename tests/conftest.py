@@ -25,6 +25,8 @@ from foreword.backbone import Backbone, Prompt, Tokens, bundled_backbones, load_
 from foreword.backbone.layout import Layout, PositionRule
 from foreword.tuned import TunedModel
 
+pytest_plugins = ["quick"]
+
 # One thread for a process, and for those that tests start: more of them than free processors wait
 # for each other by spinning, which doubles what a test takes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
