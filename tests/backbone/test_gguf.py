@@ -249,11 +249,11 @@ def test_what_is_no_model_that_transformers_reads_is_refused(tmp_path, model) ->
     refused(text, r"is no GGUF file \(begins with b'no m'")
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(6))
-    refused(broken, "cannot be read as GGUF")
+    refused(broken, "is damaged, or was cut off while it was copied; fetch it again")
     whole = write_gguf(tmp_path / "whole.gguf", model)
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(whole.read_bytes()[:-4000])
-    refused(cut, "cannot be read as GGUF|lacks weights|cannot read this GGUF")
+    refused(cut, "is damaged, or was cut off|lacks weights|cannot read this GGUF")
     refused(tmp_path / "none.gguf", "there is no such file")
     strange = write_gguf(tmp_path / "strange.gguf", model, architecture="wavtokenizer-dec")
     refused(strange, "reads no GGUF of the architecture 'wavtokenizer-dec'; it reads .*llama")

@@ -199,7 +199,10 @@ class _Reading:
         try:
             self.reader = GGUFReader(str(file))
         except Exception as error:  # it checks little, so that anything may be raised
-            raise self._wrong(f"cannot be read as GGUF ({_short(error)})") from error
+            raise self._wrong(
+                "its GGUF file is damaged, or was cut off while it was copied; fetch it again "
+                f"({_short(error)})"
+            ) from error
         self._check()
         kinds = [tensor.tensor_type.name for tensor in self.reader.tensors]
         self.types = tuple(sorted(set(kinds), key=lambda kind: (-kinds.count(kind), kind)))
