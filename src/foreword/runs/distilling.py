@@ -299,9 +299,9 @@ class Distillation:
         attending = [lesson.behind for lesson in some]
         measured: dict[str, Distance] = {}
         if groups:
-            self.progress.begin("measure the distance from the teacher", 1)
-            measured = distances(student, groups, attending, self.fronts)
-            self.progress.advance()
+            rows = sum(len(group.pairs) for group in groups)
+            self.progress.begin("measure the distance from the teacher", rows * len(DISTANCES))
+            measured = distances(student, groups, attending, self.fronts, self._advance)
         return {
             "text_tokens": len(self.backbone.tokens.plain(self.text)),
             "chunks": len(self.source.chunks),
@@ -321,16 +321,16 @@ class Distillation:
             teachers["truncated"] = self.fronts.teacher(cut)
         test, recipe = ready.data.test, ready.recipe
         self.progress.begin("measure with the text before the inputs", len(teachers) * len(test))
-
-        def advance(count: int) -> None:
-            self.progress.advance(count)
-            self.check()
-
         size = recipe.evaluation.batch_size
         return {
-            name: scores(one, test, ready.how, recipe.task.measured, size, advance)
+            name: scores(one, test, ready.how, recipe.task.measured, size, self._advance)
             for name, one in teachers.items()
         }
+
+    def _advance(self, count: int) -> None:
+        """So many are done; where somebody asked for it, the work ends here."""
+        self.progress.advance(count)
+        self.check()
 
     def _teacher(self, reads: tuple[int, ...]) -> Teacher:
         """The backbone that reads some parts of the text."""
@@ -379,21 +379,12 @@ class Distillation:
         return lessons
 
     def _taught(self, lessons: Sequence[Lesson], name: str) -> list[Pair]:
-        def advance(count: int) -> None:
-            self.progress.advance(count)
-            self.check()
-
         self.progress.begin("ask the teacher", len(lessons))
-        return taught(lessons, self.teacher, self.spec.top_k, self.folder / name, advance)
+        return taught(lessons, self.teacher, self.spec.top_k, self.folder / name, self._advance)
 
     def _answered(self, name: str, examples: Sequence[Example]) -> list[Example]:
         """Examples with the teacher's answers in place of their own."""
         self.progress.begin("answer the inputs", len(examples))
-
-        def advance(count: int) -> None:
-            self.progress.advance(count)
-            self.check()
-
         return answered(
             self.teacher(tuple(range(len(self.source.chunks)))),
             self.task,
@@ -401,7 +392,7 @@ class Distillation:
             self.spec,
             f"{self.recipe.seed}/{name}",
             self.folder / f"{name}.jsonl",
-            advance,
+            self._advance,
             stop=self.recipe.decoding.stop,
         )
 

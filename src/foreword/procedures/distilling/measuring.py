@@ -57,7 +57,11 @@ CallOf = Callable[[Sequence[Pair]], Call]
 
 @torch.no_grad()
 def distance(
-    model: TunedModel, pairs: Sequence[Pair], tokens: int, call: CallOf | None = None
+    model: TunedModel,
+    pairs: Sequence[Pair],
+    tokens: int,
+    call: CallOf | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Distance:
     """Measure a model on rows with what their teachers say of them.
 
@@ -66,6 +70,7 @@ def distance(
         pairs: the rows, as the model reads them.
         tokens: of what stands before each row, as the figures call it.
         call: makes calls of rows; the model's own if not given.
+        advance: called with the number of rows after each forward pass.
     """
     order = sorted(range(len(pairs)), key=lambda number: pairs[number].length)
     far = unlikely = 0.0
@@ -80,6 +85,7 @@ def distance(
         logs = logits.double().log_softmax(-1)
         unlikely -= logs.gather(-1, layout.target_ids()[:, None]).sum().item()
         count += len(logits)
+        advance(len(rows))
     return Distance(far / count, unlikely / count, tokens)
 
 
@@ -108,7 +114,11 @@ class Rows:
 
 
 def distances(
-    student: TunedModel, groups: Sequence[Rows], attending: Sequence[Pair], fronts: Fronts
+    student: TunedModel,
+    groups: Sequence[Rows],
+    attending: Sequence[Pair],
+    fronts: Fronts,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Distance]:
     """The student beside what needs no training, each on the rows of all texts.
 
@@ -117,30 +127,43 @@ def distances(
         groups: rows by the text that their teacher reads.
         attending: other rows behind the text, which say what of it is attended to.
         fronts: how a text stands before rows.
+        advance: called with numbers of rows as they are measured: all of them once for each name
+            in `DISTANCES`.
     """
     length = student.placement.length
     measured: dict[str, list[tuple[Distance, int]]] = {}
 
-    def add(name: str, one: Distance, rows: Rows) -> None:
-        weight = sum(len(pair.predicted) for pair in rows.pairs)
+    def add(
+        name: str,
+        model: TunedModel,
+        pairs: Sequence[Pair],
+        tokens: int,
+        call: CallOf | None = None,
+    ) -> None:
+        one = distance(model, pairs, tokens, call, advance)
+        weight = sum(len(pair.predicted) for pair in pairs)
         measured.setdefault(name, []).append((one, weight))
 
     for rows in groups:
         pairs, teacher = rows.pairs, rows.teacher
         behind = rows.behind(teacher)
-        add("student", distance(student, pairs, length), rows)
-        add("nothing", distance(student.bare(), pairs, 0), rows)
+        add("student", student, pairs, length)
+        add("nothing", student.bare(), pairs, 0)
         if length:
             cut = fronts.teacher(beginning(student.backbone.tokens, rows.text, length))
-            add("truncated", distance(cut.model, rows.behind(cut), len(cut.front)), rows)
+            add("truncated", cut.model, rows.behind(cut), len(cut.front))
+        else:
+            advance(len(pairs))
         if length and teacher.backbone.geometry.through == "interface" and attending:
             kept = Prompt({"decoder": evicted(teacher, attending[:ATTENDING], length)})
 
             def call(taken: Sequence[Pair], own: Teacher = teacher, kept: Prompt = kept) -> Call:
                 return Call(own.model.lay_out(taken), Prompt(kept.sites))
 
-            add("evicted", distance(teacher.model, behind, length, call), rows)
-        add("text", distance(teacher.model, behind, len(teacher.front)), rows)
+            add("evicted", teacher.model, behind, length, call)
+        else:
+            advance(len(pairs))
+        add("text", teacher.model, behind, len(teacher.front))
     return {name: _mean(parts) for name, parts in measured.items()}
 
 
