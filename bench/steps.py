@@ -2,6 +2,7 @@
 
     python bench/steps.py --shape bert-base --threads 1 --clock cpu --out bench/results
     python bench/steps.py --table bench/results         # all that was measured, as Markdown
+    python bench/steps.py --table bench/results --plot docs/images/steps.png
 
 One row of the table is a method on a shape. In it take turns, on the same frozen weights, step by
 step, each step in another order:
@@ -43,6 +44,7 @@ from foreword.axes.readout import Generation, Readout, SequenceHead
 from foreword.backbone import Backbone, has_units
 from foreword.backbone.layout import Layout, Pair
 from foreword.backbone.modules.activations import fuse_activations
+from foreword.common.pictures import new_figure, write_figure
 from foreword.methods import (
     InfixTuning,
     LoRA,
@@ -102,7 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     transformers_logging.set_verbosity_error()
     if options.table:
-        print(table(Path(options.table)))
+        reports = stored(Path(options.table))
+        print(table_of(reports))
+        if options.plot:
+            plot(reports, Path(options.plot))
         return 0
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -361,10 +366,37 @@ class Report:
             self.file.write_text(text + "\n", encoding="utf-8")
 
 
-def table(folder: Path) -> str:
-    """Every shape that was measured, as one Markdown table."""
+def stored(folder: Path) -> list[dict[str, Any]]:
+    """The reports of a folder."""
     files = sorted(folder.glob("steps-*.json"))
-    return table_of([json.loads(file.read_text(encoding="utf-8")) for file in files])
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def name_of(report: dict[str, Any]) -> str:
+    """A shape, and its arithmetic where that is not float32."""
+    return report["shape"] + (", bfloat16" if report["precision"] == "bfloat16" else "")
+
+
+def plot(reports: Sequence[dict[str, Any]], file: Path) -> None:
+    """The time of every row as a picture: a line from smallest to largest, a mark at the median."""
+    rows = [
+        (f"{name_of(report)}: {name}", row["time_over_floor"])
+        for report in reports
+        for name, row in report["rows"].items()
+    ]
+    figure, axes = new_figure(8, 1.2 + 0.34 * len(rows))
+    marks = {OURS: ("o", "tab:blue"), PEFT: ("s", "tab:orange"), PEFT_SORTED: ("D", "tab:green")}
+    for variant, (mark, color) in marks.items():
+        there = [(-at, row[variant]) for at, (_, row) in enumerate(rows) if variant in row]
+        places = [at for at, _ in there]
+        axes.hlines(places, [o["min"] for _, o in there], [o["max"] for _, o in there], color=color)
+        medians = [one["median"] for _, one in there]
+        axes.plot(medians, places, mark, color=color, label=variant)
+    axes.axvline(1, color="gray", linewidth=1)
+    axes.set_yticks([-at for at in range(len(rows))], [name for name, _ in rows])
+    axes.set_xlabel("time of a training step ÷ the bare backbone's (floor)")
+    axes.legend()
+    write_figure(figure, file)
 
 
 def table_of(reports: Sequence[dict[str, Any]]) -> str:
@@ -375,7 +407,7 @@ def table_of(reports: Sequence[dict[str, Any]]) -> str:
         "|---|---|--:|--:|---|--:|--:|--:|",
     ]
     for report in reports:
-        shape = report["shape"] + (", bfloat16" if report["precision"] == "bfloat16" else "")
+        shape = name_of(report)
         for name, row in report["rows"].items():
             times = {one: found["median"] for one, found in row["time_over_floor"].items()}
             peaks, ours = row["peak_over_floor"], row["time_over_floor"][OURS]
@@ -408,6 +440,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="folder for steps-<shape>-<device>.json")
     parser.add_argument("--table", help="folder of results: print them and measure nothing")
+    parser.add_argument("--plot", help="with --table: the picture's file")
     return parser.parse_args(arguments)
 
 

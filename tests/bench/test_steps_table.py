@@ -57,7 +57,9 @@ def test_a_row_has_every_variant_and_no_time(
     report = json.loads((tmp_path / f"steps-{shape}-cpu.json").read_text("utf-8"))
     assert list(report["rows"]) == [name, "prompt"]
     assert report["rows"][name]["time_over_floor"][steps.OURS] == kept, "is not measured again"
-    assert steps.main(["--table", str(tmp_path)]) == 0
+    picture = tmp_path / "steps.png"
+    assert steps.main(["--table", str(tmp_path), "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.count(f"| {shape} | prompt |") == 2
 
 
