@@ -8,18 +8,15 @@ Below the run's folder `study/` holds the conversations that are learned and tho
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from foreword.artifacts.manifest import TEACHER, versions
+from foreword.artifacts.manifest import TEACHER
 from foreword.backbone import Backbone, seed_all
 from foreword.backbone.layout import Pair
-from foreword.common import cached, files
 from foreword.common.progress import Progress
 from foreword.data import Example
 from foreword.errors import DataError
@@ -28,6 +25,7 @@ from foreword.procedures.distilling import study
 from foreword.procedures.distilling.answering import answered
 from foreword.procedures.distilling.clock import Clock, seconds_of_a_step
 from foreword.procedures.distilling.distributions import Lesson, taught
+from foreword.procedures.distilling.kept import key_of_study, made_once
 from foreword.procedures.distilling.measuring import (
     ATTENDING,
     DISTANCES,
@@ -224,34 +222,22 @@ class Distillation:
         others: Sequence[str],
         make: Callable[[], list[dict[str, Any]]],
     ) -> list[dict[str, Any]]:
-        """The conversations of a set, made once for all runs that would make the same: a prompt's
-        length or method changes nothing of them. With a budget each run makes its own."""
+        """The conversations of a set, made once for all runs that would make the same; with a
+        budget each run makes its own."""
         if self.clock.budget is not None:
             return make()
-        spec, backbone = self.spec, self.backbone
-        section = spec.model_dump(exclude={"texts", "prompt", "conversations", "top_k", "budget"})
-        decides = {
-            "format": study.FORMAT,
-            "set": name,
-            "teacher": {**section, "learns": spec.prompt is None},
-            "text": self.text,
-            "seed": self.recipe.seed,
-            "others": list(others),
-            "chat": [self.recipe.task.chat_template, self.recipe.task.chat_options],
-            "backbone": [backbone.sha256, backbone.dtype, backbone.attention, backbone.device.type],
-            "quantization": backbone.quantization,
-            "tokens": [backbone.tokens.sha256, backbone.tokens.bos],
-            "versions": versions(),
-        }
-        digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode())
-        key = f"studies/{digest.hexdigest()}.json"
-        known = None if file.exists() else cached.recall(key)
-        if isinstance(known, str) and known:
-            files.write_text(file, known)
+        key = key_of_study(
+            self.spec,
+            self.backbone,
+            self.text,
+            set=name,
+            seed=self.recipe.seed,
+            others=list(others),
+            chat=[self.recipe.task.chat_template, self.recipe.task.chat_options],
+        )
+        rows, known = made_once(key, file, make)
+        if known:
             self.progress.say(f"the {name} conversations were made before, by the same: not again")
-            return study.read_rows(file)
-        rows = make()
-        cached.remember(key, study.lines_of(rows))
         return rows
 
     def learned(self, ready: Prepared) -> Prepared:
