@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from itertools import islice, pairwise
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreword.training import LengthBatches, Pair
+from foreword.training.batching import POOL
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300)
 
@@ -61,3 +65,41 @@ def test_batches_are_of_similar_length_and_in_no_order_of_length() -> None:
 
 def test_length_of_a_pair() -> None:
     assert Pair([1, 2], [3]).length == 3
+
+
+def before(lengths: list[int], size: int, seed: int, number: int) -> list[list[int]]:
+    """An epoch's batches in lists alone."""
+    shuffle = random.Random(f"{seed}/{number}")
+    order = list(range(len(lengths)))
+    shuffle.shuffle(order)
+    batches: list[list[int]] = []
+    for start in range(0, len(order), POOL * size):
+        pool = sorted(order[start : start + POOL * size], key=lambda i: lengths[i])
+        batches += [pool[at : at + size] for at in range(0, len(pool), size)]
+    shuffle.shuffle(batches)
+    return batches
+
+
+@given(LENGTHS, st.integers(1, 4), st.integers(1, 3), st.integers(0, 5), st.integers(0, 30))
+@settings(max_examples=80, deadline=None)
+def test_order_and_hash_are_those_of_lists(
+    lengths: list[int], size: int, accumulation: int, seed: int, step: int
+) -> None:
+    for one in (lengths, np.array(lengths, dtype=np.int32)):
+        made = LengthBatches(one, size, accumulation, seed)
+        orders = [before(lengths, size, seed, number) for number in range(32)]
+        assert [made.epoch(0), made.epoch(3)] == [orders[0], orders[3]]
+        steps = [o[at : at + accumulation] for o in orders for at in range(0, len(o), accumulation)]
+        assert list(islice(made.steps(step), 3)) == steps[step : step + 3]
+        decides = [lengths, size, accumulation, seed, POOL]
+        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+        assert made.position(step)["order_sha256"] == digest
+        per_epoch = made.steps_per_epoch
+        assert made.position(step)["epoch"] == step // per_epoch
+        assert made.position(step)["step_in_epoch"] == step % per_epoch
+
+
+def test_the_hash_of_many_lengths_is_that_of_their_list() -> None:
+    lengths = [1 + number % 7 for number in range(2**16 + 5)]
+    digest = hashlib.sha256(json.dumps([lengths, 8, 1, 0, POOL]).encode()).hexdigest()
+    assert LengthBatches(np.array(lengths), 8).position(0)["order_sha256"] == digest

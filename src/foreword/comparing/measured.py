@@ -149,7 +149,7 @@ def _asked(run: Measured) -> int:
     return hash(json.dumps([right(example) for example in run.examples]))
 
 
-def _examples(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
+def _examples(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> Sequence[Example]:
     """The test items: from the data file where it still says the same, else from the answers."""
     stated = [example_of(row) for row in rows]
     again = _from_file(recipe)[: len(stated)]
@@ -157,7 +157,7 @@ def _examples(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[Example
     return again if same else stated
 
 
-def _from_file(recipe: Recipe) -> list[Example]:
+def _from_file(recipe: Recipe) -> Sequence[Example]:
     data = recipe.task.data
     split = "test" if data.test else "dev"
     path = data.test or data.dev
@@ -168,7 +168,7 @@ def _from_file(recipe: Recipe) -> list[Example]:
 
 
 @lru_cache(maxsize=8)
-def _read(path: str, format: str, options: tuple[tuple[str, Any], ...]) -> list[Example]:
+def _read(path: str, format: str, options: tuple[tuple[str, Any], ...]) -> Sequence[Example]:
     try:
         return read_data(path, format, **dict(options)).examples
     except ForewordError:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, median
-from typing import Any
+from statistics import fmean
 
+import numpy as np
+from numpy.typing import NDArray
+
+from foreword.data.alike import Digests
 from foreword.data.example import Example, input_of
 from foreword.data.tags import entities
 
@@ -132,73 +137,81 @@ def take_census(
         room: how many tokens fit.
     """
     names = None if inputs is None else tuple(inputs)
-    by_input: dict[str, list[Example]] = {}
+    asked, answers, writes = Digests(), Digests(), bytearray()
+    lengths, numbers = array("q"), array("d")
+    labels, tags = Counter[str](), Counter[str]()
+    several = [0, 0]
+    references = words = turns = blank = 0
     for example in examples:
-        by_input.setdefault(input_of(example, names), []).append(example)
-    conflicts = [
-        same
-        for same in by_input.values()
-        if not same[0].asks_text and len({_answer(example) for example in same}) > 1
-    ]
+        text = input_of(example, names)
+        asked.add(text)
+        answers.add(_answer(example))
+        writes.append(example.asks_text)
+        blank += not text.strip("\0 \t\r\n")
+        own = len(text) if example.words is None else len(example.words)
+        lengths.append(own if length is None else length(example))
+        labels.update(_labels(example))
+        tags.update(example.tags or ())
+        words += len(example.words or ())
+        references += len(example.references) if example.asks_text else 0
+        turns += 0 if example.conversation is None else len(example.conversation.answered)
+        if example.number is not None:
+            numbers.append(example.number)
+        if example.labels is not None:
+            several[bool(example.labels)] += 1
+    alike, answered = asked.alike(), answers.values()
+    apart = answered != answered[alike.first][alike.group]
+    told = ~np.frombuffer(writes, dtype=bool)[alike.first]
+    conflicts = np.flatnonzero(told & (np.bincount(alike.group, apart) > 0))
     tagged = examples[0].words is not None
-    lengths = sorted(map(length or (lambda example: _length(example, names)), examples))
+    in_order = np.sort(np.frombuffer(lengths, dtype=np.int64))
     return Census(
         examples=len(examples),
-        inputs=len(by_input),
-        references=sum(len(e.references) for e in examples if e.asks_text),
-        labels=dict(_labels(examples).most_common()),
-        words=sum(len(e.words or ()) for e in examples),
-        blank=sum(len(same) for text, same in by_input.items() if not text.strip("\0 \t\r\n")),
-        duplicates=len(examples) - len(by_input),
+        inputs=len(alike.first),
+        references=references,
+        labels=dict((labels or tags).most_common()),
+        words=words,
+        blank=blank,
+        duplicates=len(examples) - len(alike.first),
         conflicting=len(conflicts),
-        first_conflict=conflicts[0][-1].where if conflicts else None,
-        lengths=(lengths[0], median(lengths), lengths[-1]),
+        first_conflict=examples[int(alike.last[conflicts[0]])].where if len(conflicts) else None,
+        lengths=(int(in_order[0]), _middle(in_order), int(in_order[-1])),
         unit="tokens" if length else "words" if tagged else "characters",
-        over=None if room is None else sum(one > room for one in lengths),
+        over=None if room is None else int((in_order > room).sum()),
         empty=len(empty),
         first_empty=empty[0] if empty else None,
         notes=tuple(notes),
-        turns=sum(len(e.conversation.answered) for e in examples if e.conversation is not None),
-        unlabelled=_unlabelled(examples),
-        numbers=_numbers(examples),
+        turns=turns,
+        unlabelled=several[False] if any(several) else None,
+        numbers=(min(numbers), fmean(numbers), max(numbers)) if numbers else None,
     )
 
 
-def _labels(examples: Sequence[Example]) -> Counter[str]:
-    counted: Counter[str] = Counter()
-    for example in examples:
-        if example.label is not None:
-            counted[example.label] += 1
-        counted.update(example.labels or ())
-        counted.update(f"choice {number} is right" for number in example.right or ())
-        if example.tags is not None:
-            spans = entities(example.tags)
-            counted.update(kind for kind, _, _ in spans)
-        if example.spans is not None:
-            counted["answerable" if example.spans else "without an answer"] += 1
-    if not counted:
-        counted.update(tag for example in examples for tag in example.tags or ())
-    return counted
+def _middle(in_order: NDArray[np.int64]) -> float:
+    middle = len(in_order) // 2
+    if len(in_order) % 2:
+        return int(in_order[middle])
+    return (int(in_order[middle - 1]) + int(in_order[middle])) / 2
 
 
-def _unlabelled(examples: Sequence[Example]) -> int | None:
-    given = [example.labels for example in examples if example.labels is not None]
-    return sum(not labels for labels in given) if given else None
+def _labels(example: Example) -> Iterator[str]:
+    if example.label is not None:
+        yield example.label
+    yield from example.labels or ()
+    yield from (f"choice {number} is right" for number in example.right or ())
+    if example.tags is not None:
+        yield from (kind for kind, _, _ in entities(example.tags))
+    if example.spans is not None:
+        yield "answerable" if example.spans else "without an answer"
 
 
-def _numbers(examples: Sequence[Example]) -> tuple[float, float, float] | None:
-    given = [example.number for example in examples if example.number is not None]
-    return (min(given), fmean(given), max(given)) if given else None
-
-
-def _answer(example: Example) -> tuple[Any, ...]:
-    several = frozenset(example.labels or ())
-    others = (example.label, several, example.number, example.right, example.tags, example.spans)
-    return (*others, example.paired)
-
-
-def _length(example: Example, names: Sequence[str] | None) -> int:
-    return len(example.words) if example.words is not None else len(input_of(example, names))
+def _answer(example: Example) -> str:
+    """What is right, where that is no text to write; equal answers are equal texts."""
+    number = None if example.number is None else example.number + 0.0
+    spans = None if example.spans is None else [[s.text, s.start] for s in example.spans]
+    several = sorted(set(example.labels or ()))
+    others = (example.label, several, number, example.right, example.tags, spans)
+    return json.dumps([*others, example.paired])
 
 
 def _many(count: int, one: str) -> str:

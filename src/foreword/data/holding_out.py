@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from foreword.common.packed import picked
+from foreword.data.alike import Digests, Places
 from foreword.data.example import Example, input_of, linearise
+from foreword.data.stored import restored
 from foreword.errors import DataError, UserError
 
 
@@ -18,7 +23,7 @@ def hold_out(
     seed: int = 0,
     inputs: Iterable[str] | None = None,
     whole: bool = False,
-) -> tuple[list[Example], list[Example]]:
+) -> tuple[Sequence[Example], Sequence[Example]]:
     """Part examples in two, each in their old order.
 
     Examples with the same input stay together, so that nothing is measured on what was trained on.
@@ -42,41 +47,70 @@ def hold_out(
         UserError: nothing would be held out, or nothing left.
     """
     names = None if inputs is None else tuple(inputs)
-    groups: dict[str, list[int]] = {}
-    for number, example in enumerate(examples):
-        groups.setdefault(input_of(example, names), []).append(number)
-    candidates = whole_texts(groups) if whole else list(groups)
-    order = sorted(candidates, key=lambda text: hashlib.sha256(f"{seed}\0{text}".encode()).digest())
-    strata: dict[str | None, list[list[int]]] = {}
-    for text in order:
-        strata.setdefault(examples[groups[text][0]].label, []).append(groups[text])
-    total = sum(_weight(examples, groups[text]) for text in candidates)
+
+    def choose() -> tuple[Places, Places]:
+        return _parted(examples, amount, seed, names, whole=whole)
+
+    train, held = picked(examples, "hold_out", [amount, seed, names, whole], choose)
+    return train, held
+
+
+def _parted(
+    examples: Sequence[Example],
+    amount: float,
+    seed: int,
+    names: tuple[str, ...] | None,
+    *,
+    whole: bool,
+) -> tuple[Places, Places]:
+    """The places of the examples that are left, and of those that are held out."""
+    digests, writes, numbers = Digests(), bytearray(), array("q")
+    labels: dict[str | None, int] = {}
+    texts: dict[str, None] = {}
+    for example in examples:
+        text = input_of(example, names)
+        digests.add(f"{seed}\0{text}")
+        writes.append(example.asks_text)
+        numbers.append(labels.setdefault(example.label, len(labels)))
+        if whole:
+            texts.setdefault(text)
+    alike = digests.alike()
+    first = alike.first
+    weights = np.where(np.frombuffer(writes, dtype=bool)[first], 1, alike.sizes)
+    in_order = np.argsort(digests.values()[first])
+    if whole:
+        candidates = set(whole_texts(texts))
+        stand = np.fromiter((text in candidates for text in texts), dtype=bool)
+        in_order = in_order[stand[in_order]]
+    total = int(weights[in_order].sum())
     wanted = round(amount * total) if amount < 1 else int(amount)
     if not 0 < wanted < total:
         raise UserError(
             f"hold_out: {amount:g} of {total} examples would leave {max(0, total - wanted)} to "
             f"train on and {min(wanted, total)} to measure on; give a number between"
         )
+    own = np.frombuffer(numbers, dtype=np.int64)[first[in_order]]
+    strata = {label: in_order[own == number] for label, number in labels.items()}
     quotas = _quotas(
-        {label: sum(_weight(examples, g) for g in members) for label, members in strata.items()},
-        wanted,
+        {label: int(weights[of].sum()) for label, of in strata.items() if len(of)}, wanted
     )
-    chosen: set[int] = set()
-    for label, members in strata.items():
-        left = quotas[label]
-        for group in members:
-            weight = _weight(examples, group)
-            if weight <= left:
-                chosen.update(group)
-                left -= weight
-    held = [example for number, example in enumerate(examples) if number in chosen]
-    measured = [input_of(example, names) for example in held] if whole else []
-    inside = {number for text in _inside(groups, measured) for number in groups[text]}
-    apart = chosen | inside
-    train = [example for number, example in enumerate(examples) if number not in apart]
-    if not train:
+    chosen = np.zeros(len(first), dtype=bool)
+    for label, left in quotas.items():
+        for group in strata[label]:
+            if left == 0:
+                break
+            if weights[group] <= left:
+                chosen[group] = True
+                left -= weights[group]
+    held = chosen[alike.group]
+    apart = held
+    if whole:
+        measured = [input_of(examples[int(place)], names) for place in np.flatnonzero(held)]
+        inside = set(_inside(texts, measured))
+        apart = held | np.fromiter((text in inside for text in texts), dtype=bool)[alike.group]
+    if apart.all():
         raise UserError(f"hold_out: {amount:g} of {total} examples would leave 0 to train on")
-    return train, held
+    return np.flatnonzero(~apart), np.flatnonzero(held)
 
 
 def whole_texts(texts: Iterable[str]) -> list[str]:
@@ -106,7 +140,7 @@ def _stands_in(text: str, other: str) -> bool:
 
 def leave_out(
     examples: Sequence[Example], without: Mapping[str, Sequence[str]]
-) -> tuple[list[Example], list[Example]]:
+) -> tuple[Sequence[Example], Sequence[Example]]:
     """Part examples in those of which no field has a value that is left out, and the others.
 
     Args:
@@ -116,21 +150,31 @@ def leave_out(
     Raises:
         DataError: an example has no such field.
     """
-    kept: list[Example] = []
-    left: list[Example] = []
-    for example in examples:
-        (left if _is_left_out(example, without) else kept).append(example)
+    named = {name: list(values) for name, values in without.items()}
+
+    def choose() -> list[Places]:
+        kept, left = array("q"), array("q")
+        for number, example in enumerate(examples):
+            (left if _is_left_out(example, without) else kept).append(number)
+        return [np.frombuffer(numbers, dtype=np.int64) for numbers in (kept, left)]
+
+    kept, left = picked(examples, "leave_out", named, choose)
     return kept, left
 
 
 def by_what_was_left_out(
     examples: Sequence[Example], without: Mapping[str, Sequence[str]]
-) -> list[Example]:
+) -> Sequence[Example]:
     """The examples in two groups, `seen` and `not seen`, by whether training leaves such out."""
-    return [
-        replace(example, group="not seen" if _is_left_out(example, without) else "seen")
-        for example in examples
-    ]
+    return restored(
+        examples,
+        "by_what_was_left_out",
+        {name: list(values) for name, values in without.items()},
+        lambda: (
+            replace(example, group="not seen" if _is_left_out(example, without) else "seen")
+            for example in examples
+        ),
+    )
 
 
 def _is_left_out(example: Example, without: Mapping[str, Sequence[str]]) -> bool:
@@ -147,7 +191,7 @@ def _is_left_out(example: Example, without: Mapping[str, Sequence[str]]) -> bool
 
 def shuffled(
     examples: Sequence[Example], seed: int, *, inputs: Iterable[str] | None = None
-) -> list[Example]:
+) -> Sequence[Example]:
     """Examples in an order that a seed, their inputs and their answers decide.
 
     Neither their old order nor the machine changes it, and the first N are a sample of N: that of a
@@ -160,12 +204,15 @@ def shuffled(
     """
     names = None if inputs is None else tuple(inputs)
 
-    def key(example: Example) -> bytes:
-        answers = (*example.references, example.label or "", *(example.tags or ()))
-        text = "\0".join((str(seed), "sample", input_of(example, names), *answers))
-        return hashlib.sha256(text.encode()).digest()
+    def choose() -> tuple[Places]:
+        digests = Digests()
+        for example in examples:
+            answers = (*example.references, example.label or "", *(example.tags or ()))
+            digests.add("\0".join((str(seed), "sample", input_of(example, names), *answers)))
+        return (np.argsort(digests.values(), kind="stable"),)
 
-    return sorted(examples, key=key)
+    (drawn,) = picked(examples, "shuffled", [seed, names], choose)
+    return drawn
 
 
 def few_shot(
@@ -175,7 +222,7 @@ def few_shot(
     seed: int = 0,
     inputs: Iterable[str] | None = None,
     most: int | None = None,
-) -> tuple[list[Example], list[Example]]:
+) -> tuple[Sequence[Example], Sequence[Example]]:
     """A few examples of each label, and the others; each in their old order.
 
     Inputs that stand twice are taken once. The choice follows from the seed and the inputs
@@ -192,32 +239,46 @@ def few_shot(
         UserError: a label has too few.
     """
     names = None if inputs is None else tuple(inputs)
-    hashed = {
-        number: hashlib.sha256(f"{seed}\0few\0{input_of(example, names)}".encode()).digest()
-        for number, example in enumerate(examples)
-    }
-    drawn: dict[str, dict[bytes, int]] = {}
-    for number in sorted(hashed, key=lambda number: hashed[number]):
-        label = examples[number].label
-        if label is not None:
-            drawn.setdefault(label, {}).setdefault(hashed[number], number)
-    for label, groups_drawn in drawn.items():
-        if len(groups_drawn) < per_label:
+
+    def choose() -> tuple[Places, Places]:
+        return _drawn(examples, per_label, seed, names, most)
+
+    drawn, others = picked(examples, "few_shot", [per_label, seed, names, most], choose)
+    return drawn, others
+
+
+def _drawn(
+    examples: Sequence[Example],
+    per_label: int,
+    seed: int,
+    names: tuple[str, ...] | None,
+    most: int | None,
+) -> tuple[Places, Places]:
+    """The places of the examples that are drawn, and of those with other inputs."""
+    digests, numbers = Digests(), array("q")
+    labels: dict[str, int] = {}
+    for example in examples:
+        digests.add(f"{seed}\0few\0{input_of(example, names)}")
+        label = example.label
+        numbers.append(-1 if label is None else labels.setdefault(label, len(labels)))
+    alike, own = digests.alike(), np.frombuffer(numbers, dtype=np.int64)
+    in_order = np.argsort(digests.values(), kind="stable")
+    labelled, known = in_order[own[in_order] >= 0], list(labels)
+    drawn: dict[str, list[int]] = {}
+    for number in dict.fromkeys(own[labelled].tolist()):
+        places = labelled[own[labelled] == number]
+        _, first = np.unique(alike.group[places], return_index=True)
+        drawn[known[number]] = places[np.sort(first)].tolist()
+    for label, inputs_drawn in drawn.items():
+        if len(inputs_drawn) < per_label:
             raise UserError(
                 f"task.limits.per_label: {per_label} are asked for, but the label {label!r} has "
-                f"{len(groups_drawn)} different inputs; give a smaller number"
+                f"{len(inputs_drawn)} different inputs; give a smaller number"
             )
-    turns = zip(*(list(drawn[label].values())[:per_label] for label in sorted(drawn)), strict=True)
-    chosen = set([number for turn in turns for number in turn][:most])
-    taken = {hashed[number] for number in chosen}
-    return (
-        [example for number, example in enumerate(examples) if number in chosen],
-        [example for number, example in enumerate(examples) if hashed[number] not in taken],
-    )
-
-
-def _weight(examples: Sequence[Example], group: list[int]) -> int:
-    return 1 if examples[group[0]].asks_text else len(group)
+    turns = zip(*(drawn[label][:per_label] for label in sorted(drawn)), strict=True)
+    chosen = np.array([number for turn in turns for number in turn][:most], dtype=np.int64)
+    taken = np.isin(alike.group, alike.group[chosen])
+    return np.sort(chosen), np.flatnonzero(~taken)
 
 
 def _quotas(sizes: dict[str | None, int], wanted: int) -> dict[str | None, int]:

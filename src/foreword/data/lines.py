@@ -160,7 +160,9 @@ def json_file(file: Path, encoding: str = UTF8) -> Any:
 def _parse(where: str, text: str) -> Any:
     try:
         value = parse_json(text, object_pairs_hook=_no_twice)
-        json.dumps(value, ensure_ascii=False).encode()
+        text.encode()
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError:
         raise
     except UnicodeEncodeError as error:

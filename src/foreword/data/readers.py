@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from foreword.common.progress import Progress
 from foreword.data import conll, dart, multirc, record, squad, webnlg, xsum
 from foreword.data.answers import CHOICES, RIGHT, Columns
 from foreword.data.conversation import Measured
@@ -14,8 +16,10 @@ from foreword.data.e2e import parse_meaning
 from foreword.data.example import Example, Field, Unusable
 from foreword.data.fields import fields_of, missing
 from foreword.data.lines import UTF8, check_encoding, json_row, text_lines
+from foreword.data.once import read_once
 from foreword.data.rows import Reader, Request, Row
 from foreword.data.sources import HUB, data_file, hub_rows, is_bundled
+from foreword.data.stored import restored
 from foreword.data.tables import Named, jsonl, parquet, table
 from foreword.errors import DataError, UserError, did_you_mean
 from foreword.names import FORMATS
@@ -46,12 +50,12 @@ class Reading:
         notes: what else was left out or changed, a sentence each.
     """
 
-    examples: list[Example]
+    examples: Sequence[Example]
     empty: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def read_examples(path: str | Path, format: str, **options: Any) -> list[Example]:
+def read_examples(path: str | Path, format: str, **options: Any) -> Sequence[Example]:
     """Read a data file; the arguments are those of `read_data`, and so are the mistakes."""
     return read_data(path, format, **options).examples
 
@@ -81,6 +85,7 @@ def read_data(
     encoding: str = UTF8,
     need_references: bool = True,
     merge: bool = True,
+    progress: Progress | None = None,
 ) -> Reading:
     """Read a data file.
 
@@ -115,6 +120,7 @@ def read_data(
             metrics want it; False keeps the file's rows and their order, as training wants it.
             Rows with labels, words or spans stay as they are, and conversations become one example
             for each turn that is measured.
+        progress: told how many rows are read, where that takes its time.
 
     Raises:
         DataError: the file, the line and the field, what was found and what was expected.
@@ -142,14 +148,18 @@ def read_data(
         paired,
         similarity,
     )
-    examples = []
-    for row in reader(format)(request):
-        example = _example(row, columns, group, names, need_references)
-        if columns.own is not None and _holds_nothing(example, row, names, group):
-            request.empty.append(row.where)
-        else:
-            _refuse_null(row, names)
-            examples.append(example)
+    options = [asdict(columns), group, names]
+
+    def read(request: Request) -> Iterator[Example]:
+        for row in reader(format)(request):
+            example = _example(row, columns, group, names, need_references)
+            if columns.own is not None and _holds_nothing(example, row, names, group):
+                request.empty.append(row.where)
+            else:
+                _refuse_null(row, names)
+                yield example
+
+    examples = read_once(request, format, options, read, progress)
     if not examples:
         left = f" but {len(request.empty)} empty rows" if request.empty else ""
         raise DataError(f"{path}: no examples in it{left}")
@@ -168,44 +178,46 @@ def reader(format: str) -> Reader:
     return known.read or READERS[format]
 
 
-def merged(examples: Iterable[Example]) -> list[Example]:
+def merged(examples: Sequence[Example]) -> Sequence[Example]:
     """Examples that ask for the same text as one with all their references, in their order.
 
     Those with labels, words or spans are measured one by one, and stay as they are; a conversation
     becomes one for each turn of the assistant that is measured.
     """
-    examples = [part for example in examples for part in _measured_apart(example)]
-    grouped: dict[Any, list[Example]] = {}
+    return restored(examples, "merged", None, lambda: _merged(examples))
+
+
+def _merged(examples: Sequence[Example]) -> Iterator[Example]:
+    import numpy as np
+
+    from foreword.data.alike import Digests
+
+    digests = Digests()
     for number, example in enumerate(examples):
         alone = not example.asks_text or example.conversation is not None
-        key = number if alone else (_content(example), example.group)
-        grouped.setdefault(key, []).append(example)
-    return [
-        same[0]
-        if len(same) == 1
-        else Example(
-            same[0].fields,
-            tuple(reference for one in same for reference in one.references),
-            same[0].group,
-            same[0].where,
-        )
-        for same in grouped.values()
-    ]
+        digests.add(str(number) if alone else _content(example))
+    alike, at = digests.alike(), 0
+    in_order = np.argsort(alike.group, kind="stable")
+    for size in alike.sizes:
+        first, *others = (examples[int(number)] for number in in_order[at : at + size])
+        at += int(size)
+        if first.conversation is not None:
+            for part in first.conversation.each_measured():
+                yield replace(first, conversation=part, references=part.references)
+        elif not others:
+            yield first
+        else:
+            references = (reference for one in (first, *others) for reference in one.references)
+            yield Example(first.fields, tuple(references), first.group, first.where)
 
 
-def _measured_apart(example: Example) -> Iterator[Example]:
-    if example.conversation is None:
-        yield example
-        return
-    for part in example.conversation.each_measured():
-        yield replace(example, conversation=part, references=part.references)
-
-
-def _content(example: Example) -> tuple[Any, ...]:
-    return tuple(
-        (name, tuple(value.items()) if isinstance(value, dict) else value)
+def _content(example: Example) -> str:
+    """What is asked, and the group; of equal ones this text is equal."""
+    fields = [
+        [name, [value.content] if isinstance(value, Unusable) else value]
         for name, value in example.fields.items()
-    )
+    ]
+    return json.dumps([fields, example.group])
 
 
 def _example(
@@ -276,6 +288,13 @@ def _tabular(rows: Callable[[Path, str], Iterator[Named]]) -> Reader:
     return read
 
 
+def _jsonl(request: Request) -> Iterator[Row]:
+    def lines(file: Path, encoding: str) -> Iterator[Named]:
+        return jsonl(file, encoding, request.lines)
+
+    return _tabular(lines)(request)
+
+
 def _e2e(request: Request) -> Iterator[Row]:
     columns = ("mr", "ref") if request.answers else ("mr",)
     for where, cells in table(",", columns)(data_file(request.path), request.encoding):
@@ -287,7 +306,7 @@ def _e2e(request: Request) -> Iterator[Row]:
 
 
 READERS: dict[str, Reader] = {
-    "jsonl": _tabular(jsonl),
+    "jsonl": _jsonl,
     "csv": _tabular(table(",")),
     "tsv": _tabular(table("\t")),
     "parquet": _tabular(parquet),

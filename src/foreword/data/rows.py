@@ -42,6 +42,8 @@ class Request:
         sections: xsum's sections of which one must be the document's; () for any.
         ids: xsum's file of the ids to keep, one a line; None for all.
         encoding: of text files.
+        lines: how many of JSONL's lines are passed over, and up to which one is read; None: the
+            last.
         empty: filled with where rows that hold nothing to read were left out.
         notes: filled with what else was left out or changed, a sentence each.
     """
@@ -53,6 +55,7 @@ class Request:
     sections: tuple[str, ...] = ()
     ids: Path | None = None
     encoding: str = "utf-8"
+    lines: tuple[int, int | None] = (0, None)
     empty: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

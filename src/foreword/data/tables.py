@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ Named = tuple[str, dict[str, Any]]
 """Where a row stands, and its columns."""
 
 
-def jsonl(file: Path, encoding: str = UTF8) -> Iterator[Named]:
-    """One object a line; empty lines are passed over."""
-    return jsonl_rows(str(file), text_lines(file, encoding))
+def jsonl(
+    file: Path, encoding: str = UTF8, lines: tuple[int, int | None] = (0, None)
+) -> Iterator[Named]:
+    """One object a line; empty lines are passed over. `lines` is as `Request` has it."""
+    return jsonl_rows(str(file), islice(text_lines(file, encoding), *lines))
 
 
 def jsonl_rows(name: str, lines: Iterable[Line]) -> Iterator[Named]:

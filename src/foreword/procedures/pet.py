@@ -85,8 +85,9 @@ class Procedure:
         self.backbone, self.progress, self.train = backbone, progress, train
         self.labelled = examples.train[: recipe.task.limits.train]
         rng = random.Random(f"{recipe.seed}/unlabelled")
-        rest = list(examples.unlabelled)
-        self.unlabelled = rng.sample(rest, min(len(rest), self.method.unlabelled))
+        rest = examples.unlabelled
+        drawn = rng.sample(range(len(rest)), min(len(rest), self.method.unlabelled))
+        self.unlabelled = [rest[number] for number in drawn]
         self.dev = examples.test
         if not self.unlabelled:
             raise RecipeError(

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from foreword import names
 from foreword.artifacts.starting import source_hash, without_folder
 from foreword.backbone import Decoding
+from foreword.common.packed import Packed, fact
+from foreword.common.progress import Progress
 from foreword.data import (
     Example,
     Reading,
@@ -48,13 +50,13 @@ class RunExamples:
         demonstrated: examples of which the method shows some in its text.
     """
 
-    train: list[Example]
-    dev: list[Example]
-    test: list[Example]
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    test: Sequence[Example]
     test_split: str
     counted: list[str]
-    unlabelled: list[Example] = field(default_factory=list)
-    demonstrated: list[Example] = field(default_factory=list)
+    unlabelled: Sequence[Example] = field(default_factory=list)
+    demonstrated: Sequence[Example] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,14 @@ class RunData:
         unlabelled: inputs whose labels are not looked at.
     """
 
-    train: list[Example]
-    pairs: list[Pair]
-    dev: list[Example]
-    dev_pairs: list[Pair]
-    test: list[Example]
+    train: Sequence[Example]
+    pairs: Sequence[Pair]
+    dev: Sequence[Example]
+    dev_pairs: Sequence[Pair]
+    test: Sequence[Example]
     test_split: str
     truncated: int
-    unlabelled: list[Example] = field(default_factory=list)
+    unlabelled: Sequence[Example] = field(default_factory=list)
 
 
 def trains(recipe: Recipe) -> bool:
@@ -111,8 +113,8 @@ def _is_still(method: MethodOptions) -> bool:
     return not method.enters.trains and method.moves.kind == "none"
 
 
-def read_examples(recipe: Recipe) -> RunExamples:
-    """Read a recipe's files.
+def read_examples(recipe: Recipe, progress: Progress | None = None) -> RunExamples:
+    """Read a recipe's files; `progress` is told how far it is with a large one.
 
     Raises:
         UserError: a file is missing or malformed.
@@ -128,7 +130,7 @@ def read_examples(recipe: Recipe) -> RunExamples:
     inputs = _inputs(recipe)
     counted: list[str] = []
 
-    def read(split: Split, merge: bool) -> list[Example]:
+    def read(split: Split, merge: bool) -> Sequence[Example]:
         path = getattr(spec, split)
         if path is None:
             return []
@@ -138,6 +140,7 @@ def read_examples(recipe: Recipe) -> RunExamples:
             inputs=inputs,
             merge=merge,
             need_references=split != "unlabelled",
+            progress=progress,
             **spec.options("train" if split == "unlabelled" else split),
         )
         counted.extend(_counts(split, reading, inputs))
@@ -223,31 +226,50 @@ def state_task(recipe: Recipe, examples: RunExamples) -> TaskId:
         task,
         input=shown_first(recipe, examples.demonstrated),
         labels=labels or (),
-        **KINDS[task.answer].settled_by(examples.train, task),
+        **fact(
+            examples.train,
+            "settled",
+            task.model_dump(mode="json"),
+            lambda: KINDS[task.answer].settled_by(examples.train, task),
+        ),
     )
 
 
 def read_data(
     recipe: Recipe,
     examples: RunExamples,
+    stated: TaskId,
     task: BoundTask,
     how: Decoding,
+    progress: Progress | None = None,
 ) -> RunData:
     """Turn examples into tokens and make sure that all of them fit, before anything is trained.
+
+    Args:
+        recipe: its method has what it takes from the data.
+        examples: what the files hold.
+        stated: the task as an artifact states it.
+        task: the same, bound to the model.
+        how: decoding.
+        progress: told how many rows of large data are tokenised.
 
     Raises:
         UserError: an example is too long, or lacks what the task asks for.
     """
-    test, dev = examples.test, examples.dev
+    test, dev, train = examples.test, examples.dev, examples.train
+    packed = any(isinstance(part, Packed) for part in (test, dev, train))
+    decided = [_decides(recipe, stated), task.decides()] if packed else None
     task.check([], how)
-    pairs, truncated = task.pairs(examples.train, recipe.task.limits.train)
-    dev_pairs, _ = task.pairs(dev if examples.train else [])
+    pairs, truncated = task.pairs(
+        train, recipe.task.limits.train, decided=decided, progress=progress
+    )
+    dev_pairs, _ = task.pairs(dev if train else [], decided=decided, progress=progress)
     task.task.check_labels(test, examples.test_split)
-    task.check(test, how)
-    if examples.train and recipe.training.best_by not in (None, "loss"):
-        task.check(dev, how)
+    task.check(test, how, decided=decided)
+    if train and recipe.training.best_by not in (None, "loss"):
+        task.check(dev, how, decided=decided)
     return RunData(
-        examples.train,
+        train,
         pairs,
         dev,
         dev_pairs,
@@ -256,6 +278,12 @@ def read_data(
         truncated,
         examples.unlabelled,
     )
+
+
+def _decides(recipe: Recipe, stated: TaskId) -> list[Any]:
+    """Of recipe and task, as plain data, what decides which tokens an example becomes."""
+    parts = (stated, recipe.method, recipe.backbone)
+    return [part.model_dump(mode="json") for part in parts]
 
 
 def without_folders(recipe: Recipe) -> Recipe:
@@ -329,7 +357,11 @@ def _too_few(known: Sequence[str], used: Sequence[str], limits: Limits) -> str:
 
 
 def _one_sided(split: str, examples: Sequence[Example], limit: int | None) -> list[str]:
-    labels = {example.label for example in examples}
+    labels: set[str | None] = set()
+    for example in examples:
+        labels.add(example.label)
+        if len(labels) > 1 or None in labels:
+            break
     if len(examples) < 2 or len(labels) > 1 or None in labels:
         return []
     cut = f"; task.limits.{split} takes them from the beginning" if limit is not None else ""
@@ -339,9 +371,21 @@ def _one_sided(split: str, examples: Sequence[Example], limit: int | None) -> li
 def _labels(answer: names.Answer, examples: Sequence[Example]) -> tuple[str, ...]:
     """The labels or tags of examples, sorted."""
     kind = KINDS[answer]
-    return tuple(sorted({label for example in examples for label in kind.labels_of(example)}))
+
+    def collect() -> list[str]:
+        return sorted({label for example in examples for label in kind.labels_of(example)})
+
+    return tuple(fact(examples, "labels", answer, collect))
 
 
 def _counts(split: str, reading: Reading, inputs: Sequence[str] | None) -> list[str]:
-    census = take_census(reading.examples, inputs=inputs, empty=reading.empty, notes=reading.notes)
-    return census.lines(split)
+    left_out = [len(reading.empty), *reading.empty[:1], *reading.notes]
+
+    def count() -> list[str]:
+        census = take_census(
+            reading.examples, inputs=inputs, empty=reading.empty, notes=reading.notes
+        )
+        return census.lines(split)
+
+    lines: list[str] = fact(reading.examples, "census", [split, inputs, left_out], count)
+    return lines

@@ -98,7 +98,7 @@ def prepare(
         UserError: the recipe, a data file or the backbone is wrong, or an example is too long.
     """
     _check_templates(recipe)
-    examples = read_examples(recipe)
+    examples = read_examples(recipe, progress)
     stated = state_task(recipe, examples)
     task = task_of(stated)
     seed_all(recipe.seed)
@@ -124,7 +124,7 @@ def prepare(
     trained = None if init is None else read_trained(init, model, recipe.method, task=stated)
     how = Decoding(**recipe.decoding.model_dump())
     bound = task.on(model)
-    data = read_data(recipe, examples, bound, how)
+    data = read_data(recipe, examples, stated, bound, how, progress)
     shorter = f"method.length: {method.length} virtual tokens, not {most}: there is no more to take"
     notes = [
         *backbone.notes,

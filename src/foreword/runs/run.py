@@ -27,7 +27,9 @@ from foreword.axes.readout import SequenceHead
 from foreword.backbone import Backbone, default_device, seed_all
 from foreword.backbone.devices import check_places, main_device
 from foreword.backbone.layout import Pair
+from foreword.backbone.stored_pairs import lengths
 from foreword.common import files
+from foreword.common.packed import Each
 from foreword.common.progress import Progress, Silent
 from foreword.common.run_files import ARTIFACT, CURVE, METRICS, holds_run, is_finished
 from foreword.errors import RunError, UserError
@@ -277,7 +279,7 @@ def _run(
 
 def _mean_length(pairs: Sequence[Pair]) -> float:
     """Tokens of a training pair, source and target together."""
-    return sum(pair.length for pair in pairs) / max(1, len(pairs))
+    return int(lengths(pairs).sum()) / max(1, len(pairs))
 
 
 def recipe_device(spec: BackboneSpec, device: str | None, backbone: Backbone | None) -> str:
@@ -324,7 +326,7 @@ def _train(
     about["resumed_at"] = []
     if saved is None:
         started = time.monotonic()
-        examples = [pair.source + pair.target for pair in stages.data.pairs]
+        examples = Each(stages.data.pairs, lambda pair: pair.source + pair.target)
         about["initial_fit_error"] = initialise(
             model, recipe.method.init, examples, stages.task.task.class_words, trained
         )

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from foreword.backbone import Decoding
 from foreword.backbone.layout import Pair
+from foreword.backbone.stored_pairs import PairCodec
+from foreword.backbone.text.encoding import together
+from foreword.common.kept import key_of
+from foreword.common.packed import Packed, fact, packed, write_in_shares, write_packed
+from foreword.common.progress import Progress, Silent
+from foreword.common.shares import parts, processes
 from foreword.data import Example
 from foreword.errors import DataError, UserError
 from foreword.tasks.rows import Prediction, Row, by_name
@@ -17,6 +25,7 @@ from foreword.tuned import TunedModel
 if TYPE_CHECKING:
     from foreword.tasks.base import Task
 
+R = TypeVar("R")
 AnswerRequests = Callable[..., list[Prediction]]
 """`Task.answer_requests` of one kind."""
 
@@ -53,6 +62,8 @@ class BoundTask:
         """An example as rows of tokens, with the prompt that it names; see `Task.rows`."""
         rows = self.task.rows(self.model, example, labelled=labelled, reserve=reserve)
         number = self._prompt_of(example)
+        if not number:
+            return rows
         return [replace(row, pair=replace(row.pair, prompt=number)) for row in rows]
 
     def rows_of_tokens(self, tokens: Sequence[int], where: str) -> list[Row]:
@@ -103,24 +114,100 @@ class BoundTask:
         return example
 
     def pairs(
-        self, examples: Sequence[Example], limit: int | None = None
-    ) -> tuple[list[Pair], int]:
-        """Rows to train on, up to `limit`, and how many of them were cut to fit."""
-        pairs: list[Pair] = []
-        truncated = 0
-        for example in examples:
-            for row in self.rows(example):
-                if limit is not None and len(pairs) >= limit:
-                    return pairs, truncated
-                pairs.append(row.pair)
-                truncated += row.cut > 0
-        return pairs, truncated
+        self,
+        examples: Sequence[Example],
+        limit: int | None = None,
+        *,
+        decided: Any = None,
+        progress: Progress | None = None,
+    ) -> tuple[Sequence[Pair], int]:
+        """Rows to train on, up to `limit`, and how many of them were cut to fit.
 
-    def check(self, examples: Sequence[Example], how: Decoding) -> None:
-        """Make sure that examples can be answered; see `Task.check`."""
-        self.task.check(self.model, examples, how)
-        for example in examples:
-            self._prompt_of(example)
+        Args:
+            examples: where they are packed, the rows are, too.
+            limit: most rows; None: all.
+            decided: plain data that decide what rows become, beside the examples (see
+                `decides`), where packed rows are kept for the next time.
+            progress: told how many rows there are of packed examples.
+        """
+        if not isinstance(examples, Packed):
+            rows = list(self._rows(examples, limit))
+            return [row.pair for row in rows], sum(row.cut > 0 for row in rows)
+        key = None
+        if decided is not None and examples.key is not None:
+            key = key_of("pairs", examples.key, limit, decided)
+        progress = progress or Silent()
+        shares = parts(len(examples), 1 if limit is not None else processes(len(examples)))
+
+        def write_share(file: Path, number: int, advance: Callable[[int], None]) -> int:
+            truncated = 0
+            begin, end = shares[number]
+
+            def pairs() -> Iterator[Pair]:
+                nonlocal truncated
+                for row in self._rows(examples[begin:end], limit):
+                    truncated += row.cut > 0
+                    yield row.pair
+
+            write_packed(file, PairCodec(), pairs(), advance)
+            return truncated
+
+        def write(file: Path) -> dict[str, int]:
+            progress.begin("tokenise", len(examples) if limit is None else limit)
+            truncated = write_in_shares(file, len(shares), write_share, progress.advance)
+            return {"truncated": sum(truncated)}
+
+        made, about = packed(key, PairCodec(), write)
+        return made, about["truncated"]
+
+    def _rows(self, examples: Iterable[Example], limit: int | None) -> Iterator[Row]:
+        """Rows to train on; the texts of many examples are tokenised together."""
+        count = 0
+        for rows in self._together(examples, self.rows):
+            for row in rows:
+                if limit is not None and count >= limit:
+                    return
+                count += 1
+                yield row
+
+    def _together(self, examples: Iterable[Example], make: Callable[[Example], R]) -> Iterator[R]:
+        backbone = self.model.backbone
+        if self.task.chats(backbone) is not None:  # rendering costs more than tokenising
+            return map(make, examples)
+        return together(backbone.tokens.tokenizer, examples, make)
+
+    def decides(self) -> list[Any]:
+        """Plain data of backbone and prompt that decide which tokens an example becomes, beside the
+        task itself."""
+        model, tokens = self.model, self.model.backbone.tokens
+        chats = self.task.chats(model.backbone)
+        dated = chats is not None and "strftime" in chats.source()
+        return [
+            [tokens.sha256, tokens.bos, tokens.encodes, tokens.virtual],
+            model.backbone.model.config.to_json_string(),
+            [type(model.placement).__qualname__, model.placement.length, model.room(0)],
+            None if model.choice is None else [model.choice.field, model.choice.names],
+            date.today().isoformat() if dated else None,
+        ]
+
+    def check(self, examples: Sequence[Example], how: Decoding, *, decided: Any = None) -> None:
+        """Make sure that examples can be answered; see `Task.check`, and `pairs` for `decided`."""
+        self.task.check(self.model, [], how)
+
+        def check(example: Example) -> None:
+            self.task.check(self.model, [example], how)
+
+        def all_of_them() -> int:
+            count = sum(1 for _ in self._together(examples, check))
+            if self.model.choice is not None:
+                for example in examples:
+                    self._prompt_of(example)
+            return count
+
+        if decided is None:
+            all_of_them()
+        else:
+            fact(examples, "checked", [decided, how.max_new_tokens], all_of_them)
 
     def answers(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from foreword.axes.readout import ChoiceHead, Head, Likelihood, Readout
 from foreword.backbone import Backbone
 from foreword.backbone.layout import Pair
+from foreword.backbone.text.encoding import with_texts_of
 from foreword.data import Example, linearise
 from foreword.data.answers import CHOICES, read_choices
 from foreword.data.fields import fields_of
@@ -210,7 +212,11 @@ class ChoiceByLikelihood(ChoiceTask):
         """A row for each choice, all with the same source; to train, one with the others beside it,
         or the right ones alone."""
         tokens, choices = model.backbone.tokens, choices_of(example)
-        targets = [self.text.answer(tokens, example, choice)[:-1] for choice in choices]
+        targets = with_texts_of(
+            lambda: [self.text.answer(tokens, example, choice)[:-1] for choice in choices],
+            *(partial(self.text.answer, tokens, example, choice) for choice in choices[1:]),
+            lambda: self.text.source(tokens, example),
+        )
         for choice, ids in zip(choices, targets, strict=True):
             if not ids:
                 raise DataError(f"{example.where}: the choice {choice[:60]!r} has no tokens here")

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from foreword.backbone import Backbone, Chats, Tokens
+from foreword.backbone.text.encoding import with_texts_of
 from foreword.data import Example, Field, linearise
 from foreword.errors import BackboneError, DataError, TemplateError, did_you_mean
 from foreword.templates import Chat, MaskSlot, Template, parse_input
@@ -233,7 +234,9 @@ class Templates:
         self, tokens: Tokens, example: Example, reference: str, room: Room
     ) -> tuple[list[int], list[int], int]:
         """Source tokens, target tokens, and how many source tokens were left out to fit."""
-        target = self.answer(tokens, example, reference)
+        target = with_texts_of(
+            lambda: self.answer(tokens, example, reference), lambda: self.source(tokens, example)
+        )
         with naming(example):
             left = room(len(target))
         fitted = self.fit(tokens, example, left)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foreword.backbone.layout import Pair
+from foreword.backbone.stored_pairs import answers, lengths, longest
 from foreword.recipe import TrainingSpec
 from foreword.training.batching import LengthBatches
 
@@ -22,7 +23,7 @@ def total_steps(spec: TrainingSpec, rows: int) -> int:
     """Optimizer steps of a training on so many rows."""
     if spec.steps is not None:
         return spec.steps
-    per_epoch = LengthBatches([0] * rows, spec.batch_size, spec.accumulation).steps_per_epoch
+    per_epoch = LengthBatches(range(rows), spec.batch_size, spec.accumulation).steps_per_epoch
     return max(1, round((spec.epochs or 1) * per_epoch))
 
 
@@ -58,9 +59,9 @@ class Amount:
             total_steps(spec, len(pairs)),
             spec.batch_size * spec.accumulation,
             len(pairs),
-            sum(pair.length for pair in pairs),
-            sum(pair.answers for pair in pairs),
-            max(len(row.source) + len(row.target) for pair in pairs for row in pair.rows),
+            int(lengths(pairs).sum()),
+            int(answers(pairs).sum()),
+            longest(pairs),
         )
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from foreword.backbone.layout import Layout, Pair
+from foreword.backbone.stored_pairs import lengths
 from foreword.tuned import TunedModel
 
 
@@ -20,7 +21,7 @@ def dev_loss(
 
     `check` is called before each batch; what it raises ends the work.
     """
-    order = sorted(range(len(pairs)), key=lambda i: pairs[i].length)
+    order = lengths(pairs).argsort(kind="stable").tolist()
     nats = tokens = 0.0
     with torch.no_grad():
         for start in range(0, len(order), batch_size):

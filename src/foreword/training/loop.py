@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from foreword.backbone.layout import Layout, Pair
+from foreword.backbone.stored_pairs import lengths
 from foreword.common.progress import Progress, Silent
 from foreword.errors import RunError, UserError
 from foreword.names import METRICS
@@ -130,9 +131,7 @@ class _Loop:
     ) -> None:
         self.model, self.pairs, self.spec, self.hardware = model, pairs, spec, hardware
         self.checkpoints, self.stop = checkpoints, stop
-        self.batches = LengthBatches(
-            [p.length for p in pairs], spec.batch_size, spec.accumulation, seed
-        )
+        self.batches = LengthBatches(lengths(pairs), spec.batch_size, spec.accumulation, seed)
         self.total = total_steps(spec, len(pairs))
         self.optimizer = torch.optim.AdamW(
             _groups(model, spec),

@@ -75,12 +75,13 @@ def kept_sources(planned: Planned) -> KeptSources | None:
     """
     model, spec = planned.model, planned.spec
     pairs, steps, hardware = planned.pairs, planned.steps, planned.hardware
-    counts = Counter(tuple(pair.source) for pair in pairs)
-    reads = steps * spec.accumulation * spec.batch_size / len(counts)
     still = isinstance(model.placement, Infix) and model.delta.backbone is None
     # Processes that share a backbone run it together, whatever each of them remembers.
     still = still and hardware.sharding is None
-    if not still or not spec.source_cache or reads < 2:
+    if not still or not spec.source_cache:
+        return None
+    counts = Counter(tuple(pair.source) for pair in pairs)
+    if steps * spec.accumulation * spec.batch_size / len(counts) < 2:
         return None
     sources = Sources(model.backbone, spec.source_cache * 1e9)
     # The most frequent first, if there is no room for all; then those of one length together.

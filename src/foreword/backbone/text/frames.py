@@ -84,10 +84,15 @@ class Frame:
 
     def around(self, *texts: Sequence[int]) -> tuple[list[int], list[int]]:
         """The tokens of all, and which of the texts each belongs to."""
-        row = list(self.parts[0])
+        tokens = [token for token, _ in self.parts[0]]
+        segments = [segment for _, segment in self.parts[0]]
         for text, segment, part in zip(texts, self.segments, self.parts[1:], strict=True):
-            row += [*((token, segment) for token in text), *part]
-        return [token for token, _ in row], [segment for _, segment in row]
+            tokens += text
+            segments += [segment] * len(text)
+            for token, of in part:
+                tokens.append(token)
+                segments.append(of)
+        return tokens, segments
 
 
 def cut_in_windows(length: int, most: int | None, shared: int) -> list[tuple[int, int]]:

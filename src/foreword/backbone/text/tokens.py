@@ -17,8 +17,9 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from foreword.backbone.text.encoding import encoded
 from foreword.backbone.text.frames import Frame, cut_in_windows, placed_best
-from foreword.backbone.text.tokenizing import sha256, whole
+from foreword.backbone.text.tokenizing import sha256
 from foreword.errors import BackboneError, DataError
 
 BosRule = Literal["auto", "always", "never"]
@@ -224,9 +225,7 @@ class Tokens:
         """
         if text[:1] == " " and self.drops_blank:
             text = text[1:]  # the tokenizer sets this blank itself
-        ids: list[int] = whole(self.tokenizer)(text, add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
+        ids, _ = encoded(self.tokenizer, text)
         self._known(*ids)
         return ids
 
@@ -260,11 +259,9 @@ class Tokens:
 
     def _spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokens of a text without any special token, and the characters that each covers."""
-        encoding = whole(self.tokenizer)(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        self._known(*encoding["input_ids"])
-        return encoding["input_ids"], encoding["offset_mapping"]
+        ids, spans = encoded(self.tokenizer, text, spans=True)
+        self._known(*ids)
+        return ids, spans
 
     def _known(self, *ids: int) -> int:
         """The last of some tokens.
