@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+import peft_steps
 import training
 from floor import SHAPES, random_gpt2
 from foreword.backbone import Backbone, Sources
@@ -130,10 +131,11 @@ def step_of(
             before = model.arrange(kept[start : start + TOGETHER]).before
             assert before is not None, "every source is longer than one token"
             sources.keep(before)
-    spec = TrainingSpec(steps=1, batch_size=batch_size, learning_rate=training.RATE)
+    spec = TrainingSpec(steps=1, batch_size=batch_size, learning_rate=peft_steps.RATE)
     hardware = Hardware.of(backbone.device.type)
     wrapped, optimizer = hardware.accelerator.prepare(
-        model, torch.optim.AdamW(model.parameters(), lr=training.RATE, weight_decay=0.0, fused=True)
+        model,
+        torch.optim.AdamW(model.parameters(), lr=peft_steps.RATE, weight_decay=0.0, fused=True),
     )
 
     def step(rows: list[int]) -> float:

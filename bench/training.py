@@ -24,7 +24,6 @@ import shlex
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -35,10 +34,10 @@ from typing import Any, Literal, TypeVar
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from torch import Tensor
 from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+import peft_steps
 from floor import SHAPES, Floor, random_gpt2, with_one_gelu_kernel
 from foreword.backbone import Backbone, Tokens
 from foreword.backbone.layout import Layout
@@ -54,9 +53,7 @@ from foreword.tuned.compose import compose
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 FLOOR, AGAIN, STRICT = "floor", "floor, again", "floor, one GELU kernel"
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-HIDDEN = 512
 AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
-RATE = 8e-5
 
 
 @dataclass(frozen=True)
@@ -247,9 +244,9 @@ def make_variants(
     backbone = as_backbone(same_weights(weights))
     # Accelerate's precision is the whole process's: float32 models are prepared before bfloat16's.
     ours = {
-        "MLP": ours_step(backbone, pairs, options, MLP(hidden=HIDDEN), "float32"),
+        "MLP": ours_step(backbone, pairs, options, MLP(hidden=peft_steps.HIDDEN), "float32"),
         "table": ours_step(backbone, pairs, options, Table(), "float32"),
-        "bfloat16": ours_step(backbone, pairs, options, MLP(hidden=HIDDEN), "bfloat16"),
+        "bfloat16": ours_step(backbone, pairs, options, MLP(hidden=peft_steps.HIDDEN), "bfloat16"),
     }
     peft = {
         "MLP": peft_step(same_weights(weights), pairs, options, mlp=True),
@@ -283,11 +280,12 @@ def ours_step(
     )
     model = compose(backbone, method)
     spec = TrainingSpec(
-        steps=1, batch_size=options.batch_size, learning_rate=RATE, precision=precision
+        steps=1, batch_size=options.batch_size, learning_rate=peft_steps.RATE, precision=precision
     )
     hardware = Hardware.of(backbone.device.type, precision)
     wrapped, optimizer = hardware.accelerator.prepare(
-        model, torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
+        model,
+        torch.optim.AdamW(model.parameters(), lr=peft_steps.RATE, weight_decay=0.0, fused=True),
     )
 
     def step(rows: list[int]) -> float:
@@ -300,45 +298,16 @@ def ours_step(
 def peft_step(
     base: GPT2LMHeadModel, pairs: Sequence[Pair], options: argparse.Namespace, *, mlp: bool
 ) -> Callable[[list[int]], float]:
-    """PEFT's prefix tuning as it is usually trained: `model(**batch).loss`, labels masked."""
-    from peft import PrefixTuningConfig, get_peft_model
-
-    config = PrefixTuningConfig(
-        task_type="CAUSAL_LM",
-        num_virtual_tokens=options.length,
-        prefix_projection=mlp,
-        encoder_hidden_size=HIDDEN if mlp else None,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about PEFT's ways
-        model = get_peft_model(base, config).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0)
-
-    def step(rows: list[int]) -> float:
-        batch = {name: value.to(base.device) for name, value in _collate(pairs, rows).items()}
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.item())
-
-    return step
+    """PEFT's prefix tuning as it is usually trained."""
+    method = "prefix, MLP" if mlp else "prefix, table"
+    step = peft_steps.step_of(base, pairs, method, options.length, "text")
+    assert step is not None, "PEFT has prefix-tuning"
+    return lambda rows: float(step(rows))
 
 
 def _plain_layout(pairs: Sequence[Pair], rows: Sequence[int]) -> Layout:
     """A batch without virtual tokens."""
     return Layout.of([pairs[i].source for i in rows], [pairs[i].target for i in rows])
-
-
-def _collate(pairs: Sequence[Pair], rows: Sequence[int]) -> dict[str, Tensor]:
-    """A padded batch with labels at its targets alone, as a data collator makes it."""
-    layout = _plain_layout(pairs, rows)
-    return {
-        "input_ids": layout.input_ids,
-        "attention_mask": layout.attention_mask.long(),
-        "labels": layout.input_ids.masked_fill(~layout.target_mask, -100),
-    }
 
 
 def same_weights(model: AnyModel) -> AnyModel:
