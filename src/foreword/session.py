@@ -13,7 +13,8 @@ import torch
 from pydantic import ValidationError
 
 from foreword.artifacts.artifact import load_model
-from foreword.artifacts.composing import compose, parts_of
+from foreword.artifacts.composing import compose
+from foreword.artifacts.joined import parts_of
 from foreword.artifacts.manifest import Manifest, artifact_folder, read_manifest
 from foreword.backbone import Backbone, Decoding, load_backbone
 from foreword.backbone.devices import DeviceMap

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import foreword
 from conftest import assert_close, cached_logits, make_backbone
 from foreword.artifacts.artifact import load_model, save_artifact
-from foreword.artifacts.composing import parts_of
+from foreword.artifacts.joined import parts_of
 from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone, Prompt, PromptKeyValues
 from foreword.backbone.layout import Layout

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from foreword.artifacts.artifact import axes_of, load_model, save_artifact
+from foreword.artifacts.joined import JOIN
 from foreword.artifacts.lost import Lost, lost
 from foreword.artifacts.manifest import Manifest, artifact_folder, read_manifest
 from foreword.axes.parts import EmbeddingsPart, KeysValuesPart, Named
@@ -37,8 +38,6 @@ from foreword.methods.axes import FirstTokensInit, RandomInit, Table
 from foreword.tasks import task_of
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose as put_on
-
-JOIN = "+"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,38 +107,6 @@ class Composition:
         ]
 
 
-def parts_of(artifact: Path | str) -> tuple[Path, ...]:
-    """The folders that `TEXT+TASK` names, in the order in which they stand; one folder by itself,
-    and one whose own name has a plus. Of several ways to read a name that with the longest names of
-    folders that are there is taken.
-
-    Raises:
-        ArtifactError: nothing stands on one side of a plus.
-    """
-    pieces = str(artifact).split(JOIN)
-    if len(pieces) == 1:
-        return (Path(artifact),)
-    folders: list[Path] = []
-    while pieces:
-        ends = range(len(pieces), 0, -1)
-        names = [(end, JOIN.join(pieces[:end])) for end in ends]
-        there = [(end, name) for end, name in names if name and Path(name).exists()]
-        end, name = there[0] if there else names[0]
-        if not name or name.startswith(JOIN):
-            raise ArtifactError(
-                f"{artifact}: no artifact stands on one side of a plus; give TEXT{JOIN}TASK, two "
-                "folders or more"
-            )
-        folders.append(Path(name))
-        pieces = pieces[end:]
-    return tuple(folders)
-
-
-def last_manifest(artifact: Path | str) -> Manifest:
-    """What the artifact says that decides what is read and written: the last of `TEXT+TASK`."""
-    return read_manifest(artifact_folder(parts_of(artifact)[-1]))
-
-
 def compose(
     artifacts: Sequence[Path | str],
     *,
@@ -168,7 +135,7 @@ def compose(
         raise UserError(f"artifacts: expected two or more to put together, found {len(folders)}")
     shares = _shares(len(folders), average=average, weights=weights)
     manifests = [read_manifest(folder) for folder in folders]
-    _check(folders, manifests, other_backbone=bool(loading.get("other_backbone")))
+    check_parts(folders, manifests, other_backbone=bool(loading.get("other_backbone")))
     parts: list[Composed] = []
     for folder in folders:
         if parts:
@@ -288,8 +255,19 @@ def _shares(
     return tuple(map(float, weights))
 
 
-def _check(folders: Sequence[Path], manifests: Sequence[Manifest], *, other_backbone: bool) -> None:
-    """Raise ArtifactError for what can be told without a backbone."""
+def check_parts(
+    folders: Sequence[Path], manifests: Sequence[Manifest], *, other_backbone: bool = False
+) -> None:
+    """Make sure that artifacts go together, as far as can be told without a backbone.
+
+    Args:
+        folders: what messages call each.
+        manifests: what each says of itself.
+        other_backbone: take those of other weights than the first one's all the same.
+
+    Raises:
+        ArtifactError: they do not.
+    """
     first = manifests[0]
     for folder, manifest in zip(folders, manifests, strict=True):
         reason = _alone(manifest)

@@ -60,7 +60,7 @@ def folders_of(
         )
     if backbone is None:
         raise UserError(f"--backbone: is not given; name the backbone that all {_FLAG} share")
-    from foreword.artifacts.composing import last_manifest
+    from foreword.artifacts.joined import last_manifest
 
     folders: dict[str, Path] = {}
     for given in prompts:

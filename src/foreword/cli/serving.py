@@ -143,7 +143,7 @@ def serve(
         typer.Option(
             "--prompt",
             metavar="NAME=ARTIFACT",
-            help="A prompt, a folder or its URL, and its name; may be repeated.",
+            help="A prompt, a folder or its URL or A+B, and its name; may be repeated.",
         ),
     ] = None,
     config: Annotated[

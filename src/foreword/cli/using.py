@@ -159,7 +159,7 @@ def evaluate(
     as_json: o.JsonOption = False,
 ) -> None:
     """Measure a trained prompt on a data file."""
-    from foreword.artifacts.composing import last_manifest
+    from foreword.artifacts.joined import last_manifest
     from foreword.common.progress import progress_for_terminal
     from foreword.data import read_examples
 
@@ -243,7 +243,7 @@ def answers_of(
     Returns:
         The rows, where `to` is a file.
     """
-    from foreword.artifacts.composing import last_manifest
+    from foreword.artifacts.joined import last_manifest
 
     folders = folders_of(artifact, prompts, on.backbone, inputs.texts)
     if to.file is not None:

@@ -127,15 +127,27 @@ class Followed(ABC, Generic[S]):
         self._states[name] = state
         return True
 
-    def follow(self, seconds: float, forgotten: Callable[[str], None]) -> None:
+    def follow(
+        self,
+        seconds: float,
+        forgotten: Callable[[str], None],
+        looked: Callable[[], None] = lambda: None,
+    ) -> None:
         """Look again every so many seconds, in a thread of its own, until `close`. What keeps it
-        from being read is said once, until it changes or is over."""
+        from being read is said once, until it changes or is over.
+
+        Args:
+            seconds: between two looks.
+            forgotten: called with the name of each prompt that is removed.
+            looked: called after each look.
+        """
 
         def run() -> None:
             reason = ""
             while not self._ending.wait(seconds):
                 try:
                     self.look(forgotten)
+                    looked()
                 except Exception as error:
                     if str(error) != reason:
                         _log.warning("prompts stay as they were: %s", error)

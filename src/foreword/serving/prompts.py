@@ -147,9 +147,9 @@ class PromptStore:
             self._use(new)
         return new
 
-    def check(self, folder: Path | str) -> None:
-        """Raise what `add` raises for an artifact; nothing is registered."""
-        self._read(artifact_folder(folder))
+    def read(self, folder: Path | str) -> LoadedPrompt:
+        """An artifact with all the checks, and errors, of `add`; nothing is registered."""
+        return self._read(artifact_folder(folder))[1]
 
     def check_name(self, name: str) -> None:
         """Raise UserError where no prompt may be called so."""

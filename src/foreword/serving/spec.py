@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, ValidationError, field_validator, model_validator
 
+from foreword.artifacts.joined import JOIN, has_artifact, parts_of
 from foreword.common import opening
 from foreword.common.bounds import Numbers, Tokens
 from foreword.common.choices import Data
@@ -59,7 +60,9 @@ class ServeSpec(EngineOptions):
     name: str | None = Field(
         None, min_length=1, max_length=512, description="the backbone's name for clients"
     )
-    prompt: dict[str, Place] = Field(default_factory=dict, description="artifacts by name")
+    prompt: dict[str, Place] = Field(
+        default_factory=dict, description="artifacts by name, or A+B, which stand together"
+    )
     prompts: Place | None = Field(
         None, description="a folder of artifacts, or its URL, each called as its own"
     )
@@ -166,8 +169,18 @@ def _relative(stated: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(own.get("roots"), list):
         own["roots"] = [path(one) for one in own["roots"]]
     if isinstance(own.get("prompt"), Mapping):
-        own["prompt"] = {name: path(one) for name, one in own["prompt"].items()}
+        own["prompt"] = {name: _together(one, folder) for name, one in own["prompt"].items()}
     backbone = own.get("backbone")
     if isinstance(backbone, str) and is_backbone(folder / backbone):
         own["backbone"] = str(folder / backbone)
     return own
+
+
+def _together(given: Any, folder: Path) -> Any:
+    """An artifact as seen from here, or several of `A+B`; those that are no folders are names."""
+    if not isinstance(given, str) or is_url(given):
+        return given
+    parts = parts_of(given, lambda one: has_artifact(folder / one))
+    if len(parts) == 1:
+        return folder / given
+    return JOIN.join(str(folder / one if has_artifact(folder / one) else one) for one in parts)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from foreword.artifacts.joined import parts_of
 from foreword.artifacts.manifest import CARD, HEAD, MANIFEST, TENSORS
 from foreword.common import files
 from foreword.errors import DataError
@@ -41,6 +42,23 @@ def below_roots(roots: Sequence[Path], folder: str) -> Path:
             if place.is_relative_to(whole) and place.is_dir():
                 return place
     raise DataError(f"folder: there is no {folder!r:.80} below the server's roots")
+
+
+def below_roots_together(roots: Sequence[Path], folder: str) -> tuple[Path, ...]:
+    """The folders of `A+B`, or the one folder, that somebody names over the network.
+
+    Raises:
+        DataError: one lies below none of the roots, or is not there.
+        ArtifactError: nothing stands on one side of a plus.
+    """
+
+    def known(one: str) -> bool:
+        with suppress(DataError):
+            below_roots(roots, one)
+            return True
+        return False
+
+    return tuple(below_roots(roots, str(one)) for one in parts_of(folder, known))
 
 
 class Uploads:

@@ -89,7 +89,7 @@ class Versions:
             final = place / key
             try:
                 if not _is_artifact(final):
-                    self.store.check(new)
+                    self.store.read(new)
                     shutil.rmtree(final, ignore_errors=True)
                     new.rename(final)
                 return self.store.add(name, final)
@@ -102,7 +102,8 @@ class Versions:
     def remove(self, name: str) -> None:
         """Delete what is kept of a prompt that is registered no more."""
         with self._changing:
-            self._clear(name)
+            if self._folder is not None:
+                self._clear(name)
 
     def _clear(self, name: str) -> None:
         """Delete what is kept under a name and is not registered."""

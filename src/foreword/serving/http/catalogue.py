@@ -10,14 +10,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from foreword.errors import ArtifactError
+from foreword.errors import ArtifactError, BackboneError
 from foreword.serving.http.access import Holder
 from foreword.serving.http.body import read_body
 from foreword.serving.http.errors import Json, Refusal
 from foreword.serving.http.schema import PromptRequest
 from foreword.serving.http.served import Served
 from foreword.serving.prompts import Registered
-from foreword.serving.uploads import below_roots
+from foreword.serving.uploads import below_roots_together
 from foreword.tasks import task_of
 from foreword.tasks.base import Verb
 
@@ -27,6 +27,7 @@ _ANSWERS: dict[Verb, str] = {
     "predict": "classify",
     "embed": "embeddings",
 }
+_FIXED = "this server changes no prompts over HTTP; start it with --roots or --uploads"
 CREATED = 0
 """OpenAI's field for a model's age, of which nothing is known."""
 
@@ -74,11 +75,14 @@ def _model(served: Served, name: str) -> dict[str, Any] | None:
 async def prompts(served: Served, holder: Holder, _: Request) -> Response:
     """The prompts that a key may use, with what they take."""
     entries = (served.store.find(name) for name in served.names(holder))
-    return Json({"object": "list", "data": [_prompt(one) for one in entries if one is not None]})
+    data = [_prompt(served, holder, one) for one in entries if one is not None]
+    return Json({"object": "list", "data": data})
 
 
-def _prompt(prompt: Registered) -> dict[str, Any]:
+def _prompt(served: Served, holder: Holder, prompt: Registered) -> dict[str, Any]:
     manifest = prompt.manifest
+    parts = served.compositions.parts(prompt.name)
+    shown = parts is not None and all(holder.may_use(part) for part in parts)
     return {
         "id": prompt.name,
         "object": "prompt",
@@ -88,6 +92,7 @@ def _prompt(prompt: Registered) -> dict[str, Any]:
         "sha256": manifest.prompt_sha256,
         "bytes": prompt.bytes,
         "in_memory": prompt.loaded is not None,
+        **({"parts": parts} if shown else {}),
     }
 
 
@@ -97,9 +102,16 @@ async def add_prompt(served: Served, holder: Holder, request: Request) -> Respon
     body = await read_body(request, PromptRequest)
     if not holder.may_use(body.name):
         raise Refusal(403, f"name: this key may not use '{body.name[:128]}'", param="name")
+    for part in body.parts or ():
+        if not holder.may_use(part):
+            raise Refusal(403, f"parts: this key may not use '{part[:128]}'", param="parts")
     replaced = body.name in served.store
 
     def add() -> Registered:
+        if body.parts is not None:
+            if not (served.spec.roots or served.uploads):
+                raise Refusal(403, f"parts: {_FIXED}")
+            return served.compositions.add(body.name, body.parts)
         if body.files is not None:
             if served.uploads is None:
                 raise Refusal(
@@ -111,15 +123,26 @@ async def add_prompt(served: Served, holder: Holder, request: Request) -> Respon
             raise Refusal(
                 403, "folder: this server adds no folders over HTTP; start it with --roots FOLDER"
             )
-        return served.store.add(body.name, below_roots(served.spec.roots, body.folder))
+        folders = below_roots_together(served.spec.roots, body.folder)
+        if len(folders) > 1:
+            return served.compositions.add(body.name, folders)
+        return served.store.add(body.name, folders[0])
+
+    def add_and_renew() -> Registered:
+        registered = add()
+        served.compositions.renew()
+        return registered
 
     try:
-        registered = await asyncio.to_thread(add)
-    except ArtifactError as error:
-        param = "files" if body.folder is None else "folder"
+        registered = await asyncio.to_thread(add_and_renew)
+    except (ArtifactError, BackboneError) as error:
+        (param,) = {"files", "folder", "parts"} & {
+            name for name, value in body if value is not None
+        }
         raise Refusal(400, str(error), param=param, code="bad_artifact") from error
     _log.info("%s the prompt '%s'", "replaced" if replaced else "added", body.name)
-    return Json({**_prompt(registered), "replaced": replaced}, 200 if replaced else 201)
+    description = _prompt(served, holder, registered)
+    return Json({**description, "replaced": replaced}, 200 if replaced else 201)
 
 
 async def remove_prompt(served: Served, holder: Holder, request: Request) -> Response:
@@ -127,15 +150,14 @@ async def remove_prompt(served: Served, holder: Holder, request: Request) -> Res
     _check_admin(holder)
     name = request.path_params["name"]
     if not (served.spec.roots or served.uploads):
-        raise Refusal(
-            403, "this server changes no prompts over HTTP; start it with --roots or --uploads"
-        )
+        raise Refusal(403, _FIXED)
     if name == served.service.name:
         raise Refusal(400, f"name: '{name}' is the backbone, which stays", param="name")
     served.check_may_use(holder, name)
     await asyncio.to_thread(served.store.remove, name)
     if served.uploads is not None:
         await asyncio.to_thread(served.uploads.remove, name)
+    await asyncio.to_thread(served.versions.remove, name)
     served.metrics.forget(name)
     _log.info("removed the prompt '%s'", name)
     return Json({"id": name, "object": "prompt", "deleted": True})

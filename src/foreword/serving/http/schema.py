@@ -17,7 +17,7 @@ from foreword.common.choices import Data as AnyData
 from foreword.recipe.problems import kind
 
 T = TypeVar("T")
-MOST_CHOICES, MOST_PROMPTS, MOST_LOGPROBS = 128, 2048, 20
+MOST_CHOICES, MOST_PROMPTS, MOST_LOGPROBS, MOST_PARTS = 128, 2048, 20, 64
 
 
 class Data(AnyData):
@@ -223,16 +223,27 @@ class PromptRequest(Data):
 
     name: Name
     folder: str | None = Field(
-        None, min_length=1, max_length=4096, description="an artifact below the server's `roots`"
+        None,
+        min_length=1,
+        max_length=4096,
+        description="an artifact below the server's `roots`, or A+B, which stand together",
     )
     files: dict[str, str] | None = Field(
         None, max_length=8, description="an artifact's files by name, each in base64"
     )
 
+    parts: list[Name] | None = Field(
+        None,
+        min_length=2,
+        max_length=MOST_PARTS,
+        description="prompts that are served here, which stand together in this order",
+    )
+
     @model_validator(mode="after")
     def _one_source(self) -> PromptRequest:
-        if (self.folder is None) == (self.files is None):
-            raise ValueError("give one of `folder` and `files`")
+        given = [one for one in (self.folder, self.files, self.parts) if one is not None]
+        if len(given) != 1:
+            raise ValueError("give one of `folder`, `files` and `parts`")
         return self
 
 

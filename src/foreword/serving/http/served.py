@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foreword.errors import ArtifactError
+from foreword.serving.compositions import Compositions
 from foreword.serving.engine import Engine
 from foreword.serving.following import Followed
 from foreword.serving.http.access import Access, Holder
@@ -32,6 +33,7 @@ class Served:
         engine: does it.
         store: the prompts.
         versions: those that are kept on this machine while the server runs.
+        compositions: those that are put together of others.
         access: the keys.
         metrics: the numbers.
         tracing: the spans.
@@ -45,6 +47,7 @@ class Served:
     engine: Engine
     store: PromptStore
     versions: Versions
+    compositions: Compositions
     access: Access
     metrics: Metrics
     tracing: Tracing = field(default_factory=Tracing)

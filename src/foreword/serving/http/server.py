@@ -8,13 +8,16 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from foreword.artifacts.joined import JOIN, has_artifact, parts_of
 from foreword.backbone import Backbone, default_device, load_backbone
-from foreword.errors import ArtifactError, UserError
+from foreword.errors import ArtifactError, UserError, did_you_mean
+from foreword.serving.compositions import Compositions, Part
 from foreword.serving.engine import Engine
 from foreword.serving.following import Followed, PromptFolder
 from foreword.serving.http.access import Access
@@ -75,20 +78,11 @@ def prepare(spec: ServeSpec, backbone: Backbone) -> Served:
         reserved=(name,),
     )
     versions = Versions(store)
+    compositions = Compositions(versions)
     try:
-        for one, place in spec.prompt.items():
-            if isinstance(place, str):
-                add_remote(one, place, versions)
-            else:
-                store.add(one, place)
         followed = _followed(spec, store, versions)
-        if followed is not None:
-            followed.look()
-        uploads = None
-        if spec.uploads is not None:
-            uploads = Uploads(spec.uploads, store)
-            for one, folder in uploads.kept().items():
-                _add_if_it_fits(store, one, folder)
+        uploads = None if spec.uploads is None else Uploads(spec.uploads, store)
+        _add_all(spec, compositions, followed, uploads)
         engine = Engine(backbone, spec.engine)
     except BaseException:
         versions.close()
@@ -96,9 +90,19 @@ def prepare(spec: ServeSpec, backbone: Backbone) -> Served:
     service = Service(backbone, name, store, longest=engine.longest, most=spec.max_tokens)
     access, metrics = Access(spec.keys), Metrics(engine, store, name, followed)
     if followed is not None and spec.refresh is not None:
-        followed.follow(spec.refresh, metrics.forget)
+        followed.follow(spec.refresh, metrics.forget, compositions.renew)
     return Served(
-        spec, service, engine, store, versions, access, metrics, traced, uploads, followed
+        spec=spec,
+        service=service,
+        engine=engine,
+        store=store,
+        versions=versions,
+        compositions=compositions,
+        access=access,
+        metrics=metrics,
+        tracing=traced,
+        uploads=uploads,
+        followed=followed,
     )
 
 
@@ -110,11 +114,57 @@ def _followed(spec: ServeSpec, store: PromptStore, versions: Versions) -> Follow
     return PromptFolder(spec.prompts, store)
 
 
-def _add_if_it_fits(store: PromptStore, name: str, folder: Path) -> None:
-    try:
-        store.add(name, folder)
-    except (ArtifactError, UserError) as error:
-        _log.warning("the prompt '%s' is left out: %s", name, error)
+def _add_all(
+    spec: ServeSpec,
+    compositions: Compositions,
+    followed: Followed[Any] | None,
+    uploads: Uploads | None,
+) -> None:
+    """Register what there is when a server starts. Of several prompts of one name that which was
+    uploaded is served, or else that of `prompt`, or else that of `prompts`."""
+    store, versions = compositions.store, compositions.versions
+    together: dict[str, Path] = {}
+    for name, place in spec.prompt.items():
+        if isinstance(place, str):
+            add_remote(name, place, versions)
+        elif JOIN in str(place) and not has_artifact(place):
+            store.check_name(name)
+            together[name] = place
+        else:
+            store.add(name, place)
+    if followed is not None:
+        followed.look()
+    uploaded = set()
+    for name, folder in uploads.kept().items() if uploads is not None else ():
+        try:
+            store.add(name, folder)
+            uploaded.add(name)
+        except (ArtifactError, UserError) as error:
+            _log.warning("the prompt '%s' is left out: %s", name, error)
+    for name, place in together.items():
+        if name not in uploaded:
+            compositions.add(name, _parts(store, name, place))
+
+
+def _parts(store: PromptStore, name: str, given: Path) -> list[Part]:
+    """What `A+B` names: folders, and where there is none prompts that are served.
+
+    Raises:
+        UserError: one is neither.
+    """
+    parts: list[Part] = []
+    for part in parts_of(given, lambda one: has_artifact(Path(one)) or one in store):
+        if has_artifact(part):
+            parts.append(part)
+        elif str(part) in store:
+            parts.append(str(part))
+        else:
+            close = get_close_matches(str(part), tuple(store), n=1)
+            raise UserError(
+                f"prompt.{name}: '{part}' of '{given}' is neither a folder with an artifact nor a "
+                f"prompt that is served here{did_you_mean(str(part), close)}"
+            )
+    return parts
 
 
 class Server(uvicorn.Server):
