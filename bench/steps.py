@@ -409,7 +409,7 @@ def table_of(reports: Sequence[dict[str, Any]]) -> str:
     for report in reports:
         shape = name_of(report)
         for name, row in report["rows"].items():
-            times = {one: found["median"] for one, found in row["time_over_floor"].items()}
+            times = {one: ratio["median"] for one, ratio in row["time_over_floor"].items()}
             peaks, ours = row["peak_over_floor"], row["time_over_floor"][OURS]
             own = times[OURS]
             theirs = [

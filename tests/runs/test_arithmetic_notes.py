@@ -13,6 +13,7 @@ from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.yaml_text import read_yaml
 from foreword.runs.preparing import prepare
 from foreword.runs.resuming import about
+from foreword.runs.run import train
 from foreword.training.hardware import Hardware
 
 QUICKSTART = Path(__file__).parent.parent.parent / "recipes" / "quickstart.yaml"
@@ -43,6 +44,30 @@ def test_a_run_says_how_it_computes(precision: str, line: str | None) -> None:
     notes = [note for note in ready.notes if note.startswith(("training.precision", "backbone."))]
     assert len(notes) == (line is not None)
     assert line is None or notes[0].startswith(line)
+
+
+def test_a_run_says_how_it_computes_where_weights_are_as_they_are_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        arithmetic, "_processor", lambda: {"architecture": "x86_64", "avx512_bf16": True}
+    )
+    precisions = []
+
+    def hardware(device: str, precision: str, *, tracker: str | None) -> Hardware:
+        precisions.append(precision)
+        raise StopIteration
+
+    monkeypatch.setattr(Hardware, "of", hardware)
+    auto = recipe("training.precision=auto", "backbone.dtype=auto")
+    backbone = load_backbone("foreword/mini", dtype="auto")
+    assert backbone.dtype == "float32"
+    for loaded in (None, backbone):
+        with pytest.raises(StopIteration):
+            train(auto, backbone=loaded, device="cpu")
+    notes = prepare(auto, "cpu", backbone, Silent()).notes
+    assert precisions == ["float32", "float32"]
+    assert "training.precision: auto is float32 here" in notes
 
 
 @pytest.mark.usefixtures("no_units")

@@ -40,8 +40,8 @@ def _processor() -> dict[str, Any]:
     """What torch knows of the processor, by name."""
     if hasattr(torch.cpu, "get_capabilities"):
         return dict(torch.cpu.get_capabilities())
-    asked = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_fp16": "_is_amx_fp16_supported"}
-    return {unit: getattr(torch.cpu, name, bool)() for unit, name in asked.items()}
+    tests = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_fp16": "_is_amx_fp16_supported"}
+    return {unit: getattr(torch.cpu, name, bool)() for unit, name in tests.items()}
 
 
 def widen(model: PreTrainedModel) -> str | None:

@@ -210,7 +210,7 @@ def write_in_shares(
     if count == 1:
         return [write(file, 0, advance)]
     shares = [file.with_name(f"{file.name}.{number}") for number in range(count)]
-    returned = in_shares(count, lambda number, told: write(shares[number], number, told), advance)
+    returned = in_shares(count, lambda number, own: write(shares[number], number, own), advance)
     with pa.OSFile(str(file), "wb") as sink:
         readers = [pa.ipc.open_file(pa.memory_map(str(share))) for share in shares]
         with pa.ipc.new_file(sink, readers[0].schema) as writer:

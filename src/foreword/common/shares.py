@@ -109,12 +109,12 @@ def _run(work: Callable[[int, Told], Any], number: int, end: Connection, done: A
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     gc.freeze()
 
-    def told(count: int) -> None:
+    def advance(count: int) -> None:
         with done.get_lock():
             done.value += count
 
     try:
-        end.send(_Made(work(number, told)))
+        end.send(_Made(work(number, advance)))
     except Exception as error:
         end.send(error)
     finally:

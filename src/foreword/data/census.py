@@ -137,14 +137,14 @@ def take_census(
         room: how many tokens fit.
     """
     names = None if inputs is None else tuple(inputs)
-    asked, answers, writes = Digests(), Digests(), bytearray()
+    inputs_read, answers, writes = Digests(), Digests(), bytearray()
     lengths, numbers = array("q"), array("d")
     labels, tags = Counter[str](), Counter[str]()
     several = [0, 0]
     references = words = turns = blank = 0
     for example in examples:
         text = input_of(example, names)
-        asked.add(text)
+        inputs_read.add(text)
         answers.add(_answer(example))
         writes.append(example.asks_text)
         blank += not text.strip("\0 \t\r\n")
@@ -159,10 +159,10 @@ def take_census(
             numbers.append(example.number)
         if example.labels is not None:
             several[bool(example.labels)] += 1
-    alike, answered = asked.alike(), answers.values()
+    alike, answered = inputs_read.alike(), answers.values()
     apart = answered != answered[alike.first][alike.group]
-    told = ~np.frombuffer(writes, dtype=bool)[alike.first]
-    conflicts = np.flatnonzero(told & (np.bincount(alike.group, apart) > 0))
+    without_text = ~np.frombuffer(writes, dtype=bool)[alike.first]
+    conflicts = np.flatnonzero(without_text & (np.bincount(alike.group, apart) > 0))
     tagged = examples[0].words is not None
     in_order = np.sort(np.frombuffer(lengths, dtype=np.int64))
     return Census(

@@ -78,14 +78,14 @@ def read_once(
 
 
 def _key(request: Request, format: str, options: Any) -> str | None:
-    asked = replace(request, ids=None, empty=[], notes=[])
+    plain = replace(request, ids=None, empty=[], notes=[])
     try:
         ids = None if request.ids is None else source_sha256(request.ids)
         content = source_sha256(request.path)
     except DataError:  # its reader says so in its own words
         return None
     where = str(data_file(request.path))
-    return key_of("examples", format, where, content, ids, vars(asked), options)
+    return key_of("examples", format, where, content, ids, vars(plain), options)
 
 
 def _stamp(path: str) -> Stamp:

@@ -66,7 +66,8 @@ class TrainingSpec(Data):
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         "float32",
-        description="of the arithmetic; auto: bfloat16 where the device has units for it",
+        description="of the arithmetic; auto: bfloat16 where the device has units for it and"
+        " `backbone.dtype` is float32",
     )
     mlm_weight: float = Field(
         0.0,

@@ -128,7 +128,7 @@ def prepare(
     shorter = f"method.length: {method.length} virtual tokens, not {most}: there is no more to take"
     notes = [
         *backbone.notes,
-        *_arithmetic(backbone, recipe.training.precision),
+        *_arithmetic(backbone, recipe),
         *([shorter] if method.length < most else []),
         *task.notes(backbone),
         *(() if trained is None else trained.notes),
@@ -139,10 +139,10 @@ def prepare(
     return Prepared(recipe, examples, stated, bound, backbone, how, data, trained, notes)
 
 
-def _arithmetic(backbone: Backbone, precision: str) -> list[str]:
+def _arithmetic(backbone: Backbone, recipe: Recipe) -> list[str]:
     """What there is to say of the types in which a device computes."""
-    device = backbone.device.type
-    kept = settled_precision(precision, backbone.dtype, device)
+    device, precision = backbone.device.type, recipe.training.precision
+    kept = settled_precision(precision, recipe.backbone.dtype, device)
     autocast = slowness(
         kept, device, "training.precision", "give float32, or auto, which is float32 here"
     )

@@ -110,10 +110,9 @@ def train(
     if backbone is not None:
         backbone = as_the_recipe_says(backbone, recipe.backbone, device)
     where = recipe_device(recipe.backbone, device, backbone)
-    dtype = recipe.backbone.dtype if backbone is None else backbone.dtype
     hardware = Hardware.of(
         where,
-        settled_precision(recipe.training.precision, dtype, where),
+        settled_precision(recipe.training.precision, recipe.backbone.dtype, where),
         tracker=recipe.training.tracker,
     )
     progress = progress if progress and hardware.main else Silent()

@@ -33,8 +33,8 @@ def settled_precision(precision: str, dtype: str, device: str) -> str:
 
     Args:
         precision: as the recipe has it.
-        dtype: the type of the backbone's weights; where that is not float32, "auto" leaves the
-            arithmetic to them.
+        dtype: the type of the backbone's weights, or `backbone.dtype`; where that is not float32,
+            "auto" leaves the arithmetic to them, whatever type `backbone.dtype: auto` comes to.
         device: its type.
     """
     if precision != "auto":
