@@ -120,7 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     planned = training.plan(pairs, shape.rows, options.steps, options.seed)
     rounds = list(islice(planned, options.rounds))
     report = Report(options, sys.argv[1:] if arguments is None else arguments, weights)
-    for name, method in methods_of(shape, weights, options.length).items():
+    methods = methods_of(shape, weights, options.length)
+    for name in options.methods or ():
+        if name not in methods:
+            sys.exit(f"--methods: {options.shape} has no row '{name}'; it has {', '.join(methods)}")
+    for name, method in methods.items():
         if name in report.rows or (options.methods and name not in options.methods):
             continue
         if options.minutes and time.monotonic() - started > 60 * options.minutes:
@@ -351,7 +355,14 @@ class Report:
         }
         self.rows: dict[str, Any] = {}
         if self.file is not None and self.file.is_file():
-            self.rows = json.loads(self.file.read_text(encoding="utf-8"))["rows"]
+            before = json.loads(self.file.read_text(encoding="utf-8"))
+            self.rows = before.pop("rows")
+            for what in self.about:
+                if what != "command" and before.get(what) != self.about[what]:
+                    sys.exit(
+                        f"{self.file}: was measured with {what} {before.get(what)}, and now it is "
+                        f"{self.about[what]}; give the same, or another folder"
+                    )
 
     def figures(self) -> dict[str, Any]:
         """All there is."""

@@ -57,6 +57,10 @@ def test_a_row_has_every_variant_and_no_time(
     report = json.loads((tmp_path / f"steps-{shape}-cpu.json").read_text("utf-8"))
     assert list(report["rows"]) == [name, "prompt"]
     assert report["rows"][name]["time_over_floor"][steps.OURS] == kept, "is not measured again"
+    with pytest.raises(SystemExit, match="was measured with rounds 1, and now it is 2"):
+        steps.main(["--shape", shape, "--rounds", "2", "--threads", "1", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="has no row 'nothing'; it has "):
+        steps.main([*given, "nothing"])
     picture = tmp_path / "steps.png"
     assert steps.main(["--table", str(tmp_path), "--plot", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -76,7 +77,7 @@ def in_shares(count: int, work: Callable[[int, Told], R], advance: Told) -> list
                     failed[number] = result
                 else:  # the process is gone, or what it raised cannot be sent
                     made[number] = work(number, lambda _: None)
-            now = int(done.value)
+            now = int(done.get_obj().value)  # without the lock, which a share that died may hold
             advance(now - known)
             known = now
     finally:
@@ -116,6 +117,9 @@ def _run(work: Callable[[int, Told], Any], number: int, end: Connection, done: A
     try:
         end.send(_Made(work(number, advance)))
     except Exception as error:
-        end.send(error)
+        with suppress(
+            Exception
+        ):  # one that cannot be sent: the share is made where it can be raised
+            end.send(error)
     finally:
         end.close()
