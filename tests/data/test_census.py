@@ -98,3 +98,11 @@ def test_the_real_sst2(shared: Any) -> None:
     census = take_census(reading.examples)
     assert census.labels == {"1": 37569, "0": 29780}
     assert (census.duplicates, census.conflicting, census.lengths) == (371, 5, (2, 39, 268))
+
+
+def test_progress() -> None:
+    for count in (1, 4096, 4097, 8192, 9000):
+        told: list[int] = []
+        take_census([Example({"t": "x"}, label="a")] * count, advance=told.append)
+        assert sum(told) == count
+        assert len(told) == -(-count // 4096)

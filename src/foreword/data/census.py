@@ -17,6 +17,7 @@ from foreword.data.example import Example, input_of
 from foreword.data.tags import entities
 
 _LABELS_SHOWN = 8
+_TOLD = 4096
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def take_census(
     notes: Sequence[str] = (),
     length: Callable[[Example], int] | None = None,
     room: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Census:
     """Count examples.
 
@@ -135,6 +137,7 @@ def take_census(
         length: tokens of an example's input; without it words are counted where words are tagged,
             else characters.
         room: how many tokens fit.
+        advance: called with the number of examples that were counted since the last call.
     """
     names = None if inputs is None else tuple(inputs)
     inputs_read, answers, writes = Digests(), Digests(), bytearray()
@@ -142,7 +145,9 @@ def take_census(
     labels, tags = Counter[str](), Counter[str]()
     several = [0, 0]
     references = words = turns = blank = 0
-    for example in examples:
+    for number, example in enumerate(examples):
+        if number and not number % _TOLD:
+            advance(_TOLD)
         text = input_of(example, names)
         inputs_read.add(text)
         answers.add(_answer(example))
@@ -159,6 +164,7 @@ def take_census(
             numbers.append(example.number)
         if example.labels is not None:
             several[bool(example.labels)] += 1
+    advance(1 + (len(examples) - 1) % _TOLD)
     alike, answered = inputs_read.alike(), answers.values()
     apart = answered != answered[alike.first][alike.group]
     without_text = ~np.frombuffer(writes, dtype=bool)[alike.first]

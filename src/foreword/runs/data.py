@@ -10,7 +10,7 @@ from foreword import names
 from foreword.artifacts.starting import source_hash, without_folder
 from foreword.backbone import Decoding
 from foreword.common.packed import Packed, fact
-from foreword.common.progress import Progress
+from foreword.common.progress import Progress, Silent
 from foreword.data import (
     Example,
     Reading,
@@ -143,7 +143,7 @@ def read_examples(recipe: Recipe, progress: Progress | None = None) -> RunExampl
             progress=progress,
             **spec.options("train" if split == "unlabelled" else split),
         )
-        counted.extend(_counts(split, reading, inputs))
+        counted.extend(_counts(split, reading, inputs, progress))
         return reading.examples
 
     train = read("train", merge=False) if reads or spec.hold_out else []
@@ -378,12 +378,20 @@ def _labels(answer: names.Answer, examples: Sequence[Example]) -> tuple[str, ...
     return tuple(fact(examples, "labels", answer, collect))
 
 
-def _counts(split: str, reading: Reading, inputs: Sequence[str] | None) -> list[str]:
+def _counts(
+    split: str, reading: Reading, inputs: Sequence[str] | None, progress: Progress | None
+) -> list[str]:
+    shown = (progress if isinstance(reading.examples, Packed) else None) or Silent()
     left_out = [len(reading.empty), *reading.empty[:1], *reading.notes]
 
     def count() -> list[str]:
+        shown.begin(f"count {split}", len(reading.examples))
         census = take_census(
-            reading.examples, inputs=inputs, empty=reading.empty, notes=reading.notes
+            reading.examples,
+            inputs=inputs,
+            empty=reading.empty,
+            notes=reading.notes,
+            advance=shown.advance,
         )
         return census.lines(split)
 
