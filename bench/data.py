@@ -71,8 +71,8 @@ seconds, spent = time.monotonic() - seconds, processor() - spent
 over.set()
 watching.join()
 figures = {"seconds": seconds, "processor": spent, "bytes": 1024 * (peak - before)}
-said = {"order": hashed, "amount": str(amount), "counted": ready.examples.counted}
-print(json.dumps({**figures, **said}))
+result = {"order": hashed, "amount": str(amount), "counted": ready.examples.counted}
+print(json.dumps({**figures, **result}))
 """
 ADJECTIVES = ("blue", "old", "quiet", "small", "north", "green", "bright", "cold")
 NOUNS = ("house", "river", "market", "tower", "garden", "harbour", "school", "bridge")
