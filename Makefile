@@ -23,8 +23,8 @@ test: $(DEV)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak"
 	OMP_NUM_THREADS=1 $(BIN)/pytest plugins/foreword-vllm/tests
 
-test-fast: $(DEV)  ## quick feedback
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow"
+test-fast: $(DEV)  ## quick feedback: the cheapest tests of every file
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow" --within 45
 
 test-vllm: $(DEV)  ## the vLLM plug-in with vLLM on CPUs, in .venv-vllm; skipped where that cannot be had
 	$(BIN)/python scripts/test_vllm.py .venv-vllm

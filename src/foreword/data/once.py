@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.common import opening
-from foreword.common.kept import key_of
+from foreword.common.kept import MOST_BYTES, key_of
 from foreword.common.packed import packed, write_in_shares, write_packed
 from foreword.common.progress import Progress, Silent
 from foreword.common.shares import Told, parts, processes
@@ -48,8 +48,11 @@ def read_once(
     if request.path.startswith(HUB):
         return stored.few_or_packed(read(request))
     before = _stamp(request.path)
-    if not before or sum(size for _, size, _ in before) < stored.LARGE_BYTES:
+    size = sum(size for _, size, _ in before)
+    if not before or size < stored.LARGE_BYTES:
         return list(read(request))
+    if size > MOST_BYTES:  # it is not kept, and so not hashed before its first mistake is met
+        return stored.few_or_packed(read(request))
 
     def write(file: Path) -> Mapping[str, Any]:
         most = _rows_at_most(request.path, format)
