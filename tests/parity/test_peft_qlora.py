@@ -27,6 +27,9 @@ pytestmark = pytest.mark.filterwarnings(
 WIDE = {"gpt2": {"n_embd": 64}, "llama": {"hidden_size": 64, "intermediate_size": 128}}
 WAYS = {"nf4": FOUR, "nf4, scales quantised": TWICE, "8 bits (torchao)": WEIGHTS, "8 bits": EIGHT}
 TOLERANCE = 1e-4
+ROUNDED = {"8 bits": 0.05}
+"""Of ways that round states, too, to 8 bits: what differs in the last bit may round to another
+number on some processors. The first step has no such differences yet."""
 CASES = [
     *(("llama", None, way) for way in WAYS),
     ("llama", "all-linear", "nf4, scales quantised"),
@@ -49,11 +52,13 @@ def test_same_losses_and_updates(
     losses = [step["loss"] for step in train(ours, training.pairs, training.spec, seed=SEED).steps]
     expected = train_with_peft(theirs, training)
     assert len(losses) == STEPS
-    assert gap(losses, expected) <= TOLERANCE
+    tolerance = ROUNDED.get(way, TOLERANCE)
+    assert gap(losses[:1], expected[:1]) <= TOLERANCE
+    assert gap(losses, expected) <= tolerance
     assert min(losses[-5:]) < losses[0] - 0.1, "nothing was learned, so equality says little"
     for name, tensor in ours.delta.tensors().items():
         assert tensor.dtype == torch.float32
-        torch.testing.assert_close(tensor, updates(theirs)[name], rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(tensor, updates(theirs)[name], rtol=0, atol=tolerance)
 
 
 def test_peft_trains_eight_bits_on_a_cpu_through_another_kernel(tmp_path: Path) -> None:
