@@ -24,7 +24,7 @@ test: $(DEV)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest plugins/foreword-vllm/tests
 
 test-fast: $(DEV)  ## quick feedback: the cheapest tests of every file
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow" --within 45
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow" --within 30
 
 test-vllm: $(DEV)  ## the vLLM plug-in with vLLM on CPUs, in .venv-vllm; skipped where that cannot be had
 	$(BIN)/python scripts/test_vllm.py .venv-vllm
