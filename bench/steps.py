@@ -13,7 +13,7 @@ step, each step in another order:
 - PEFT: `model(**batch).loss`, AdamW, shuffled batches, as people run it; and on foreword's batches.
 
 Figures are ratios: medians over rounds of the time of a round divided by the floor's in that round.
-Memory is the most that a step holds beyond the weights (bytes of live tensors), in one batch.
+Memory is the most that a step holds beyond the backbone (bytes of live tensors), in one batch.
 A row that is in the file of results already is not measured again, and `--minutes` ends before a
 row that would begin later: the same command goes on. What PEFT cannot do says its error.
 """
@@ -182,8 +182,7 @@ def measured(
     )
     for variant, (_, step) in steps.items():
         step(widest)
-        known = [*resident(weights), *resident(model)]
-        with Alive(known) as alive:
+        with Alive(resident(weights)) as alive:  # what is trained counts, ours as PEFT's
             step(widest)
         memory[variant] = alive.peak
     variants = [
@@ -426,7 +425,7 @@ def table_of(reports: Sequence[dict[str, Any]]) -> str:
             theirs = [
                 f"{times[one] / own:.2f}" if one in times else "–" for one in (PEFT, PEFT_SORTED)
             ]
-            memory = f"{peaks[OURS] / peaks[PEFT]:.2f}" if PEFT in peaks else "–"
+            memory = f"{peaks[OURS] / peaks[PEFT]:.2f}" if {OURS, PEFT} <= peaks.keys() else "–"
             if "peft_fails" in row:
                 theirs[0] = "fails"
             lines.append(
