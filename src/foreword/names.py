@@ -217,6 +217,9 @@ class MetricName:
         return self.of if isinstance(self.of, tuple) else (self.of,)
 
 
+LOSS = "loss"
+"""What stands beside the metrics where the development loss decides."""
+
 METRICS: Registry[MetricName] = Registry("metric", "foreword.metrics")
 """Metric -> its title and scale, in the order of tables."""
 

@@ -35,7 +35,14 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
             "examples": 1,
             "truncated": 0,
             "prompt": {"all": {"bleu": value}},
-            "training": {"trained_parameters": recipe.method.length},
+            "training": {
+                "trained_parameters": recipe.method.length,
+                "best_step": 3,
+                "evaluations": [
+                    {"step": 3, "loss": recipe.method.length / 10 + value / 100},
+                    {"step": 6, "loss": 0.0},
+                ],
+            },
             "artifact_bytes": 1000 * recipe.method.length,
             "seconds": {"all": 1.0},
         }
@@ -90,6 +97,23 @@ def test_a_search_goes_on_with_what_it_knows(planted: list[Recipe], tmp_path: Pa
     assert [dict(t["changes"]) for t in second.trials[:3]] == [
         dict(t["changes"]) for t in first.trials
     ]
+
+
+def test_the_loss_of_the_state_that_is_kept_decides(planted: list[Recipe], tmp_path: Path) -> None:
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 1, "high": 9}}))
+    outcome = search(
+        QUICKSTART, budget=3600, trials=12, out=tmp_path / "out", space=space, metric="loss"
+    )
+    lengths = [trial["changes"]["method.length"] for trial in outcome.ranked]
+    assert outcome.best is not None
+    assert outcome.best.method.length == min(lengths) == lengths[0]
+    assert lengths == sorted(lengths)
+    assert len(planted) == 12
+
+
+def test_what_may_decide_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the task measures bleu.*, and there is 'loss'"):
+        search(QUICKSTART, budget=1, out=tmp_path, metric="accuracy")
 
 
 def test_the_usual_space_has_methods_that_fit() -> None:

@@ -31,7 +31,12 @@ def search(
         ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option("--metric", help="What decides; the task's first if not given.")
+        str | None,
+        typer.Option(
+            "--metric",
+            help="What decides: a metric, or loss for the development loss; the task's first if "
+            "not given.",
+        ),
     ] = None,
     constraint: Annotated[
         list[str] | None,
@@ -118,8 +123,7 @@ def _print(outcome: Search) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("run", title_of(outcome.metric), "artifact kB", "what was chosen", ""):
         table.add_column(title, justify="right" if title == title_of(outcome.metric) else "left")
-    high = sorted(outcome.trials, key=lambda trial: -(trial["value"] or float("-inf")))
-    for trial in high:
+    for trial in outcome.ranked:
         kilobytes = trial["costs"].get("artifact_kb")
         chosen = ", ".join(f"{key}={value}" for key, value in trial["changes"].items())
         state = "" if trial["state"] == "complete" else trial["state"]

@@ -12,11 +12,13 @@ from rich.text import Text
 
 from foreword.cli.output import standard_output
 from foreword.common.characters import printable
-from foreword.names import METRICS
+from foreword.names import LOSS, METRICS
 
 
 def title_of(metric: str) -> str:
     """What a table calls a metric, and whether little of it is good."""
+    if metric == LOSS:
+        return "dev loss (low is good)"
     known = METRICS.get(metric)
     if known is None:
         return metric
@@ -25,7 +27,7 @@ def title_of(metric: str) -> str:
 
 def figure(metric: str, value: float | None) -> str:
     """A score as a table shows it."""
-    decimals = METRICS[metric].decimals if metric in METRICS else 1
+    decimals = METRICS[metric].decimals if metric in METRICS else 3 if metric == LOSS else 1
     return "–" if value is None else f"{value:.{decimals}f}"
 
 

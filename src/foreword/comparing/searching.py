@@ -22,7 +22,7 @@ from foreword.comparing.page import check_installed
 from foreword.comparing.space import Space, usual_space
 from foreword.comparing.trials import Constraint, Runner
 from foreword.errors import RecipeError, UserError
-from foreword.names import METRICS
+from foreword.names import LOSS, METRICS
 from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.yaml_text import read_yaml
 
@@ -47,6 +47,14 @@ class Search:
     importances: Mapping[str, float]
     metric: str
 
+    @property
+    def ranked(self) -> list[Mapping[str, Any]]:
+        """The trials, best first; those without a value last."""
+        sign = -1 if _is_high(self.metric) else 1
+        valued = [trial for trial in self.trials if trial["value"] is not None]
+        rest = [trial for trial in self.trials if trial["value"] is None]
+        return [*sorted(valued, key=lambda trial: sign * trial["value"]), *rest]
+
 
 def search(
     recipe: Path | str,
@@ -70,7 +78,8 @@ def search(
         budget: seconds of runs in all, those of a search that goes on included. The run that is at
             it when they are over ends first.
         out: folder; `runs/search-<name>` if not given. A search that is there goes on.
-        metric: what decides; the first that the task measures if not given.
+        metric: what decides: a metric that the task measures, the first of them if not given, or
+            "loss", the development loss of the state that is kept, which moves less between runs.
         space: what may be chosen; `usual_space` if not given.
         constraints: such as `artifact_kb < 200`.
         overrides: `key.path=value` strings for all runs.
@@ -97,10 +106,10 @@ def search(
 
     base = made({})
     chosen_by = metric or base.task.measured[0]
-    if chosen_by not in base.task.measured:
+    if chosen_by not in (*base.task.measured, LOSS):
         raise UserError(
             f"metric: '{chosen_by}' is not measured; the task measures "
-            f"{', '.join(base.task.measured)}"
+            f"{', '.join(base.task.measured)}, and there is '{LOSS}', that of development"
         )
     if base.task.data.dev is None and base.task.data.hold_out is None:
         raise RecipeError(
@@ -109,7 +118,7 @@ def search(
     axes = space or usual_space(lambda changes: _is_recipe(made, changes))
     folder = Path("runs") / f"search-{base.name}" if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    high = METRICS[chosen_by].better == "high"
+    high = _is_high(chosen_by)
     study = _study(optuna, folder, high, base.training.steps or 1, seed)
     runner = Runner(optuna, study, made, axes, folder, chosen_by, bounds, high)
     _clear_interrupted(optuna, study)
@@ -160,6 +169,11 @@ def _study(optuna: Any, folder: Path, high: bool, steps: int, seed: int) -> Any:
                 min_resource=max(1, steps // 9), max_resource=max(1, steps)
             ),
         )
+
+
+def _is_high(metric: str) -> bool:
+    """Whether much of a metric is good."""
+    return metric != LOSS and METRICS[metric].better == "high"
 
 
 def _is_recipe(made: Callable[[Mapping[str, Any]], Recipe], changes: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from foreword.comparing.executing import Loaded
 from foreword.comparing.grid import Cell
 from foreword.comparing.space import Space
 from foreword.errors import ForewordError, UserError, did_you_mean
+from foreword.names import LOSS
 from foreword.recipe import Recipe
 
 COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
@@ -172,7 +173,11 @@ class Runner:
         from foreword.runs.finished import read_metrics
 
         metrics = read_metrics(self._folder(trial))
-        value = metrics["prompt"]["all"].get(self.metric)
+        value = (
+            _kept_loss(metrics)
+            if self.metric == LOSS
+            else metrics["prompt"]["all"].get(self.metric)
+        )
         if value is None:
             raise UserError(f"{self.metric}: has no value on the development examples")
         costs = {name: read(metrics) for name, read in COSTS.items()}
@@ -180,3 +185,13 @@ class Runner:
         for bound, share in zip(self.bounds, excess, strict=True):
             trial.set_constraint(bound.name, share)
         return value, {"excess": excess, "costs": costs}
+
+
+def _kept_loss(metrics: Mapping[str, Any]) -> float | None:
+    """The development loss of the state that a run kept; None where it was never measured."""
+    training = metrics["training"]
+    for evaluation in training.get("evaluations", ()):
+        if evaluation["step"] == training.get("best_step"):
+            loss = evaluation.get(LOSS)
+            return None if loss is None else float(loss)
+    return None
