@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 import yaml
 
 from foreword.comparing.executing import Loaded
+from foreword.comparing.grid import written_changes
 from foreword.comparing.searching import search
 from foreword.comparing.space import Range, load_space, usual_space
 from foreword.comparing.trials import Constraint
 from foreword.errors import RecipeError, UserError
-from foreword.recipe import Recipe
+from foreword.recipe import Recipe, load_recipe
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 
@@ -114,6 +116,48 @@ def test_the_loss_of_the_state_that_is_kept_decides(planted: list[Recipe], tmp_p
 def test_what_may_decide_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the task measures bleu.*, and there is 'loss'"):
         search(QUICKSTART, budget=1, out=tmp_path, metric="accuracy")
+
+
+def test_the_recipes_own_settings_come_first(planted: list[Recipe], tmp_path: Path) -> None:
+    space = load_space(
+        space_file(
+            tmp_path,
+            **{
+                "training.learning_rate": {"low": 1e-5, "high": 1.0, "log": True},
+                "training.loss": ["sequence_sum", "token_mean"],
+                "method": {
+                    "other": {"method": "lora"},
+                    "prefix": {"method.length": {"low": 1, "high": 64}, "training.steps": 700},
+                },
+            },
+        )
+    )
+    outcome = search(QUICKSTART, budget=3600, trials=3, out=tmp_path / "out", space=space)
+    assert planted[0].method.length == 40
+    assert planted[0].training.learning_rate == pytest.approx(0.2)
+    assert planted[0].training.loss == "token_mean"
+    assert [trial["own"] for trial in outcome.trials] == [True, False, False]
+    again = search(QUICKSTART, budget=3600, trials=4, out=tmp_path / "out", space=space)
+    assert [trial["own"] for trial in again.trials] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"method.length": {"low": 1, "high": 39}},
+        {"training.loss": ["sequence_sum", "sequence_sum"]},
+        {"method": {"a": {"method": "lora"}}},
+        {"method.nothing": {"low": 1, "high": 39}},
+    ],
+)
+def test_a_space_without_the_recipes_settings(axes: dict[str, Any], tmp_path: Path) -> None:
+    recipe = load_recipe(QUICKSTART)
+    space = load_space(space_file(tmp_path, **axes))
+
+    def made(changes: Mapping[str, Any]) -> Recipe:
+        return load_recipe(QUICKSTART, written_changes(changes))
+
+    assert space.own(recipe, made) is None
 
 
 def test_the_usual_space_has_methods_that_fit() -> None:

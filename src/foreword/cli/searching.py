@@ -127,6 +127,8 @@ def _print(outcome: Search) -> None:
         kilobytes = trial["costs"].get("artifact_kb")
         chosen = ", ".join(f"{key}={value}" for key, value in trial["changes"].items())
         state = "" if trial["state"] == "complete" else trial["state"]
+        if trial["own"]:
+            state = ", ".join(["the recipe's own", state] if state else ["the recipe's own"])
         table.add_row(
             str(trial["run"]),
             figure(outcome.metric, trial["value"]),

@@ -20,7 +20,7 @@ from foreword.comparing.executing import Loaded
 from foreword.comparing.grid import written_changes
 from foreword.comparing.page import check_installed
 from foreword.comparing.space import Space, usual_space
-from foreword.comparing.trials import Constraint, Runner
+from foreword.comparing.trials import OWN, Constraint, Runner
 from foreword.errors import RecipeError, UserError
 from foreword.names import LOSS, METRICS
 from foreword.recipe import Recipe, parse_recipe
@@ -36,7 +36,8 @@ class Search:
     Attributes:
         best: the recipe that won, with the test set that the given one names; None where no run
             kept the constraints.
-        trials: what was tried, as plain data: changes, value, state, costs, seconds.
+        trials: what was tried, as plain data: changes, value, state, costs, seconds, and whether
+            it is the recipe as it was given.
         importances: axis -> its share of the differences between values; empty where too few runs
             ended.
         metric: what was searched by.
@@ -72,6 +73,8 @@ def search(
     on: Cluster | None = None,
 ) -> Search:
     """Search for the settings with the best development score.
+
+    Where the space holds the recipe's own settings, they are tried first, and to the end.
 
     Args:
         recipe: a YAML file; its steps are those of every run.
@@ -122,6 +125,8 @@ def search(
     study = _study(optuna, folder, high, base.training.steps or 1, seed)
     runner = Runner(optuna, study, made, axes, folder, chosen_by, bounds, high)
     _clear_interrupted(optuna, study)
+    if not study.trials and (own := axes.own(base, made)) is not None:
+        study.enqueue_trial(own, user_attrs={OWN: True})
 
     def more() -> bool:
         spent = sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials)
@@ -225,6 +230,7 @@ def _result(
             "fits": all(excess < 0 for excess in trial.user_attrs.get("excess", [])),
             "seconds": trial.user_attrs.get("seconds"),
             "reason": trial.user_attrs.get("reason"),
+            "own": trial.user_attrs.get(OWN, False),
         }
         for trial in study.trials
     ]

@@ -10,7 +10,7 @@ method:                                            # or choices by name, and wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +56,12 @@ class Range(BaseModel):
         """Whether whole numbers are chosen."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of these numbers."""
+        kinds = (int,) if self.whole else (int, float)
+        number = isinstance(value, kinds) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high
+
 
 class Chooser(Protocol):
     """What suggests values: an Optuna trial."""
@@ -80,6 +86,42 @@ class Space:
 
     axes: Mapping[str, Any]
 
+    def own(self, recipe: Any, made: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any] | None:
+        """What a chooser would have to suggest for a recipe's own settings.
+
+        Args:
+            recipe: as it is.
+            made: the recipe with changes; it may raise RecipeError.
+
+        Returns:
+            Name -> value, as they are suggested; None where the space does not hold the recipe.
+        """
+        settings = recipe.model_dump(mode="json")
+        suggested: dict[str, Any] = {}
+        for axis, given in self.axes.items():
+            choices: Mapping[Any, Mapping[str, Any]]
+            if isinstance(given, Range):
+                choices = {None: {axis: given}}
+            elif isinstance(given, list):
+                choices = {number: {axis: value} for number, value in enumerate(given)}
+            else:
+                choices = given
+            for name, changes in choices.items():
+                inside = {key: v for key, v in changes.items() if isinstance(v, Range)}
+                numbers = {key: _setting(settings, key) for key in inside}
+                if not all(inside[key].holds(value) for key, value in numbers.items()):
+                    continue
+                if not _leaves(recipe, made, {**changes, **numbers}):
+                    continue
+                if name is not None:
+                    suggested[axis] = name
+                prefix = "" if name is None else f"{name}/"
+                suggested |= {f"{prefix}{key}": value for key, value in numbers.items()}
+                break
+            else:
+                return None
+        return suggested
+
     def choose(self, chooser: Chooser) -> dict[str, Any]:
         """Changes to the recipe: key -> value; those of the first axes come first."""
         changes: dict[str, Any] = {}
@@ -95,6 +137,21 @@ class Space:
                     inside = isinstance(value, Range)
                     changes[key] = _within(chooser, f"{name}/{key}", value) if inside else value
         return changes
+
+
+def _setting(settings: Any, key: str) -> Any:
+    """What stands in plain data at a key such as `training.learning_rate`; None if nothing does."""
+    for part in key.split("."):
+        settings = settings.get(part) if isinstance(settings, Mapping) else None
+    return settings
+
+
+def _leaves(recipe: Any, made: Callable[[Mapping[str, Any]], Any], changes: Any) -> bool:
+    """Whether changes leave a recipe as it is."""
+    try:
+        return bool(made(changes) == recipe)
+    except RecipeError:
+        return False
 
 
 def _within(chooser: Chooser, name: str, range_: Range) -> float | int:

@@ -26,6 +26,9 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
 }
 """What a constraint may bound -> how it is read off a run's figures."""
 
+OWN = "own"
+"""What a trial of the recipe's own settings is marked with."""
+
 
 @dataclass(frozen=True)
 class Constraint:
@@ -147,7 +150,7 @@ class Runner:
         if value is None:
             value = -entry["loss"] if self.high else entry["loss"]
         trial.report(value, int(entry["step"]))
-        return bool(trial.should_prune())
+        return not trial.user_attrs.get(OWN) and bool(trial.should_prune())
 
     def _tell(
         self, trial: Any, seconds: float, reason: str | None, *, pruned: bool = False
