@@ -160,6 +160,37 @@ def test_a_space_without_the_recipes_settings(axes: dict[str, Any], tmp_path: Pa
     assert space.own(recipe, made) is None
 
 
+def test_ranges_around_the_recipes_own(tmp_path: Path) -> None:
+    axes = {
+        "training.learning_rate": {"around": 4},
+        "method": {"longer": {"method.length": {"around": 1.5}, "training.clip": 1.0}},
+    }
+    space = load_space(space_file(tmp_path, **axes)).around(load_recipe(QUICKSTART))
+    assert space.axes["training.learning_rate"] == Range(low=0.05, high=0.8, log=True)
+    longer = space.axes["method"]["longer"]
+    assert longer == {"method.length": Range(low=27, high=60, log=True), "training.clip": 1.0}
+    assert longer["method.length"].whole
+
+
+@pytest.mark.parametrize("name", ["quickstart", "rate"])
+def test_shipped_spaces_hold_their_recipes(name: str) -> None:
+    recipe = load_recipe(QUICKSTART)
+    space = load_space(QUICKSTART.parents[1] / "spaces" / f"{name}.yaml").around(recipe)
+
+    def made(changes: Mapping[str, Any]) -> Recipe:
+        return load_recipe(QUICKSTART, written_changes(changes))
+
+    suggested = space.own(recipe, made)
+    assert suggested is not None
+    assert suggested["training.learning_rate"] == pytest.approx(0.2)
+
+
+def test_no_range_around_what_is_no_number(tmp_path: Path) -> None:
+    space = load_space(space_file(tmp_path, **{"training.clip": {"around": 4}}))
+    with pytest.raises(UserError, match=r"training\.clip: the recipe has None there"):
+        space.around(load_recipe(QUICKSTART))
+
+
 def test_the_usual_space_has_methods_that_fit() -> None:
     tried: list[dict[str, Any]] = []
 
@@ -182,7 +213,9 @@ def test_the_usual_space_has_methods_that_fit() -> None:
         ({"method.length": [1]}, "method.length: expected two values at least"),
         ({"method": {"x": 3}}, "method.x: expected what it sets"),
         ({"method.length": {"low": 1, "high": 2, "step": 1}}, "step"),
-        ({"method.length": 3}, "expected a range {low, high}, a list, or choices by name"),
+        ({"method.length": 3}, "expected a range {low, high} or {around}, a list, or choices"),
+        ({"method.length": {"around": 1}}, "`around` is 1; it must be more than 1"),
+        ({"method": {"x": {"method.length": {"around": 2, "low": 1}}}}, "method.x.method.length"),
     ],
 )
 def test_a_wrong_space_is_named(axes: dict[str, Any], line: str, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def search(
         raise RecipeError(
             str(file), ["task.data: a search needs `dev` or `hold_out`; it reads no test set"]
         )
-    axes = space or usual_space(lambda changes: _is_recipe(made, changes))
+    axes = (space or usual_space(lambda changes: _is_recipe(made, changes))).around(base)
     folder = Path("runs") / f"search-{base.name}" if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     high = _is_high(chosen_by)

@@ -2,6 +2,7 @@
 
 training.learning_rate: {low: 1e-4, high: 1.0, log: true}
 method.length: {low: 1, high: 100, log: true}      # whole numbers, since both ends are
+training.head_learning_rate: {around: 8}           # an eighth to eight times the recipe's own
 method.reparameterization: [table, mlp]            # or one of some values
 method:                                            # or choices by name, and what each sets;
   prefix: {method: prefix-tuning}                  # ranges may stand inside
@@ -17,10 +18,11 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from foreword.errors import RecipeError
+from foreword.errors import RecipeError, UserError
 from foreword.recipe.problems import explain
 from foreword.recipe.yaml_text import read_yaml
 
+RANGES = {"low", "high", "around"}
 LENGTHS = {"low": 1, "high": 64, "log": True}
 RATES: dict[str, tuple[float, float]] = {
     "prefix-tuning": (3e-3, 0.5),
@@ -63,6 +65,40 @@ class Range(BaseModel):
         return number and self.low <= value <= self.high
 
 
+class Around(BaseModel):
+    """Numbers around a recipe's own, as many times smaller and greater at most, evenly in log."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    around: float
+
+    @model_validator(mode="after")
+    def _rules(self) -> Around:
+        if self.around <= 1:
+            raise ValueError(f"`around` is {self.around:g}; it must be more than 1")
+        return self
+
+    def range(self, place: str, own: Any) -> Range:
+        """The range around a recipe's own number.
+
+        Args:
+            place: the key, for the message.
+            own: what the recipe has there.
+
+        Raises:
+            UserError: it is no number above 0.
+        """
+        if isinstance(own, bool) or not isinstance(own, (int, float)) or own <= 0:
+            raise UserError(
+                f"{place}: the recipe has {own!r} there, and only a number above 0 has others "
+                "around it; give the range as {low, high}"
+            )
+        low, high = own / self.around, own * self.around
+        if isinstance(own, int):
+            low, high = max(1, round(low)), max(own + 1, round(high))
+        return Range(low=low, high=high, log=True)
+
+
 class Chooser(Protocol):
     """What suggests values: an Optuna trial."""
 
@@ -81,10 +117,36 @@ class Space:
     """What a search may choose.
 
     Attributes:
-        axes: axis -> a range, a list of values, or choices by name and what each sets.
+        axes: axis -> a range, a list of values, or choices by name and what each sets. An `Around`
+            stands for a range until a recipe is known (`around`).
     """
 
     axes: Mapping[str, Any]
+
+    def around(self, recipe: Any) -> Space:
+        """The space with ranges around a recipe's own numbers.
+
+        Raises:
+            UserError: there is no number around which one could be.
+        """
+        settings = recipe.model_dump(mode="json")
+
+        def known(key: str, given: Any) -> Any:
+            if isinstance(given, Around):
+                return given.range(key, _setting(settings, key))
+            return given
+
+        return Space(
+            {
+                axis: {
+                    name: {key: known(key, value) for key, value in changes.items()}
+                    for name, changes in given.items()
+                }
+                if isinstance(given, Mapping)
+                else known(axis, given)
+                for axis, given in self.axes.items()
+            }
+        )
 
     def own(self, recipe: Any, made: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any] | None:
         """What a chooser would have to suggest for a recipe's own settings.
@@ -182,9 +244,11 @@ def _axis(axis: str, given: Any, problems: list[str]) -> Any:
             problems.append(f"{axis}: expected two values at least")
         return given
     if not isinstance(given, Mapping) or not given:
-        problems.append(f"{axis}: expected a range {{low, high}}, a list, or choices by name")
+        problems.append(
+            f"{axis}: expected a range {{low, high}} or {{around}}, a list, or choices by name"
+        )
         return given
-    if {"low", "high"} & given.keys():
+    if RANGES & given.keys():
         return _range(axis, given, problems)
     choices: dict[str, dict[str, Any]] = {}
     for name, changes in given.items():
@@ -193,18 +257,19 @@ def _axis(axis: str, given: Any, problems: list[str]) -> Any:
             continue
         choices[str(name)] = {
             str(key): _range(f"{axis}.{name}.{key}", value, problems)
-            if isinstance(value, Mapping) and {"low", "high"} & value.keys()
+            if isinstance(value, Mapping) and RANGES & value.keys()
             else value
             for key, value in changes.items()
         }
     return choices
 
 
-def _range(place: str, given: Mapping[str, Any], problems: list[str]) -> Range | None:
+def _range(place: str, given: Mapping[str, Any], problems: list[str]) -> Range | Around | None:
+    kind: type[Range] | type[Around] = Around if "around" in given else Range
     try:
-        return Range.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
-        problems += [f"{place}: {line}" for line in explain(error, Range, root="range")]
+        problems += [f"{place}: {line}" for line in explain(error, kind, root="range")]
         return None
 
 
