@@ -132,6 +132,8 @@ def test_the_recipes_own_settings_come_first(planted: list[Recipe], tmp_path: Pa
             },
         )
     )
+    only = search(QUICKSTART, budget=3600, trials=1, out=tmp_path / "out", space=space)
+    assert [trial["own"] for trial in only.trials] == [True]
     outcome = search(QUICKSTART, budget=3600, trials=3, out=tmp_path / "out", space=space)
     assert planted[0].method.length == 40
     assert planted[0].training.learning_rate == pytest.approx(0.2)

@@ -130,11 +130,11 @@ def search(
 
     def more() -> bool:
         spent = sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials)
-        if spent >= budget or (trials is not None and len(study.trials) >= trials):
+        begun = sum(trial.state.name != "WAITING" for trial in study.trials)
+        if spent >= budget or (trials is not None and begun >= trials):
             return False
         progress.say(
-            f"run {len(study.trials) + 1}: {spent:.0f} of {budget:.0f} seconds are spent"
-            f"{_best_so_far(study)}"
+            f"run {begun + 1}: {spent:.0f} of {budget:.0f} seconds are spent{_best_so_far(study)}"
         )
         return True
 
