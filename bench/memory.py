@@ -50,6 +50,7 @@ from foreword.methods import LoRA, MethodOptions, PrefixTuning
 from foreword.methods.axes import Table
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
+from training import without_out
 
 SHAPES: Mapping[str, Mapping[str, int]] = {
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "heads": 12, "vocab_size": 32000},
@@ -320,7 +321,7 @@ def make_report(
     first = next(iter(figures_by_name.values()))
     packages = ("torch", "transformers", "bitsandbytes", "torchao", "foreword")
     return {
-        "command": shlex.join(["python", "bench/memory.py", *_without_out(given)]),
+        "command": shlex.join(["python", "bench/memory.py", *without_out(given)]),
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in packages if find_spec(name) is not None},
         "shape": {"name": options.shape, **SHAPES[options.shape]},
@@ -338,12 +339,6 @@ def _trained(options: argparse.Namespace) -> str:
     if options.method == "lora":
         return f"LoRA of rank {options.rank} on all linear layers"
     return f"{options.length} virtual tokens"
-
-
-def _without_out(arguments: Sequence[str]) -> list[str]:
-    """The command line without the file that the results went to."""
-    outs = {at for at, one in enumerate(arguments) if one == "--out"}
-    return [one for at, one in enumerate(arguments) if not {at, at - 1} & outs]
 
 
 def markdown(report: dict[str, Any]) -> str:

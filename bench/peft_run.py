@@ -46,6 +46,7 @@ from foreword.training.schedule import schedule
 from foreword.tuned.initial import initialise
 from memory import Alive, resident
 from peft_steps import collated
+from training import without_out
 
 OURS, PEFT = "foreword", "PEFT"
 PARTS = 10
@@ -79,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target=recipe.task.target or "",
     )
     report = {
-        "command": shlex.join(["python", "bench/peft_run.py", *(arguments or sys.argv[1:])]),
+        "command": shlex.join(
+            ["python", "bench/peft_run.py", *without_out(arguments or sys.argv[1:])]
+        ),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
         "recipe": recipe.name,
         "steps": len(losses[OURS]),
