@@ -245,8 +245,8 @@ def test_types_that_go_together(dtype: str) -> None:
             "training.table: no such name (known: accumulation, batch_size, best_by, betas, "
             "checkpoint_every, clip, delta_learning_rate, epochs, evaluate_every, "
             "gradient_checkpointing, head_learning_rate, learning_rate, loss, mlm_batch_size, "
-            "mlm_weight, patience, precision, schedule, source_cache, steps, tracker, warmup, "
-            "weight_decay)",
+            "mlm_weight, patience, precision, savings, schedule, source_cache, steps, tracker, "
+            "warmup, weight_decay)",
         ),
     ],
 )
@@ -282,6 +282,7 @@ def test_did_you_mean(sections: dict[str, Any], line: str) -> None:
             "training.betas.1: must be less than 1, found 1.0",
         ),
         ({"training": {"betas": 3}}, "training.betas: expected a list, found 3"),
+        ({"training": {"savings": {"head": 2}}}, "training.savings.head: expected true or false"),
         ({"decoding": {"do_sample": "perhaps"}}, "decoding.do_sample: expected true or false"),
         ({"decoding": {"stop": "end"}}, "decoding.stop: expected a list, found 'end'"),
         ({"decoding": {"stop": [""]}}, "decoding.stop: a stop word must not be empty"),

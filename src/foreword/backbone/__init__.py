@@ -30,6 +30,7 @@ from foreword.backbone.own_heads import (
 )
 from foreword.backbone.prompts.key_values import KeyValues, PromptKeyValues, RowKeyValues
 from foreword.backbone.prompts.prompt import Prompt
+from foreword.backbone.savings import SAVINGS, without
 from foreword.backbone.seeding import seed_all
 from foreword.backbone.shapes import Geometry, Heads, SiteGeometry
 from foreword.backbone.sources import Sources
@@ -38,6 +39,7 @@ from foreword.backbone.text.tokens import Tokens
 
 __all__ = [
     "LINEAR",
+    "SAVINGS",
     "Backbone",
     "Call",
     "Chats",
@@ -74,6 +76,7 @@ __all__ = [
     "slowness",
     "stored_pooler",
     "way",
+    "without",
     "write",
     "write_by_transformers",
 ]

@@ -23,6 +23,7 @@ from foreword.backbone.layout import Layout
 from foreword.backbone.model import Backbone
 from foreword.backbone.prompts.key_values import Past, PromptKeyValues, RowKeyValues
 from foreword.backbone.prompts.prompt import Prompt, stack
+from foreword.backbone.savings import saves
 
 LEAST = 16
 """Tokens that rows must begin with alike to be worth a pass of their own."""
@@ -61,7 +62,9 @@ def read_once(backbone: Backbone, call: Call, reading: Tensor) -> tuple[Call, Te
         gradients are wanted, where the rows have too little in common, and where a family or a
         prompt keeps no keys and values that another row could take.
     """
-    if call.rows < 2 or torch.is_grad_enabled() or not _shareable(backbone, call):
+    if call.rows < 2 or torch.is_grad_enabled() or not saves("beginnings"):
+        return call, reading
+    if not _shareable(backbone, call):
         return call, reading
     layout, width = call.layout, call.layout.input_ids.shape[1]
     rows, columns = (reading // width).tolist(), (reading % width).tolist()

@@ -29,6 +29,7 @@ from foreword.backbone.prompts.attention import Attention
 from foreword.backbone.prompts.carrying import ARGUMENT, looking_up, reading_at
 from foreword.backbone.prompts.key_values import Past, PromptKeyValues, Sides
 from foreword.backbone.prompts.prompt import Prompt, Recorder, stack
+from foreword.backbone.savings import saves
 from foreword.backbone.shapes import Geometry
 from foreword.backbone.text.tokens import BosRule, Tokens
 from foreword.backbone.weights import hashing
@@ -163,9 +164,10 @@ class Backbone(Moving, Taking):
         Raises:
             BackboneError: the model has no language-model head.
         """
-        with reading_at(self._head(), reading):
+        everywhere = reading is not None and not saves("head")
+        with reading_at(self._head(), None if everywhere else reading):
             logits: Tensor = self._run(self.model, call).logits
-        return logits
+        return logits.flatten(0, 1)[reading] if everywhere else logits
 
     def line_logits(
         self, ids: Sequence[int], positions: Sequence[int], prompt: Prompt, reading: Sequence[int]

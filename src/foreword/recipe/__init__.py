@@ -19,7 +19,13 @@ from foreword.recipe.task import (
     written_input,
 )
 from foreword.recipe.teacher import TeacherSpec
-from foreword.recipe.training import DecodingSpec, EvaluationSpec, TrainingSpec, types_rule
+from foreword.recipe.training import (
+    DecodingSpec,
+    EvaluationSpec,
+    SavingsSpec,
+    TrainingSpec,
+    types_rule,
+)
 from foreword.recipe.vectors import VectorSpec
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "Limits",
     "MessageSpec",
     "Recipe",
+    "SavingsSpec",
     "TaskId",
     "TaskSpec",
     "TeacherSpec",

@@ -40,6 +40,33 @@ def types_rule(dtype: Any, precision: Any) -> str | None:
     )
 
 
+class SavingsSpec(Data):
+    """Work that training leaves out: all of it, or what is true here.
+
+    None changes what is computed but by rounding, save `lengths`, which says what examples stand
+    together.
+    """
+
+    activation: bool = Field(
+        True, description="GELU's tanh approximation as one kernel, where a family spells it out"
+    )
+    beginnings: bool = Field(
+        True, description="what rows that are measured begin with alike is read once"
+    )
+    gradients: bool = Field(True, description="none below the first place that is trained")
+    head: bool = Field(
+        True, description="the language-model head at the positions that are learned alone"
+    )
+    lengths: bool = Field(True, description="batches of similar length, so that little is padding")
+    optimizer: bool = Field(True, description="AdamW's step as one kernel")
+    sources: bool = Field(True, description="sources before an infix are kept (`source_cache`)")
+
+    @property
+    def off(self) -> frozenset[str]:
+        """The names of those that are turned off."""
+        return frozenset(name for name, on in self if not on)
+
+
 class TrainingSpec(Data):
     """How the prompt is trained."""
 
@@ -88,6 +115,9 @@ class TrainingSpec(Data):
         description="an infix on a frozen backbone: most gigabytes for keys and values of sources,"
         " kept over all epochs; 0: none are kept",
     )
+    savings: SavingsSpec = Field(
+        SavingsSpec(), description="work that is left out; false: none of it"
+    )
     evaluate_every: Some | None = Field(None, description="steps between evaluations")
     best_by: Annotated[str, NameIn(names.METRICS, "loss")] | None = Field(
         "loss",
@@ -101,6 +131,13 @@ class TrainingSpec(Data):
         None, description="steps between checkpoints; null: by time, at most 1 % of it"
     )
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
+
+    @field_validator("savings", mode="before", json_schema_input_type=SavingsSpec | bool)
+    @classmethod
+    def _all_or_none(cls, savings: Any) -> Any:
+        if not isinstance(savings, bool):
+            return savings
+        return dict.fromkeys(SavingsSpec.model_fields, savings)
 
     @model_validator(mode="after")
     def _rules(self) -> TrainingSpec:

@@ -28,12 +28,14 @@ class LengthBatches:
         batch_size: examples per forward pass.
         accumulation: forward passes per optimizer step.
         seed: decides the order; an epoch's order depends on it and the epoch's number alone.
+        pool: batches whose examples are sorted together; with 1 they are what the shuffle makes.
     """
 
     lengths: Sequence[int] | NDArray[np.integer]
     batch_size: int
     accumulation: int = 1
     seed: int = 0
+    pool: int = POOL
 
     def epoch(self, number: int) -> list[list[int]]:
         """The batches of one epoch: lists of indices, each example in exactly one."""
@@ -45,7 +47,7 @@ class LengthBatches:
         order = array("q", range(len(self.lengths)))
         shuffle.shuffle(order)
         drawn, lengths = np.frombuffer(order, dtype=np.int64), np.asarray(self.lengths)
-        size, batches = POOL * self.batch_size, array("q")
+        size, batches = self.pool * self.batch_size, array("q")
         for begin in range(0, len(drawn), size):
             pool = drawn[begin : begin + size]
             pool[:] = pool[np.argsort(lengths[pool], kind="stable")]
@@ -82,6 +84,6 @@ class LengthBatches:
         for begin in range(0, len(self.lengths), _CHUNK):
             chunk = np.asarray(self.lengths[begin : begin + _CHUNK]).tolist()
             digest.update(f"{', ' if begin else ''}{json.dumps(chunk)[1:-1]}".encode())
-        decides = [self.batch_size, self.accumulation, self.seed, POOL]
+        decides = [self.batch_size, self.accumulation, self.seed, self.pool]
         digest.update(f"], {json.dumps(decides)[1:]}".encode())
         return digest.hexdigest()

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foreword.backbone import SAVINGS, without
 from foreword.backbone.layout import Layout, Pair
 from foreword.backbone.stored_pairs import lengths
 from foreword.common.progress import Progress, Silent
@@ -26,7 +27,7 @@ from foreword.names import METRICS
 from foreword.recipe import TrainingSpec
 from foreword.training import randomness
 from foreword.training.amount import Estimate, total_steps
-from foreword.training.batching import LengthBatches
+from foreword.training.batching import POOL, LengthBatches
 from foreword.training.checkpoints import Checkpoints
 from foreword.training.hardware import Hardware, settled_precision
 from foreword.training.held_out import dev_loss, lay_out
@@ -93,7 +94,9 @@ def train(
     steps = loop.batches.steps(loop.step)
     estimate = Estimate(loop.total - loop.step)
     planned = Planned(model, pairs, spec, loop.total, hardware)
-    with reusing(planned), model.backbone.recomputing(spec.gradient_checkpointing):
+    recomputing = model.backbone.recomputing(spec.gradient_checkpointing)
+    off = [saving for saving in SAVINGS if saving in spec.savings.off]
+    with without(model.backbone.model, off), reusing(planned), recomputing:
         loop.evaluate(held_out, on_evaluation)
         while not loop.done:
             with estimate.step():
@@ -131,14 +134,16 @@ class _Loop:
     ) -> None:
         self.model, self.pairs, self.spec, self.hardware = model, pairs, spec, hardware
         self.checkpoints, self.stop = checkpoints, stop
-        self.batches = LengthBatches(lengths(pairs), spec.batch_size, spec.accumulation, seed)
+        pool = POOL if spec.savings.lengths else 1
+        self.batches = LengthBatches(lengths(pairs), spec.batch_size, spec.accumulation, seed, pool)
         self.total = total_steps(spec, len(pairs))
         self.optimizer = torch.optim.AdamW(
             _groups(model, spec),
             lr=spec.learning_rate,
             betas=spec.betas,
             weight_decay=spec.weight_decay,
-            fused=True,
+            fused=spec.savings.optimizer,
+            foreach=False,
         )
         self.scheduler = schedule(self.optimizer, spec, self.total)
         self.wrapped, self.stepper = hardware.accelerator.prepare(model, self.optimizer)

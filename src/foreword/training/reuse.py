@@ -78,7 +78,7 @@ def kept_sources(planned: Planned) -> KeptSources | None:
     still = isinstance(model.placement, Infix) and model.delta.backbone is None
     # Processes that share a backbone run it together, whatever each of them remembers.
     still = still and hardware.sharding is None
-    if not still or not spec.source_cache:
+    if not still or not spec.source_cache or not spec.savings.sources:
         return None
     counts = Counter(tuple(pair.source) for pair in pairs)
     if steps * spec.accumulation * spec.batch_size / len(counts) < 2:

@@ -8,11 +8,20 @@ rounding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
+from foreword.backbone.modules.forwards import Forward, Shared
+
 SLOW = (NewGELUActivation, FastGELUActivation)
+_OWN = "_foreword_own"
+"""The attribute under which torch's kernel knows the module that it replaced."""
+_plain = Shared()
 
 
 def fuse_activations(model: PreTrainedModel) -> int:
@@ -21,6 +30,25 @@ def fuse_activations(model: PreTrainedModel) -> int:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, SLOW):
-                setattr(module, name, nn.GELU(approximate="tanh"))
+                kernel = nn.GELU(approximate="tanh")
+                vars(kernel)[_OWN] = child
+                setattr(module, name, kernel)
                 replaced += 1
     return replaced
+
+
+@contextmanager
+def unfused(model: PreTrainedModel) -> Iterator[None]:
+    """While it lasts, a model computes the approximation by hand again."""
+    kernels = [module for module in model.modules() if _OWN in vars(module)]
+
+    def by_hand(forward: Forward) -> Forward:
+        own: nn.Module = vars(forward.__self__)[_OWN]  # type: ignore[attr-defined]
+
+        def run(*given: Any, **named: Any) -> Any:
+            return own(*given, **named)
+
+        return run
+
+    with _plain.on(model, kernels, by_hand):
+        yield
