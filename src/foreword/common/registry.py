@@ -29,6 +29,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self.changes = 0
         self._entries: dict[str, T] = {}
         self._looked = False
+        _REGISTRIES.append(self)
 
     def add(self, name: str, entry: T) -> T:
         """Register an entry. The same definition may be registered again, as a notebook does.
@@ -81,6 +82,14 @@ class Registry(Mapping[str, T], Generic[T]):
                     "is not known here",
                     stacklevel=2,
                 )
+
+
+_REGISTRIES: list[Registry[Any]] = []
+
+
+def registered() -> tuple[tuple[int, int], ...]:
+    """What is registered anywhere, as a key: another one after every change."""
+    return tuple((one.changes, len(one._entries)) for one in _REGISTRIES)
 
 
 def _origin(entry: Any) -> tuple[str, str]:

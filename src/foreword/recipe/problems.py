@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from foreword.common.registry import registered
 from foreword.errors import did_you_mean
 
 _EXPECTED = {
@@ -49,7 +51,7 @@ def explain(error: ValidationError, model: type[BaseModel], root: str = "recipe"
         model: what was validated; its schema knows the names there are.
         root: stands for the path of a mistake of the whole.
     """
-    schema = model.model_json_schema()
+    schema = _schema(model, registered())
     items = error.errors()
     places = [item["loc"] for item in items]
 
@@ -82,6 +84,12 @@ def kind(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "a list"
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else "a value")
+
+
+@lru_cache(maxsize=32)
+def _schema(model: type[BaseModel], _registered: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    """A model's JSON Schema, made once: that of a recipe takes longer than to read one."""
+    return model.model_json_schema()
 
 
 def _line(error: Any, schema: dict[str, Any], root: str) -> str:
