@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from foreword.backbone import Backbone, Prompt, Tokens, bundled_backbones, load_backbone
 from foreword.backbone.layout import Layout, PositionRule
 from foreword.tuned import TunedModel
+from launching import Launcher, launching
 
 pytest_plugins = ["quick"]
 
@@ -218,6 +219,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOREWORD_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    """Starts commands in processes of their own that do not pay for the imports."""
+    with launching() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +17,7 @@ import yaml
 from stopping import Killed, Told
 from test_run import QUICKSTART, SMALL
 
+from conftest import mini_tokens, tiny_model
 from foreword.backbone import Backbone
 from foreword.backbone.weights.hashing import hash_module
 from foreword.common import files
@@ -29,6 +25,7 @@ from foreword.errors import RunError, UserError
 from foreword.runs import Run, Stopped, train
 from foreword.training.checkpoints import newest
 from foreword.training.storage import Storage
+from launching import Launcher
 
 STEPS = 6
 TINY = [
@@ -40,14 +37,14 @@ TINY = [
 ]
 
 
-def start(mini: Backbone, out: Path | None, *overrides: str, **options: Any) -> Run:
-    options = {"backbone": mini, "device": "cpu", **options}
+def start(tiny: Backbone, out: Path | None, *overrides: str, **options: Any) -> Run:
+    options = {"backbone": tiny, "device": "cpu", **options}
     return train(QUICKSTART, overrides=[*TINY, *overrides], out=out, **options)
 
 
-def killed(mini: Backbone, out: Path | None, at: int, *overrides: str, **options: Any) -> None:
+def killed(tiny: Backbone, out: Path | None, at: int, *overrides: str, **options: Any) -> None:
     with pytest.raises(Killed):
-        start(mini, out, *overrides, progress=Told(at), **options)
+        start(tiny, out, *overrides, progress=Told(at), **options)
 
 
 def contents(run: Run) -> dict[str, Any]:
@@ -66,23 +63,37 @@ def contents(run: Run) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(mini: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return start(mini, tmp_path_factory.mktemp("whole") / "run")
+def tiny() -> Backbone:
+    """Random weights under the name of the recipe's backbone: how a run goes on is not their
+    doing."""
+    made = tiny_model("gpt2", n_layer=2, n_positions=512)
+    return Backbone.wrap(made, mini_tokens(), name="foreword/mini")
+
+
+@pytest.fixture(scope="module")
+def alone(mini: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The recipe's own backbone, as commands load it."""
+    return start(mini, tmp_path_factory.mktemp("alone") / "run")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return start(tiny, tmp_path_factory.mktemp("whole") / "run")
 
 
 @pytest.fixture
-def half(mini: Backbone, tmp_path: Path) -> Path:
+def half(tiny: Backbone, tmp_path: Path) -> Path:
     """A run that was killed after its third step."""
-    killed(mini, tmp_path / "run", 3)
+    killed(tiny, tmp_path / "run", 3)
     return tmp_path / "run"
 
 
-def test_killed_anywhere_it_ends_the_same(whole: Run, mini: Backbone, tmp_path: Path) -> None:
+def test_killed_anywhere_it_ends_the_same(whole: Run, tiny: Backbone, tmp_path: Path) -> None:
     out = tmp_path / "run"
     for at in (1, 2, 3, 100):  # steps since the last start; the last kill is before measuring
-        killed(mini, out, at, resume=True)
+        killed(tiny, out, at, resume=True)
     told = Told()
-    run = start(mini, out, resume=True, progress=told)
+    run = start(tiny, out, resume=True, progress=told)
     assert contents(run) == contents(whole)
     assert run.metrics["training"]["resumed_at"] == [0, 2, 6]
     assert f"goes on from {out / 'checkpoints' / 'step-000006'}" in told.lines
@@ -95,7 +106,7 @@ def test_killed_anywhere_it_ends_the_same(whole: Run, mini: Backbone, tmp_path: 
     "at", ["save_artifact", "write_answers", "draw_curve", "remove_artifact", "files.write_text"]
 )
 def test_killed_while_the_results_are_written(
-    at: str, whole: Run, mini: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: str, whole: Run, tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the artifact, the answers, the curve: all of it is made anew."""
     out = tmp_path / "run"
@@ -114,54 +125,54 @@ def test_killed_while_the_results_are_written(
         else:
             patch.setattr(f"foreword.runs.run.{at}", after)
         with pytest.raises(Killed):
-            start(mini, out)
+            start(tiny, out)
     (out / ".artifact.abc").mkdir()
     (out / ".metrics.json.123.tmp").touch()
-    run = start(mini, out, resume=True)
+    run = start(tiny, out, resume=True)
     assert contents(run) == contents(whole)
     assert {p.name for p in out.iterdir()} == {p.name for p in whole.folder.iterdir()}
 
 
-def test_a_finished_run_is_told_again(whole: Run, mini: Backbone) -> None:
+def test_a_finished_run_is_told_again(whole: Run, tiny: Backbone) -> None:
     told = Told()
     shutil.copytree(whole.folder, whole.folder.parent / "copy", dirs_exist_ok=True)
     (whole.folder.parent / "copy" / "checkpoints" / "step-000006").mkdir(parents=True)
-    again = start(mini, whole.folder.parent / "copy", resume=True, progress=told)
+    again = start(tiny, whole.folder.parent / "copy", resume=True, progress=told)
     assert told.lines == [f"{again.folder}: is finished already; these are its results"]
     assert (again.metrics, again.samples) == (whole.metrics, whole.samples)
     assert again.artifact == again.folder / "artifact"
     assert not (again.folder / "checkpoints").exists()
     (again.folder / "answers.jsonl").unlink()
     with pytest.raises(UserError, match=r"answers\.jsonl: cannot be read: .* is finished"):
-        start(mini, again.folder, resume=True)
+        start(tiny, again.folder, resume=True)
 
 
-def test_nothing_there_yet_is_a_start(whole: Run, mini: Backbone, tmp_path: Path) -> None:
+def test_nothing_there_yet_is_a_start(whole: Run, tiny: Backbone, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / ".recipe.yaml.123.tmp").touch()
-    assert contents(start(mini, out, resume=True)) == contents(whole)
+    assert contents(start(tiny, out, resume=True)) == contents(whole)
     assert not list(out.glob(".*"))
 
 
-def test_killed_before_the_first_checkpoint(whole: Run, mini: Backbone, half: Path) -> None:
+def test_killed_before_the_first_checkpoint(whole: Run, tiny: Backbone, half: Path) -> None:
     """The recipe alone, a half-written checkpoint, a log: started afresh."""
     place = half / "checkpoints"
     (place / "latest").unlink()
     for checkpoint in place.iterdir():
         shutil.rmtree(checkpoint)
     (place / ".step-000000.xyz").mkdir()
-    run = start(mini, half, resume=True)
+    run = start(tiny, half, resume=True)
     assert contents(run) == contents(whole)
     assert run.metrics["training"]["resumed_at"] == []
 
 
-def test_a_damaged_checkpoint_is_passed_over(whole: Run, mini: Backbone, half: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over(whole: Run, tiny: Backbone, half: Path) -> None:
     names = sorted(place.name for place in (half / "checkpoints").iterdir())
     assert names == ["latest", "step-000000", "step-000002"]
     (half / "checkpoints" / "step-000002" / "state.safetensors").write_bytes(b"x")
     told = Told()
-    run = start(mini, half, resume=True, progress=told)
+    run = start(tiny, half, resume=True, progress=told)
     assert any(
         "note: " in line and "step-000002 is damaged: state.safetensors" in line
         for line in told.lines
@@ -170,17 +181,17 @@ def test_a_damaged_checkpoint_is_passed_over(whole: Run, mini: Backbone, half: P
     assert run.metrics["training"]["resumed_at"] == [0]
 
 
-def test_another_recipe_is_refused(mini: Backbone, half: Path) -> None:
+def test_another_recipe_is_refused(tiny: Backbone, half: Path) -> None:
     before = {file: file.read_bytes() for file in half.rglob("*") if file.is_file()}
     with pytest.raises(UserError) as raised:
-        start(mini, half, "training.learning_rate=0.5", "seed=1", resume=True)
+        start(tiny, half, "training.learning_rate=0.5", "seed=1", resume=True)
     said = str(raised.value)
     assert "was started with another recipe" in said
     assert "training.learning_rate: was 0.2, is 0.5" in said
     assert "seed: was 0, is 1" in said
     with pytest.raises(UserError, match=r"method.length: was 2, is 3\n.*and 2 more"):
         start(
-            mini,
+            tiny,
             half,
             "seed=1",
             "task.input='{record}:'",
@@ -191,50 +202,50 @@ def test_another_recipe_is_refused(mini: Backbone, half: Path) -> None:
         )
     (half / "recipe.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(UserError, match=r"recipe\.yaml: cannot be read, so the run cannot go on"):
-        start(mini, half, resume=True)
+        start(tiny, half, resume=True)
     (half / "recipe.yaml").write_bytes(before[half / "recipe.yaml"])
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_a_recipe_changed_on_both_sides_is_refused(mini: Backbone, half: Path) -> None:
+def test_a_recipe_changed_on_both_sides_is_refused(tiny: Backbone, half: Path) -> None:
     raw = yaml.safe_load((half / "recipe.yaml").read_text(encoding="utf-8"))
     raw["training"]["learning_rate"] = 0.5
     (half / "recipe.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     with pytest.raises(UserError, match="was made with a recipe of sha256"):
-        start(mini, half, "training.learning_rate=0.5", resume=True)
+        start(tiny, half, "training.learning_rate=0.5", resume=True)
 
 
-def test_other_data_are_refused(mini: Backbone, tmp_path: Path) -> None:
+def test_other_data_are_refused(tiny: Backbone, tmp_path: Path) -> None:
     from foreword.data.readers import data_file
 
     data = tmp_path / "train.jsonl"
     shutil.copy(data_file("foreword/fieldguide/train"), data)
     named = f"task.data.train={data}"
-    killed(mini, tmp_path / "run", 3, named)
+    killed(tiny, tmp_path / "run", 3, named)
     with data.open("a", encoding="utf-8") as handle:
         handle.write("\n")
     with pytest.raises(UserError, match=r"was made with .*train\.jsonl \(train\) of sha256"):
-        start(mini, tmp_path / "run", named, resume=True)
+        start(tiny, tmp_path / "run", named, resume=True)
 
 
-def test_another_backbone_is_refused(mini: Backbone, half: Path) -> None:
+def test_another_backbone_is_refused(tiny: Backbone, half: Path) -> None:
     from dataclasses import replace
 
-    other = replace(mini, sha256="0" * 64)
+    other = replace(tiny, sha256="0" * 64)
     with pytest.raises(UserError, match=r"the backbone 'foreword/mini', its weights of sha256"):
-        start(mini, half, backbone=other, resume=True)
-    assert hash_module(mini.model)
+        start(tiny, half, backbone=other, resume=True)
+    assert hash_module(tiny.model)
 
 
 def test_other_versions_are_a_warning(
-    whole: Run, mini: Backbone, half: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Run, tiny: Backbone, half: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from foreword.artifacts.manifest import versions
 
     found = versions()
     monkeypatch.setattr("foreword.runs.resuming.versions", lambda: {**found, "torch": "1.0"})
     told = Told()
-    run = start(mini, half, resume=True, progress=told)
+    run = start(tiny, half, resume=True, progress=told)
     assert contents(run) == contents(whole)
     notes = [line for line in told.lines if line.startswith("note: ")]
     assert [line for line in notes if "training.learning_rate: " not in line] == [
@@ -244,43 +255,43 @@ def test_other_versions_are_a_warning(
 
 
 def test_without_out_the_newest_unfinished(
-    mini: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no unfinished run of 'quickstart' below runs/"):
-        start(mini, None, resume=True)
-    killed(mini, None, 3)
-    killed(mini, None, 3)
+        start(tiny, None, resume=True)
+    killed(tiny, None, 3)
+    killed(tiny, None, 3)
     (tmp_path / "runs" / "quickstart-x").mkdir()
     shutil.copytree("runs/quickstart", "runs/quickstart-other")
-    assert start(mini, None, resume=True).folder == Path("runs/quickstart-2")
-    assert start(mini, None, resume=True).folder == Path("runs/quickstart")
+    assert start(tiny, None, resume=True).folder == Path("runs/quickstart-2")
+    assert start(tiny, None, resume=True).folder == Path("runs/quickstart")
     with pytest.raises(UserError, match="2 there are finished"):
-        start(mini, None, resume=True)
+        start(tiny, None, resume=True)
 
 
-def test_what_is_in_the_way(mini: Backbone, half: Path, tmp_path: Path) -> None:
+def test_what_is_in_the_way(tiny: Backbone, half: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"holds an unfinished run; go on with the run by `resume=True`"
     ):
-        start(mini, half)
+        start(tiny, half)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "file").touch()
     for place in (foreign, foreign / "file"):
         with pytest.raises(UserError, match="holds no run to resume"):
-            start(mini, place, resume=True)
+            start(tiny, place, resume=True)
 
 
-def test_two_at_once_are_refused(mini: Backbone, half: Path) -> None:
+def test_two_at_once_are_refused(tiny: Backbone, half: Path) -> None:
     with files.locked(half), pytest.raises(UserError, match="another process is writing into it"):
-        start(mini, half, resume=True)
-    start(mini, half, resume=True)
+        start(tiny, half, resume=True)
+    start(tiny, half, resume=True)
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_new_folder_that_another_process_takes_first(
-    resume: bool, whole: Run, mini: Backbone, tmp_path: Path
+    resume: bool, whole: Run, tiny: Backbone, tmp_path: Path
 ) -> None:
     """The other one starts while this one loads its backbone and reads its data."""
     out = tmp_path / "run"
@@ -291,30 +302,30 @@ def test_a_new_folder_that_another_process_takes_first(
             if text.startswith("note: "):  # is said before
                 return
             with pytest.raises(UserError, match="another process is writing into it now; wait"):
-                start(mini, out, resume=True)
+                start(tiny, out, resume=True)
 
-    with claimed_meanwhile(out, mini, Other()) as other, pytest.raises(UserError) as raised:
-        start(mini, out, resume=resume)
+    with claimed_meanwhile(out, tiny, Other()) as other, pytest.raises(UserError) as raised:
+        start(tiny, out, resume=resume)
     said = "another process has finished this run meanwhile" if resume else "is not empty"
     assert said in str(raised.value)
     assert contents(other[0]) == contents(whole), "the first one lost nothing"
-    assert start(mini, out, resume=True).metrics == other[0].metrics
+    assert start(tiny, out, resume=True).metrics == other[0].metrics
 
 
-def test_a_folder_that_another_recipe_takes_first(mini: Backbone, tmp_path: Path) -> None:
+def test_a_folder_that_another_recipe_takes_first(tiny: Backbone, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with (
-        claimed_meanwhile(out, mini, Told(), "seed=1") as other,
+        claimed_meanwhile(out, tiny, Told(), "seed=1") as other,
         pytest.raises(UserError, match=r"was started with another recipe(.|\n)*seed: was 1, is 0"),
     ):
-        start(mini, out, resume=True)
+        start(tiny, out, resume=True)
     assert json.loads((out / "metrics.json").read_text("utf-8")) == other[0].metrics
     assert "seed: 1\n" in (out / "recipe.yaml").read_text("utf-8")
 
 
 @contextmanager
 def claimed_meanwhile(
-    out: Path, mini: Backbone, progress: Told, *overrides: str
+    out: Path, tiny: Backbone, progress: Told, *overrides: str
 ) -> Iterator[list[Run]]:
     """The next run that has read its data finds that another one has run into `out` by then."""
     from foreword.runs import preparing as module
@@ -331,7 +342,7 @@ def claimed_meanwhile(
     def start_other() -> Run:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(module, "read_data", read)
-            return start(mini, out, *overrides, progress=progress)
+            return start(tiny, out, *overrides, progress=progress)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "read_data", read_data)
@@ -340,27 +351,22 @@ def claimed_meanwhile(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--resume"]])
-def test_two_commands_at_once(flags: list[str], whole: Run, tmp_path: Path) -> None:
+def test_two_commands_at_once(
+    flags: list[str], alone: Run, launcher: Launcher, tmp_path: Path
+) -> None:
     """Started together on one folder: one runs as if it were alone, the other is refused."""
-    words = [sys.executable, *command("--out", "run", *flags)]
-    both = [
-        subprocess.Popen(
-            words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
-    ends = [process.communicate(timeout=180) for process in both]
-    said = {process.returncode: end[1].decode() for process, end in zip(both, ends, strict=True)}
+    both = [launcher.start(tmp_path, command("--out", "run", *flags)) for _ in range(2)]
+    said = {started.end(): started.printed() for started in both}
     assert set(said) == {0, 2}, said
     assert "Traceback" not in "".join(said.values())
     assert "run: another process " in said[2] or "run: is there already" in said[2]
     for name in ("artifact/prompt.safetensors", "log.jsonl", "answers.jsonl", "recipe.yaml"):
-        assert (tmp_path / "run" / name).read_bytes() == (whole.folder / name).read_bytes(), name
+        assert (tmp_path / "run" / name).read_bytes() == (alone.folder / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "log", "results"])
 def test_a_full_disk(
-    kind: str, whole: Run, mini: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, whole: Run, tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     real = os.write
@@ -389,17 +395,17 @@ def test_a_full_disk(
         "results": r"run/answers\.jsonl: cannot be written: No space left on device",
     }[kind]
     if kind == "checkpoint":
-        killed(mini, out, 3)
+        killed(tiny, out, 3)
         small = (out / "checkpoints" / "step-000002" / "state.safetensors").stat().st_size - 1
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(RunError, match=said):
-            start(mini, out, resume=kind == "checkpoint")
+            start(tiny, out, resume=kind == "checkpoint")
     assert not list(out.rglob(".*")), "nothing half-written is left"
-    assert contents(start(mini, out, resume=True)) == contents(whole)
+    assert contents(start(tiny, out, resume=True)) == contents(whole)
 
 
-def test_a_stop_names_the_folder(mini: Backbone, tmp_path: Path) -> None:
+def test_a_stop_names_the_folder(tiny: Backbone, tmp_path: Path) -> None:
     out = tmp_path / "run"
 
     class Terminated(Told):
@@ -407,11 +413,11 @@ def test_a_stop_names_the_folder(mini: Backbone, tmp_path: Path) -> None:
             os.kill(os.getpid(), 15)
 
     with pytest.raises(Stopped) as raised:
-        start(mini, out, progress=Terminated())
+        start(tiny, out, progress=Terminated())
     assert raised.value.folder == out
     assert (out / "checkpoints" / "latest").read_text("utf-8") == "step-000001\n"
     with pytest.raises(Stopped) as raised:
-        start(mini, tmp_path / "early", progress=Early())
+        start(tiny, tmp_path / "early", progress=Early())
     assert raised.value.folder == tmp_path / "early"
 
 
@@ -425,92 +431,45 @@ class Early(Told):
 
 def command(*more: str, overrides: list[str] = TINY) -> list[str]:
     sets = [part for item in overrides for part in ("--set", item)]
-    return ["-m", "foreword", "train", str(QUICKSTART), "--device", "cpu", *sets, *more]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return ["train", str(QUICKSTART), "--device", "cpu", *sets, *more]
 
 
 @pytest.mark.slow
-def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
+def test_a_file_that_cannot_grow(launcher: Launcher, tmp_path: Path) -> None:
     """The system itself cuts the write short (RLIMIT_FSIZE): exit status 1, nothing left."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-
-    done = subprocess.run(
-        [sys.executable, *command("--out", "run")],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=limit,
-    )
-    assert done.returncode == 1, done.stderr
-    assert "run/checkpoints: the checkpoint of step 0 cannot be written: File too large" in (
-        done.stderr
-    )
-    assert "Traceback" not in done.stderr
+    started = launcher.start(tmp_path, command("--out", "run"), largest_file=50_000)
+    assert started.end() == 1, started.printed()
+    said = started.printed()
+    assert "run/checkpoints: the checkpoint of step 0 cannot be written: File too large" in said
+    assert "Traceback" not in said
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_together(tmp_path: Path, launch: Callable[..., Any]) -> None:
-    """Both read the checkpoint that the first one wrote; SIGTERM stops both after one step."""
+def test_two_processes_go_on_together(launcher: Launcher, tmp_path: Path) -> None:
+    """Both read the checkpoint that the first one wrote; SIGTERM stops both after one step.
+
+    `test_run` has two processes that torchrun itself starts.
+    """
     overrides = [*TINY, "training.steps=20"]
-    whole = launch(tmp_path / "whole", command("--out", "run", overrides=overrides))
-    assert whole.wait(180) == 0
-    stopped = launch(tmp_path / "stopped", command("--out", "run", overrides=overrides))
+    words = command("--out", "run", overrides=overrides)
+    assert [one.end() for one in launcher.together(tmp_path / "whole", words)] == [0, 0]
+    stopped = launcher.together(tmp_path / "stopped", words)
     log = tmp_path / "stopped" / "run" / "log.jsonl"
     while not log.exists() or log.read_bytes().count(b"\n") < 5:
-        assert stopped.poll() is None
-        time.sleep(0.02)  # the processes that are waited for need the processors
-    stopped.terminate()
-    assert stopped.wait(60) != 0
+        assert not any(one.wait(0.01) for one in stopped), stopped[0].printed()
+    for one in stopped:
+        one.send(signal.SIGTERM)
+    assert 0 not in [one.end() for one in stopped]
     saved = newest(log.parent)
     assert saved is not None
     assert 4 <= saved.checkpoint.step < 20
     assert saved.checkpoint.values["run"]["made_with"]["processes"] == 2
-    again = launch(tmp_path / "stopped", command("--out", "run", "--resume", overrides=overrides))
-    assert again.wait(180) == 0
+    again = launcher.together(tmp_path / "stopped", [*words, "--resume"])
+    assert [one.end() for one in again] == [0, 0], again[0].printed()
     for name in ("artifact/prompt.safetensors", "log.jsonl", "answers.jsonl"):
         found = [(tmp_path / place / "run" / name).read_bytes() for place in ("whole", "stopped")]
         assert found[0] == found[1], name
-
-
-@pytest.fixture
-def launch() -> Any:
-    """Start a command under two gloo processes; whatever still runs at the end is killed."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
-        folder.mkdir(exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        arguments = [
-            *("-m", "torch.distributed.run", "--nproc_per_node", "2"),
-            *("--master_port", str(port), *words),
-        ]
-        with (folder / "printed.txt").open("ab") as printed:
-            process = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=folder,
-                env=environment(),
-                stdout=printed,
-                stderr=printed,
-                start_new_session=True,
-            )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def test_checkpoints_of_a_finished_run_are_gone(whole: Run) -> None:

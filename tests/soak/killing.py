@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-RECIPE = HERE.parents[1] / "recipes" / "quickstart.yaml"
+from launching import Launcher
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 
 COMMON = {
     "backbone": "foreword/mini",
@@ -69,85 +63,6 @@ def arguments(variant: dict[str, Any], *more: str) -> list[str]:
     return ["train", str(RECIPE), "--device", "cpu", "--out", "run", *sets, *more]
 
 
-@dataclass
-class Started:
-    """A command under way: its number, and its status when it is over."""
-
-    number: int
-    over: threading.Event = field(default_factory=threading.Event)
-    status: int | None = None
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it was over by then."""
-        return self.over.wait(seconds)
-
-    def end(self, how: signal.Signals) -> int:
-        """Send a signal, wait, and give the status."""
-        os.kill(self.number, how)
-        assert self.wait(60), "it did not end"
-        assert self.status is not None
-        return self.status
-
-
-class Launcher:
-    """Starts commands by `launcher.py`."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        assert self._line() == "ready"
-
-    def start(self, folder: Path, words: list[str], *, keep: bool = True) -> Started:
-        """Start a command in a folder; one at a time."""
-        assert self.process.stdin is not None
-        request = {"arguments": words, "folder": str(folder), "keep": keep}
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        started = Started(int(self._line()))
-
-        def wait() -> None:
-            started.status = int(self._line())
-            started.over.set()
-
-        threading.Thread(target=wait, daemon=True).start()
-        return started
-
-    def run(self, folder: Path, words: list[str]) -> float:
-        """Run a command to its good end; returns the seconds it took."""
-        begun = time.monotonic()
-        started = self.start(folder, words)
-        assert started.wait(120), "it did not end"
-        assert started.status == 0, printed(folder)
-        return time.monotonic() - begun
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-
-@contextmanager
-def launcher() -> Iterator[Launcher]:
-    """A launcher with one thread, as a run of its own would have under OMP_NUM_THREADS=1."""
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "launcher.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
-    try:
-        with process:
-            yield Launcher(process)
-            assert process.stdin is not None
-            process.stdin.close()
-    finally:
-        process.kill()
-
-
-def printed(folder: Path) -> str:
-    """The end of what the commands in a folder printed."""
-    return (folder / "printed.txt").read_text(encoding="utf-8")[-3000:]
-
-
 def outcome(folder: Path) -> dict[str, Any]:
     """All that must be the same: tensors, log, answers and figures, times left out."""
     run = folder / "run"
@@ -196,17 +111,17 @@ def kill_until_done(
     """Start, kill, go on, until the run is done or was killed `most` times; returns how often."""
     kills = 0
     while kills < most:
-        started = launcher.start(folder, [*words, "--resume"])
+        started = launcher.start(folder, [*words, "--resume"], keep=True)
         if started.wait(next(delays)):
-            assert started.status == 0, printed(folder)
+            assert started.end() == 0, started.printed()
             return kills
         status = started.end(signal.SIGKILL)
         if status != -signal.SIGKILL:
-            assert status == 0, printed(folder)
+            assert status == 0, started.printed()
             return kills
         kills += 1
         places[where(folder, last)] += 1
-    launcher.run(folder, [*words, "--resume"])
+    launcher.run(folder, [*words, "--resume"], keep=True)
     return kills
 
 

@@ -12,27 +12,21 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import VARIANTS, Launcher, arguments, kill_until_done, launcher, moments, outcome
+from killing import VARIANTS, arguments, kill_until_done, moments, outcome
+
+from launching import Launcher
 
 Capture = pytest.CaptureFixture[str]
 SEED = 20240531
 KILLS = 100
-
-pytestmark = pytest.mark.xdist_group("one launcher")
-
-
-@pytest.fixture(scope="module")
-def starts() -> Iterator[Launcher]:
-    with launcher() as found:
-        yield found
+PATIENT = arguments({**VARIANTS["ended by patience"], "training.checkpoint_every": 1000})
 
 
 def check(
-    starts: Launcher, tmp_path: Path, kills: int, variants: list[str], capsys: Capture
+    launcher: Launcher, tmp_path: Path, kills: int, variants: list[str], capsys: Capture
 ) -> None:
     """Kill runs of every variant in turn until there were `kills` kills; compare each run."""
 
@@ -43,7 +37,7 @@ def check(
     expected, seconds = {}, {}
     for name in variants:
         folder = tmp_path / f"undisturbed {len(expected)}"
-        seconds[name] = starts.run(folder, arguments(VARIANTS[name]))
+        seconds[name] = launcher.run(folder, arguments(VARIANTS[name]), keep=True)
         expected[name] = outcome(folder)
     done, places, begun = 0, Counter[str](), time.monotonic()
     say(f"seed {SEED}; undisturbed: { ({k: round(v, 1) for k, v in seconds.items()}) } s")
@@ -52,7 +46,7 @@ def check(
             break
         folder = tmp_path / f"killed {number}"
         done += kill_until_done(
-            starts,
+            launcher,
             folder,
             arguments(VARIANTS[name]),
             moments(SEED + number, seconds[name]),
@@ -69,34 +63,41 @@ def check(
 
 
 @pytest.mark.slow
-def test_a_few_kills(starts: Launcher, tmp_path: Path, capsys: Capture) -> None:
+def test_a_few_kills(launcher: Launcher, tmp_path: Path, capsys: Capture) -> None:
     name = "MLP from real activations, in parts, best by sampled answers"
-    check(starts, tmp_path, 2, [name], capsys)
+    check(launcher, tmp_path, 2, [name], capsys)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    launcher.run(folder, PATIENT, keep=True)
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop(starts: Launcher, tmp_path: Path, asked: signal.Signals) -> None:
+def test_asked_to_stop(
+    launcher: Launcher, undisturbed: Path, tmp_path: Path, asked: signal.Signals
+) -> None:
     """A checkpoint is written at once, the command says how to go on, and that command does."""
-    words = arguments({**VARIANTS["ended by patience"], "training.checkpoint_every": 1000})
-    starts.run(tmp_path / "undisturbed", words)
     folder = tmp_path / "stopped"
-    started = starts.start(folder, words)
+    started = launcher.start(folder, PATIENT, keep=True)
     log = folder / "run" / "log.jsonl"
     while not log.exists() or log.read_bytes().count(b"\n") < 7:
         assert not started.wait(0.002)
     assert started.end(asked) == 128 + asked
-    said = (folder / "printed.txt").read_text(encoding="utf-8").splitlines()[-1]
+    said = started.printed().splitlines()[-1]
     head, _, command = said.partition("; go on with: ")
     assert head == f"foreword: stopped by {asked.name}"
     assert command == "foreword train run/recipe.yaml --out run --resume --device cpu"
     names = sorted(place.name for place in (folder / "run" / "checkpoints").iterdir())
     assert names[:2] == ["latest", "step-000000"]
     assert len(names) == 3
-    starts.run(folder, command.split()[1:])
-    assert outcome(folder) == outcome(tmp_path / "undisturbed")
+    launcher.run(folder, command.split()[1:], keep=True)
+    assert outcome(folder) == outcome(undisturbed)
 
 
 @pytest.mark.soak
-def test_a_hundred_kills(starts: Launcher, tmp_path: Path, capsys: Capture) -> None:
-    check(starts, tmp_path, KILLS, list(VARIANTS), capsys)
+def test_a_hundred_kills(launcher: Launcher, tmp_path: Path, capsys: Capture) -> None:
+    check(launcher, tmp_path, KILLS, list(VARIANTS), capsys)
