@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
+from foreword.common import files
+from foreword.comparing.constraints import Constraint
 from foreword.comparing.executing import Loaded
 from foreword.comparing.grid import written_changes
 from foreword.comparing.searching import search
 from foreword.comparing.space import Range, load_space, usual_space
-from foreword.comparing.trials import Constraint
-from foreword.errors import RecipeError, UserError
+from foreword.errors import RecipeError, RunError, UserError
 from foreword.recipe import Recipe, load_recipe
+from foreword.training.signals import Stopped
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 
@@ -193,6 +196,180 @@ def test_no_range_around_what_is_no_number(tmp_path: Path) -> None:
         space.around(load_recipe(QUICKSTART))
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"metric": "loss"}, 'metric: was "bleu", is "loss"'),
+        ({"overrides": ["training.steps=800"]}, "recipe.training.steps: was 700, is 800"),
+        ({"space": {"method.length": [2, 4, 8]}}, "space.method.length: was [2, 4], is [2, 4, 8]"),
+    ],
+)
+def test_a_search_of_something_else_is_refused(
+    change: dict[str, Any], line: str, planted: list[Recipe], tmp_path: Path
+) -> None:
+    def given(space: dict[str, Any], **options: Any) -> Any:
+        return {"budget": 3600, "out": tmp_path / "out"} | {
+            "space": load_space(space_file(tmp_path, **space)),
+            **options,
+        }
+
+    axes: dict[str, Any] = {"space": {"method.length": [2, 4]}}
+    search(QUICKSTART, trials=2, **given(**axes))
+    with pytest.raises(UserError, match="holds a search of something else") as caught:
+        search(QUICKSTART, trials=4, **given(**(axes | change)))
+    assert line in str(caught.value)
+    assert len(planted) == 2
+
+
+def test_other_constraints_choose_among_what_was_tried(
+    planted: list[Recipe], tmp_path: Path
+) -> None:
+    space = load_space(space_file(tmp_path, **{"method.length": [5, 60]}))
+    options: dict[str, Any] = {"budget": 3600, "out": tmp_path / "out", "space": space}
+    free = search(QUICKSTART, trials=8, **options)
+    bound = search(QUICKSTART, trials=8, constraints=["artifact_kb < 50"], **options)
+    assert free.best is not None
+    assert bound.best is not None
+    assert (free.best.method.length, bound.best.method.length) == (60, 5)
+    assert [trial["fits"] for trial in bound.trials] == [
+        trial["changes"]["method.length"] == 5 for trial in bound.trials
+    ]
+    assert len(planted) == 8
+
+
+def test_a_search_that_goes_on_chooses_anew(planted: list[Recipe], tmp_path: Path) -> None:
+    space = load_space(
+        space_file(tmp_path, **{"training.learning_rate": {"low": 1e-5, "high": 0.1, "log": True}})
+    )
+    for trials in (1, 2, 3):
+        search(QUICKSTART, budget=3600, trials=trials, out=tmp_path / "out", space=space)
+    assert len({recipe.training.learning_rate for recipe in planted}) == 3
+
+
+def test_a_space_without_a_recipe(planted: list[Recipe], tmp_path: Path) -> None:
+    space = load_space(
+        space_file(tmp_path, **{"training.learnin_rate": {"low": 1e-4, "high": 1.0}})
+    )
+    with pytest.raises(RecipeError, match="did you mean 'learning_rate'"):
+        search(QUICKSTART, budget=3600, out=tmp_path / "out", space=space)
+    assert not planted
+
+
+def test_runs_that_fail_one_after_the_other_end_a_search(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(*_: Any, **__: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Loaded, "run", run)
+    space = load_space(space_file(tmp_path, **{"method.length": [2, 4]}))
+    with pytest.raises(RunError, match=r"the last 5 runs .* failed, .*MemoryError: no room"):
+        search(QUICKSTART, budget=3600, out=tmp_path / "out", space=space)
+    report = json.loads((tmp_path / "out" / "search.json").read_text("utf-8"))
+    assert [trial["state"] for trial in report["trials"]] == ["fail"] * 5
+    assert {trial["reason"] for trial in report["trials"]} == {"MemoryError: no room"}
+
+
+def test_a_search_that_is_stopped_writes_the_best_so_far(
+    planted: list[Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 30, "high": 50}}))
+    options: dict[str, Any] = {"budget": 3600, "out": tmp_path / "out", "space": space}
+    run = Loaded.run
+
+    def stopping(self: Loaded, *given: Any, **named: Any) -> Any:
+        if len(planted) == 2:
+            planted.append(planted[0])
+            raise Stopped(signal.SIGTERM)
+        return run(self, *given, **named)
+
+    monkeypatch.setattr(Loaded, "run", stopping)
+    with pytest.raises(Stopped):
+        search(QUICKSTART, **options)
+    assert (tmp_path / "out" / "best.yaml").exists()
+    outcome = search(QUICKSTART, trials=4, **options)
+    assert [trial["state"] for trial in outcome.trials] == [
+        "complete",
+        "complete",
+        "fail",
+        "complete",
+    ]
+    assert outcome.trials[2]["seconds"] is not None
+
+
+def test_the_recipes_own_run_begins_again(
+    planted: list[Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 30, "high": 50}}))
+    options: dict[str, Any] = {"budget": 3600, "out": tmp_path / "out", "space": space}
+
+    def stopping(*_: Any, **__: Any) -> None:
+        raise Stopped(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loaded, "run", stopping)
+        with pytest.raises(Stopped):
+            search(QUICKSTART, **options)
+    outcome = search(QUICKSTART, trials=3, **options)
+    assert [(trial["own"], trial["state"]) for trial in outcome.trials] == [
+        (True, "fail"),
+        (True, "complete"),
+        (False, "complete"),
+    ]
+
+
+def test_one_search_in_a_folder(planted: list[Recipe], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with files.locked(tmp_path / "out"), pytest.raises(files.Occupied):
+        search(QUICKSTART, budget=3600, trials=1, out=tmp_path / "out")
+    assert not planted
+
+
+def test_what_was_ended_early_has_no_value(
+    planted: list[Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import optuna
+
+    run = Loaded.run
+
+    def pruned(self: Loaded, *given: Any, **named: Any) -> Any:
+        if len(planted) == 1:
+            planted.append(planted[0])
+            named["watch"]({"step": 10, "loss": 5.0})
+            raise optuna.TrialPruned
+        return run(self, *given, **named)
+
+    monkeypatch.setattr(Loaded, "run", pruned)
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 30, "high": 50}}))
+    outcome = search(QUICKSTART, budget=3600, trials=3, out=tmp_path / "out", space=space)
+    assert [trial["state"] for trial in outcome.trials] == ["complete", "pruned", "complete"]
+    assert outcome.trials[1]["value"] is None
+    assert outcome.ranked[-1]["state"] == "pruned"
+
+
+def test_no_usual_method_fits() -> None:
+    with pytest.raises(UserError, match="none of the usual methods"):
+        usual_space(lambda _: False)
+
+
+def test_a_rate_of_another_methods_is_left_out() -> None:
+    def fits(changes: Mapping[str, Any]) -> bool:
+        return changes.get("training.delta_learning_rate", 1) is None
+
+    (methods,) = usual_space(fits).axes.values()
+    assert methods["lora"]["training.delta_learning_rate"] is None
+
+
+def test_choices_of_one_name_on_two_axes(planted: list[Recipe], tmp_path: Path) -> None:
+    axes = {
+        "first": {"a": {"training.learning_rate": {"low": 0.1, "high": 0.3}}, "b": {}},
+        "second": {"a": {"training.learning_rate": {"low": 0.5, "high": 0.6}}},
+    }
+    space = load_space(space_file(tmp_path, **axes))
+    search(QUICKSTART, budget=3600, trials=4, out=tmp_path / "out", space=space)
+    assert all(0.5 <= recipe.training.learning_rate <= 0.6 for recipe in planted)
+
+
 def test_the_usual_space_has_methods_that_fit() -> None:
     tried: list[dict[str, Any]] = []
 
@@ -226,7 +403,17 @@ def test_a_wrong_space_is_named(axes: dict[str, Any], line: str, tmp_path: Path)
     assert line in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["artifact_kb", "size < 3", "artifact_kb < many"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "artifact_kb",
+        "size < 3",
+        "artifact_kb < many",
+        "artifact_kb<.",
+        "seconds<1.2.3",
+        "seconds<0",
+    ],
+)
 def test_a_wrong_constraint_is_named(text: str) -> None:
     with pytest.raises(UserError, match="constraint"):
         Constraint.parse(text)

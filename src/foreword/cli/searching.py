@@ -118,7 +118,7 @@ def _print(outcome: Search) -> None:
     from rich import box
     from rich.table import Table
 
-    from foreword.cli.tables import figure, print_table, title_of
+    from foreword.cli.tables import figure, print_table, shorten, title_of
 
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("run", title_of(outcome.metric), "artifact kB", "what was chosen", ""):
@@ -127,6 +127,8 @@ def _print(outcome: Search) -> None:
         kilobytes = trial["costs"].get("artifact_kb")
         chosen = ", ".join(f"{key}={value}" for key, value in trial["changes"].items())
         state = "" if trial["state"] == "complete" else trial["state"]
+        if trial["reason"]:
+            state = f"failed: {shorten(trial['reason'], 200)}"
         if trial["own"]:
             state = ", ".join(["the recipe's own", state] if state else ["the recipe's own"])
         table.add_row(

@@ -7,7 +7,6 @@ that wins names the test set again.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,31 @@ from typing import Any
 from foreword.common import files
 from foreword.common.progress import Progress, Silent
 from foreword.comparing.cluster import Cluster
+from foreword.comparing.constraints import Constraint
 from foreword.comparing.executing import Loaded
 from foreword.comparing.grid import written_changes
 from foreword.comparing.page import check_installed
-from foreword.comparing.space import Space, usual_space
-from foreword.comparing.trials import OWN, Constraint, Runner
-from foreword.errors import RecipeError, UserError
+from foreword.comparing.space import Space, check_recipes, usual_space
+from foreword.comparing.study import (
+    OWN,
+    begun,
+    best_of,
+    expect_own,
+    failing,
+    fits,
+    importances,
+    open_study,
+)
+from foreword.comparing.study import import_optuna as import_optuna
+from foreword.comparing.trials import Runner
+from foreword.errors import RecipeError, RunError, UserError
 from foreword.names import LOSS, METRICS
 from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.yaml_text import read_yaml
 
-STUDY, BEST, REPORT = "study.db", "best.yaml", "search.json"
+BEST, REPORT = "best.yaml", "search.json"
+FAILURES = 5
+"""Runs that fail one after the other, after which a search ends."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +107,16 @@ def search(
             of all runs together.
 
     Raises:
-        UserError: the recipe or a constraint is wrong, or there are no development examples.
+        UserError: the recipe, the space or a constraint is wrong, there are no development
+            examples, or the folder holds a search of something else.
+        RunError: several runs failed, one after the other.
         Stopped: Ctrl-C or SIGTERM; the same call goes on.
     """
+    from foreword.runs.data import data_hashes, without_folders
+    from foreword.training.signals import Stopped
+
     check_installed()
-    optuna = _optuna()
+    optuna = import_optuna()
     file, progress = Path(recipe), progress or Silent()
     raw, bounds = read_yaml(file), [Constraint.parse(text) for text in constraints]
     start = file.parent.resolve()
@@ -118,62 +136,60 @@ def search(
         raise RecipeError(
             str(file), ["task.data: a search needs `dev` or `hold_out`; it reads no test set"]
         )
-    axes = (space or usual_space(lambda changes: _is_recipe(made, changes))).around(base)
+    axes = (space or usual_space(_fits(made))).around(base)
+    check_recipes(axes, made)
     folder = Path("runs") / f"search-{base.name}" if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     high = _is_high(chosen_by)
-    study = _study(optuna, folder, high, base.training.steps or 1, seed)
-    runner = Runner(optuna, study, made, axes, folder, chosen_by, bounds, high)
-    _clear_interrupted(optuna, study)
-    if not study.trials and (own := axes.own(base, made)) is not None:
-        study.enqueue_trial(own, user_attrs={OWN: True})
+    about = {
+        "metric": chosen_by,
+        "recipe": without_folders(base).model_dump(mode="json"),
+        "data": {
+            split: entry["sha256"] for split, entry in data_hashes(base).items() if split != "test"
+        },
+        "space": axes.written(),
+    }
+    with files.locked(folder):
+        study = open_study(optuna, folder, about, high=high, steps=_resources(base), seed=seed)
+        expect_own(study, axes.own(base, made))
+        runner = Runner(optuna, study, made, axes, folder, chosen_by, bounds, high)
 
-    def more() -> bool:
-        spent = sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials)
-        begun = sum(trial.state.name != "WAITING" for trial in study.trials)
-        if spent >= budget or (trials is not None and begun >= trials):
-            return False
-        progress.say(
-            f"run {begun + 1}: {spent:.0f} of {budget:.0f} seconds are spent{_best_so_far(study)}"
-        )
-        return True
+        def result() -> Search:
+            return _result(optuna, study, folder, made, chosen_by, bounds)
 
-    if on is None:
-        loaded = Loaded(device)
-        while more():
-            runner.run(loaded)
-    else:
-        runner.run_on(on, more, device)
-    return _result(optuna, study, folder, made, chosen_by)
+        def more() -> bool:
+            spent = sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials)
+            count, reasons = len(begun(study)), failing(study)
+            if len(reasons) >= FAILURES:
+                result()
+                raise RunError(
+                    f"the last {len(reasons)} runs of the search failed, the last of them so: "
+                    f"{reasons[0]}"
+                )
+            if spent >= budget or (trials is not None and count >= trials):
+                return False
+            best = best_of(study, bounds)
+            best_so_far = (
+                ""
+                if best is None
+                else f"; the best so far is run {best.number + 1}, {best.value:.3f}"
+            )
+            progress.say(
+                f"run {count + 1}: {spent:.0f} of {budget:.0f} seconds are spent{best_so_far}"
+            )
+            return True
 
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise UserError(
-            "a search needs Optuna, which is not installed: pip install 'foreword[search]'"
-        ) from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-def _study(optuna: Any, folder: Path, high: bool, steps: int, seed: int) -> Any:
-    """The search as Optuna keeps it: choices by the tree-structured Parzen estimator (Bergstra et
-    al. 2011), runs ended early by Hyperband (Li et al. 2018)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-        return optuna.create_study(
-            study_name="search",
-            storage=f"sqlite:///{folder / STUDY}",
-            load_if_exists=True,
-            direction="maximize" if high else "minimize",
-            sampler=sampler,
-            pruner=optuna.pruners.HyperbandPruner(
-                min_resource=max(1, steps // 9), max_resource=max(1, steps)
-            ),
-        )
+        try:
+            if on is None:
+                loaded = Loaded(device)
+                while more():
+                    runner.run(loaded)
+            else:
+                runner.run_on(on, more, device)
+        except Stopped:
+            result()  # the best so far, in its file
+            raise
+        return result()
 
 
 def _is_high(metric: str) -> bool:
@@ -181,34 +197,25 @@ def _is_high(metric: str) -> bool:
     return metric != LOSS and METRICS[metric].better == "high"
 
 
-def _is_recipe(made: Callable[[Mapping[str, Any]], Recipe], changes: Mapping[str, Any]) -> bool:
-    try:
-        made(changes)
-    except RecipeError:
-        return False
-    return True
+def _resources(recipe: Recipe) -> tuple[int, int | None]:
+    """The fewest steps after which a run may be ended, and all of them; None where that depends on
+    how many rows there are."""
+    spec = recipe.training
+    if spec.steps is None:
+        return spec.evaluate_every or 1, None
+    return max(1, spec.steps // 9), spec.steps
 
 
-def _clear_interrupted(optuna: Any, study: Any) -> None:
-    """Trials that were running when a search was killed count as failed."""
-    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+def _fits(made: Callable[[Mapping[str, Any]], Recipe]) -> Callable[[Mapping[str, Any]], bool]:
+    def fits(changes: Mapping[str, Any]) -> bool:
+        """Whether a recipe with such changes is one."""
+        try:
+            made(changes)
+        except RecipeError:
+            return False
+        return True
 
-
-def _feasible(study: Any) -> list[Any]:
-    ended = [trial for trial in study.trials if trial.value is not None]
-    ended = [trial for trial in ended if trial.state.name == "COMPLETE"]
-    return [t for t in ended if all(x < 0 for x in t.user_attrs.get("excess", []))]
-
-
-def _best(study: Any) -> Any | None:
-    sign = -1 if study.direction.name == "MAXIMIZE" else 1
-    return min(_feasible(study), key=lambda trial: sign * trial.value, default=None)
-
-
-def _best_so_far(study: Any) -> str:
-    best = _best(study)
-    return "" if best is None else f"; the best so far is run {best.number + 1}, {best.value:.3f}"
+    return fits
 
 
 def _result(
@@ -217,24 +224,25 @@ def _result(
     folder: Path,
     made: Callable[[Mapping[str, Any]], Recipe],
     metric: str,
+    bounds: Sequence[Constraint],
 ) -> Search:
-    best = _best(study)
+    best = best_of(study, bounds)
     recipe = None if best is None else made(best.user_attrs["changes"])
     trials = [
         {
             "run": trial.number + 1,
             "state": trial.state.name.lower(),
-            "value": trial.value,
+            "value": trial.value if trial.state.name == "COMPLETE" else None,
             "changes": trial.user_attrs.get("changes", {}),
             "costs": trial.user_attrs.get("costs", {}),
-            "fits": all(excess < 0 for excess in trial.user_attrs.get("excess", [])),
+            "fits": fits(trial.user_attrs, bounds),
             "seconds": trial.user_attrs.get("seconds"),
             "reason": trial.user_attrs.get("reason"),
             "own": trial.user_attrs.get(OWN, False),
         }
-        for trial in study.trials
+        for trial in begun(study)
     ]
-    outcome = Search(recipe, trials, _importances(optuna, study), metric)
+    outcome = Search(recipe, trials, importances(optuna, study), metric)
     if recipe is not None:
         files.write_text(folder / BEST, recipe.to_yaml())
     report = {
@@ -245,15 +253,3 @@ def _result(
     }
     files.write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return outcome
-
-
-def _importances(optuna: Any, study: Any) -> dict[str, float]:
-    """How much each axis that all runs chose has to do with the value (PED-ANOVA)."""
-    if sum(trial.state.name == "COMPLETE" for trial in study.trials) < 4:
-        return {}
-    try:
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except (ValueError, RuntimeError):
-        return {}
-    return {name: float(share) for name, share in shares.items()}

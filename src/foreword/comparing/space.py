@@ -11,6 +11,8 @@ method:                                            # or choices by name, and wha
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,12 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from foreword.errors import RecipeError, UserError
+from foreword.errors import RecipeError, UserError, argument
 from foreword.recipe.problems import explain
 from foreword.recipe.yaml_text import read_yaml
 
 RANGES = {"low", "high", "around"}
+TRIED = 32
 LENGTHS = {"low": 1, "high": 64, "log": True}
 RATES: dict[str, tuple[float, float]] = {
     "prefix-tuning": (3e-3, 0.5),
@@ -148,6 +151,18 @@ class Space:
             }
         )
 
+    def written(self) -> dict[str, Any]:
+        """The space as plain data."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, BaseModel):
+                return value.model_dump(mode="json")
+            if isinstance(value, Mapping):
+                return {str(key): plain(inner) for key, inner in value.items()}
+            return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+        return {axis: plain(given) for axis, given in self.axes.items()}
+
     def own(self, recipe: Any, made: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any] | None:
         """What a chooser would have to suggest for a recipe's own settings.
 
@@ -177,7 +192,7 @@ class Space:
                     continue
                 if name is not None:
                     suggested[axis] = name
-                prefix = "" if name is None else f"{name}/"
+                prefix = "" if name is None else f"{axis}/{name}/"
                 suggested |= {f"{prefix}{key}": value for key, value in numbers.items()}
                 break
             else:
@@ -197,7 +212,8 @@ class Space:
                 name = chooser.suggest_categorical(axis, list(given))
                 for key, value in given[name].items():
                     inside = isinstance(value, Range)
-                    changes[key] = _within(chooser, f"{name}/{key}", value) if inside else value
+                    inner = f"{axis}/{name}/{key}"
+                    changes[key] = _within(chooser, inner, value) if inside else value
         return changes
 
 
@@ -273,23 +289,77 @@ def _range(place: str, given: Mapping[str, Any], problems: list[str]) -> Range |
         return None
 
 
-def usual_space(fits: Any) -> Space:
+class _Drawn:
+    """A chooser that draws evenly, by a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def suggest_float(self, _: str, low: float, high: float, *, log: bool = False) -> float:
+        """A number."""
+        if log:
+            return math.exp(self.random.uniform(math.log(low), math.log(high)))
+        return self.random.uniform(low, high)
+
+    def suggest_int(self, _: str, low: int, high: int, *, log: bool = False) -> int:  # noqa: ARG002
+        """A whole number."""
+        return self.random.randint(low, high)
+
+    def suggest_categorical(self, _: str, choices: Any) -> Any:
+        """One of some."""
+        return self.random.choice(choices)
+
+
+def check_recipes(space: Space, made: Callable[[Mapping[str, Any]], Any]) -> None:
+    """Make sure that a space holds recipes.
+
+    Args:
+        space: what may be chosen.
+        made: the recipe with changes; it may raise RecipeError.
+
+    Raises:
+        RecipeError: of `TRIED` drawn ones none is; it says what is wrong with the last.
+    """
+    for seed in range(TRIED):
+        try:
+            made(space.choose(_Drawn(seed)))
+            return
+        except RecipeError as error:
+            wrong = error
+    raise RecipeError(
+        "space",
+        [f"nothing that it chooses makes a recipe; such as: {line}" for line in wrong.problems],
+    )
+
+
+def usual_space(fits: Callable[[Mapping[str, Any]], bool]) -> Space:
     """Every method of `RATES` that fits a recipe, each with its rates and, where it has one, a
     length.
 
     Args:
         fits: whether a recipe with such changes is one, a function of them.
+
+    Raises:
+        UserError: none of them does.
     """
     methods: dict[str, dict[str, Any]] = {}
     for name, (low, high) in RATES.items():
         rates = Range(low=low, high=high, log=True)
-        if not fits({"method": name, "training.learning_rate": low}):
+        own: dict[str, Any] = {"method": name}
+        if not fits({**own, "training.learning_rate": low}):
+            own["training.delta_learning_rate"] = None  # that of another method
+        if not fits({**own, "training.learning_rate": low}):
             continue
-        changes: dict[str, Any] = {"method": name, "training.learning_rate": rates}
+        changes: dict[str, Any] = {**own, "training.learning_rate": rates}
         if fits({"method": name, "method.length": 2}):
             changes["method.length"] = Range.model_validate(LENGTHS)
         if name == "prefix-tuning":
             changes["method.reparameterization"] = "table"
             changes["method.init"] = {"kind": "activations"}
         methods[name] = changes
+    if not methods:
+        raise UserError(
+            f"space: none of the usual methods ({', '.join(RATES)}) fits this recipe; "
+            f"{argument('--space')}: say what may be chosen"
+        )
     return Space({"method": methods})

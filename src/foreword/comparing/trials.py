@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from foreword.common.progress import Silent
 from foreword.comparing.cells import Place
 from foreword.comparing.cluster import Cluster
+from foreword.comparing.constraints import Constraint, costs_of
 from foreword.comparing.executing import Loaded
 from foreword.comparing.grid import Cell
 from foreword.comparing.space import Space
-from foreword.errors import ForewordError, UserError, did_you_mean
+from foreword.comparing.study import OWN
+from foreword.errors import ForewordError, UserError
 from foreword.names import LOSS
 from foreword.recipe import Recipe
-
-COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
-    "artifact_kb": lambda metrics: metrics["artifact_bytes"] / 1000,
-    "trained_parameters": lambda metrics: metrics["training"]["trained_parameters"],
-    "seconds": lambda metrics: metrics["seconds"]["all"],
-}
-"""What a constraint may bound -> how it is read off a run's figures."""
-
-OWN = "own"
-"""What a trial of the recipe's own settings is marked with."""
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A bound on what a run takes.
-
-    Attributes:
-        name: a name in `COSTS`.
-        most: what it must stay below.
-    """
-
-    name: str
-    most: float
-
-    @classmethod
-    def parse(cls, text: str) -> Constraint:
-        """From a text such as `artifact_kb < 200`.
-
-        Raises:
-            UserError: it is none.
-        """
-        parts = re.fullmatch(r"\s*(\w+)\s*<\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*", text)
-        if parts is None:
-            raise UserError(f"constraint {text!r}: expected NAME < NUMBER, as artifact_kb < 200")
-        if parts[1] not in COSTS:
-            known = f"; known are {', '.join(COSTS)}"
-            raise UserError(
-                f"constraint {text!r}: '{parts[1]}' is not known"
-                f"{did_you_mean(parts[1], COSTS) or known}"
-            )
-        return cls(parts[1], float(parts[2]))
-
-    def excess(self, metrics: Mapping[str, Any]) -> float:
-        """How much too much a run takes, as a share of the bound; below 0 where it fits."""
-        share = COSTS[self.name](metrics) / self.most - 1
-        return share or 1e-9  # Optuna takes 0 for a fit, but the bound itself is none
 
 
 class Runner:
@@ -98,8 +52,11 @@ class Runner:
             loaded.run(self._recipe(changes), self._folder(trial), Silent(), watch=watch)
         except self.optuna.TrialPruned:
             pruned = True
-        except ForewordError as error:
-            reason = str(error)
+        except Exception as error:
+            reason = reason_of(error)
+        except BaseException:  # the search is stopped; the run counts as failed where it goes on
+            trial.set_user_attr("seconds", time.monotonic() - started)
+            raise
         self._tell(trial, time.monotonic() - started, reason, pruned=pruned)
 
     def run_on(self, cluster: Cluster, more: Callable[[], bool], device: str | None) -> None:
@@ -120,7 +77,7 @@ class Runner:
                     try:
                         cell = Cell({}, self._recipe(changes))
                     except ForewordError as error:
-                        self._tell(trial, 0.0, str(error))
+                        self._tell(trial, 0.0, reason_of(error))
                         continue
                     trials[trial.number] = trial, time.monotonic()
                     crew.begin(Place(cell, self._folder(trial)), trial.number)
@@ -165,7 +122,7 @@ class Runner:
                 attributes |= measured
                 state = states.COMPLETE
             except ForewordError as error:
-                reason = str(error)
+                reason = reason_of(error)
         if reason is not None:
             attributes["reason"] = reason
         for name, entry in attributes.items():
@@ -183,11 +140,10 @@ class Runner:
         )
         if value is None:
             raise UserError(f"{self.metric}: has no value on the development examples")
-        costs = {name: read(metrics) for name, read in COSTS.items()}
-        excess = [bound.excess(metrics) for bound in self.bounds]
-        for bound, share in zip(self.bounds, excess, strict=True):
-            trial.set_constraint(bound.name, share)
-        return value, {"excess": excess, "costs": costs}
+        costs = costs_of(metrics)
+        for bound in self.bounds:
+            trial.set_constraint(bound.name, bound.excess(costs))
+        return value, {"costs": costs}
 
 
 def _kept_loss(metrics: Mapping[str, Any]) -> float | None:
@@ -198,3 +154,10 @@ def _kept_loss(metrics: Mapping[str, Any]) -> float | None:
             loss = evaluation.get(LOSS)
             return None if loss is None else float(loss)
     return None
+
+
+def reason_of(error: Exception) -> str:
+    """Why a run failed: a message for people, or an unexpected error's own with its kind."""
+    if isinstance(error, ForewordError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

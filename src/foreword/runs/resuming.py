@@ -14,14 +14,13 @@ import torch
 from foreword.artifacts.manifest import versions
 from foreword.backbone import Backbone
 from foreword.common import opening
+from foreword.common.differences import differences
 from foreword.common.run_files import LOG, RUNS, holds_run, how_to_go_on, is_finished
 from foreword.errors import RecipeError, UserError, argument
 from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.yaml_text import read_yaml
 from foreword.training.checkpoints import Saved
 from foreword.training.hardware import Hardware
-
-_SHOWN = 3
 
 
 def newest_unfinished(name: str) -> Path:
@@ -59,21 +58,13 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
         stored = parse_recipe(read_yaml(file, within=folder), where=str(file))
     except RecipeError as error:
         raise UserError(f"{file}: cannot be read, so the run cannot go on: {error}") from error
-    before, now = (_flat(r.model_dump(mode="json")) for r in (stored, recipe))
-    names = [key for key in {**now, **before} if before.get(key) != now.get(key)]
-    if names:
-        shown = [
-            f"  - {key}: was {json.dumps(before.get(key))}, is {json.dumps(now.get(key))}"
-            for key in names[:_SHOWN]
-        ]
-        more = [f"  - and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    if lines := differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json")):
         raise UserError(
             "\n".join(
                 [
                     f"{folder}: was started with another recipe, so it cannot go on with this one "
                     f"({how_to_go_on(folder)} goes on with its own):",
-                    *shown,
-                    *more,
+                    *lines,
                 ]
             )
         )
@@ -157,13 +148,3 @@ def compare(saved: Saved, now: dict[str, Any]) -> list[str]:
 
 def _only_strays(folder: Path) -> bool:
     return all(place.name.startswith(".recipe.yaml.") for place in folder.iterdir())
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: inner
-        for name, part in value.items()
-        for key, inner in _flat(part, f"{prefix}.{name}" if prefix else str(name)).items()
-    }

@@ -1,0 +1,151 @@
+"""A search as Optuna keeps it, in a file: what was chosen, what came of it, and what may go on."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foreword.common.differences import differences
+from foreword.comparing.constraints import Constraint
+from foreword.errors import UserError, argument
+
+STUDY = "study.db"
+ABOUT = "about"
+"""What a study is marked with: all that decides what its values mean."""
+OWN = "own"
+"""What a trial of the recipe's own settings is marked with."""
+
+
+def import_optuna() -> Any:
+    """The module.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise UserError(
+            "a search needs Optuna, which is not installed: pip install 'foreword[search]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def open_study(
+    optuna: Any,
+    folder: Path,
+    about: Mapping[str, Any],
+    *,
+    high: bool,
+    steps: tuple[int, int | None],
+    seed: int,
+) -> Any:
+    """A search: choices by the tree-structured Parzen estimator (Bergstra et al. 2011), runs ended
+    early by Hyperband (Li et al. 2018). Trials that were running when it was killed count as
+    failed.
+
+    Args:
+        optuna: the module.
+        folder: where its file is; a search that is there goes on.
+        about: plain data on metric, recipe, data and space; those of a search that goes on must
+            be the same.
+        high: whether much of the metric is good.
+        steps: the fewest of a run that may be ended early, and those of a whole one; None where
+            the first run that ends shows it.
+        seed: of the choices. What a search chooses where it goes on depends on how many runs there
+            are, too, so that it does not choose again what it began with.
+
+    Raises:
+        UserError: there is a search of something else.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            study_name="search",
+            storage=f"sqlite:///{folder / STUDY}",
+            load_if_exists=True,
+            direction="maximize" if high else "minimize",
+            pruner=optuna.pruners.HyperbandPruner(
+                min_resource=steps[0], max_resource=steps[1] or "auto"
+            ),
+        )
+        _refuse_another(study, folder, about)
+        for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        drawn = random.Random(f"{seed}/{len(study.trials)}").getrandbits(32)
+        study.sampler = optuna.samplers.TPESampler(seed=drawn, multivariate=True, group=True)
+    return study
+
+
+def _refuse_another(study: Any, folder: Path, about: Mapping[str, Any]) -> None:
+    if not study.trials and ABOUT not in study.user_attrs:
+        study.set_user_attr(ABOUT, dict(about))
+        return
+    lines = differences(study.user_attrs.get(ABOUT, {}), about)
+    if lines:
+        what = "\n".join(
+            [f"{folder}: holds a search of something else, so it cannot go on with this:", *lines]
+        )
+        raise UserError(f"{what}\n{argument('--out')}: give another folder, or remove it")
+
+
+def expect_own(study: Any, suggested: Mapping[str, Any] | None) -> None:
+    """Have the recipe's own settings run next, unless they have run or wait already.
+
+    Args:
+        study: the search.
+        suggested: those settings as a chooser suggests them; None where the space lacks them.
+    """
+    own = [trial for trial in study.trials if trial.user_attrs.get(OWN)]
+    if suggested is not None and all(trial.state.name == "FAIL" for trial in own):
+        study.enqueue_trial(dict(suggested), user_attrs={OWN: True})
+
+
+def begun(study: Any) -> list[Any]:
+    """The trials that have begun."""
+    return [trial for trial in study.trials if trial.state.name != "WAITING"]
+
+
+def failing(study: Any) -> list[str]:
+    """Why each of the last trials failed, those since the last that did not."""
+    reasons: list[str] = []
+    for trial in reversed(begun(study)):
+        if trial.state.name != "FAIL" or "reason" not in trial.user_attrs:
+            break
+        reasons.append(trial.user_attrs["reason"])
+    return reasons
+
+
+def best_of(study: Any, bounds: Sequence[Constraint]) -> Any | None:
+    """The trial with the best value among those that ended and keep the constraints."""
+    sign = -1 if study.direction.name == "MAXIMIZE" else 1
+    fitting = [
+        trial
+        for trial in study.trials
+        if trial.state.name == "COMPLETE" and fits(trial.user_attrs, bounds)
+    ]
+    return min(fitting, key=lambda trial: sign * trial.value, default=None)
+
+
+def fits(attributes: Mapping[str, Any], bounds: Sequence[Constraint]) -> bool:
+    """Whether a trial keeps the constraints; one of which no costs are known does."""
+    costs = attributes.get("costs")
+    return costs is None or all(bound.excess(costs) < 0 for bound in bounds)
+
+
+def importances(optuna: Any, study: Any) -> dict[str, float]:
+    """How much each axis that all runs chose has to do with the value (PED-ANOVA)."""
+    if sum(trial.state.name == "COMPLETE" for trial in study.trials) < 4:
+        return {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a choice that one run alone made
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError):
+        return {}
+    return {name: float(share) for name, share in shares.items()}
