@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -38,6 +35,7 @@ from foreword.recipe.teacher import KINDS
 from foreword.runs import Run
 from foreword.runs.distilling import Distillation, Text
 from foreword.runs.preview import preview
+from launching import Launcher
 
 TEXT = """The grey heron stands a metre tall. It lives at Lake Tarn all year.
 
@@ -209,25 +207,19 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bits(
 
 @pytest.mark.slow
 def test_a_process_that_was_killed_goes_on_with_the_same_bits(
-    tmp_path: Path, whole: tuple[Path, Path], tiny: Backbone
+    tmp_path: Path, whole: tuple[Path, Path], tiny: Backbone, launcher: Launcher
 ) -> None:
     text, finished = whole
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(recipe(text, tiny)), encoding="utf-8")
-    code = (
-        "import sys, json, foreword; from pathlib import Path;"
-        "foreword.train(json.loads(Path(sys.argv[1]).read_text()), out=sys.argv[2], device='cpu',"
-        " resume=sys.argv[3] == 'resume')"
-    )
+    words = ["train", str(file), "--out", "run", "--device", "cpu"]
     out = tmp_path / "run"
-    command = [sys.executable, "-c", code, str(file), str(out)]
-    process = subprocess.Popen([*command, "new"], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (out / "study" / "conversations.jsonl").exists():
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    started = launcher.start(tmp_path, words)
+    while not (out / "study" / "conversations.jsonl").exists():
+        assert not started.wait(0.02), started.printed()
+    assert started.end(signal.SIGKILL) == -signal.SIGKILL
     assert not (out / "metrics.json").exists()
-    subprocess.run([*command, "resume"], check=True, stderr=subprocess.DEVNULL)
+    launcher.run(tmp_path, [*words, "--resume"])
     same_bits(out, finished)
 
 

@@ -5,7 +5,6 @@ import json
 import lzma
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +25,8 @@ from transformers import (
     AutoTokenizer,
 )
 from transformers.utils import logging
+
+from launching import Launcher
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -974,29 +975,29 @@ def test_the_rate_rises_stays_and_falls(modules: dict[str, ModuleType]) -> None:
     "objective", [OBJECTIVES[0], *(pytest.param(o, marks=pytest.mark.soak) for o in OBJECTIVES[1:])]
 )
 def test_a_run_killed_at_any_moment_goes_on(
-    modules: dict[str, ModuleType], data: Path, tmp_path: Path, objective: str
+    modules: dict[str, ModuleType],
+    data: Path,
+    launcher: Launcher,
+    tmp_path: Path,
+    objective: str,
 ) -> None:
     """kill -9 as soon as the first checkpoints are there, three times; the bits are the same."""
     out, whole = tmp_path / "killed", tmp_path / "whole"
 
     def options(folder: Path) -> list[str]:
-        words = [objective, "--data", data, "--out", folder, *TINY, "--tokens", 15000]
+        words = [objective, "--data", data, "--out", folder, *TINY, "--tokens", 9000]
         return [str(word) for word in [*words, "--save-every", 0]]
 
+    program = str(SCRIPTS / "pretrain.py")
     for turn in range(3):
         resume = ["--resume"] if turn else []
-        command = [sys.executable, str(SCRIPTS / "pretrain.py"), *options(out), *resume]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(
-            command, stderr=subprocess.DEVNULL, env=environment, cwd=ROOT
-        ) as process:
-            before = _pointed(out)
-            end = time.monotonic() + 120
-            while _pointed(out) == before and process.poll() is None and time.monotonic() < end:
-                time.sleep(0.01)
-            time.sleep(0.05 * turn)
-            assert process.poll() is None
-            process.send_signal(signal.SIGKILL)
+        before = _pointed(out)
+        started = launcher.start(ROOT, [*options(out), *resume], program=program)
+        end = time.monotonic() + 120
+        while _pointed(out) == before and started.ended() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.05 * turn)
+        assert started.end(signal.SIGKILL) == -signal.SIGKILL, started.printed()
     assert pretrain(modules, *options(out), "--resume") == 0
     assert pretrain(modules, *options(whole)) == 0
     ours, theirs = stored(out / "model"), stored(whole / "model")

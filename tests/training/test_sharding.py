@@ -22,6 +22,7 @@ from foreword.errors import BackboneError, UserError
 from foreword.methods import METHODS
 from foreword.training.hardware import Hardware
 from foreword.training.sharding import Sharding
+from launching import Launcher
 from sharded import CASES, LAUNCH, results
 
 
@@ -57,21 +58,11 @@ def test_one_process_trains_as_without(launched, whole) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(whole, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(whole, launcher: Launcher, tmp_path: Path) -> None:
     """Each holds half of the layers, and the prompt is equal in both."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = Path(sharded.__file__)
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    done = subprocess.run(
-        [sys.executable, *launch, str(script), str(tmp_path / "out")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    words = [str(tmp_path / "out")]
+    both = launcher.together(tmp_path, words, program=str(Path(sharded.__file__)))
+    assert [one.end() for one in both] == [0, 0], both[0].printed()
     first, second = (load_file(tmp_path / f"out-{rank}.safetensors") for rank in (0, 1))
     check(first, whole, 1e-6)  # norms are computed in float32, over other paddings
     check(second, whole, 1e-6)
@@ -84,7 +75,9 @@ def test_two_processes_train_as_one(whole, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_file_for_accelerate_launch_deals_a_backbone_out(tmp_path: Path) -> None:
+def test_the_file_for_accelerate_launch_deals_a_backbone_out(
+    launcher: Launcher, tmp_path: Path
+) -> None:
     """launch/fsdp.yaml as it is, and its losses beside those of one process."""
     words = ("robin", "otter", "heron", "finch")
     rows = "".join(f"{word},{word[::-1]}\n" for word in words)
@@ -106,25 +99,30 @@ def test_the_file_for_accelerate_launch_deals_a_backbone_out(tmp_path: Path) -> 
         port = str(free.getsockname()[1])
     file = Path(__file__).parents[2] / "launch" / "fsdp.yaml"
     launch = ["accelerate.commands.accelerate_cli", "launch", "--config_file", str(file)]
-    starts = {"sharded": [*launch, "--main_process_port", port, "-m", "foreword"]}
-    for out, start in {"whole": ["foreword"], **starts}.items():
-        done = subprocess.run(
-            [sys.executable, "-m", *start, "train", "recipe.yaml", "--out", out],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        dealt = re.findall(r"dealt out: ([\d.]+) of its ([\d.]+) MB lie in this", done.stderr)
-        assert len(dealt) == (out == "sharded"), done.stderr
+    command = ["train", "recipe.yaml", "--out"]
+    alone = launcher.start(tmp_path, [*command, "whole"])
+    assert alone.end() == 0, alone.printed()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", *launch, "--main_process_port", port, "-m", "foreword"),
+            *(*command, "sharded"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "dealt out" not in alone.printed()
+    dealt = re.findall(r"dealt out: ([\d.]+) of its ([\d.]+) MB lie in this", done.stderr)
+    assert len(dealt) == 1, done.stderr
     ((here, all_of_it),) = dealt
     assert float(here) < 0.7 * float(all_of_it)
-    alone, together = (_logged(tmp_path / out / "log.jsonl") for out in ("whole", "sharded"))
-    assert len(alone) == 3
-    assert together[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-12)
-    for own, other in zip(alone, together, strict=True):
+    whole, together = (_logged(tmp_path / out / "log.jsonl") for out in ("whole", "sharded"))
+    assert len(whole) == 3
+    assert together[0]["loss"] == pytest.approx(whole[0]["loss"], rel=1e-12)
+    for own, other in zip(whole, together, strict=True):
         # the prompt is float32, and Adam makes whole steps of gradients that are mere rounding
         assert other == pytest.approx(own, rel=1e-4)
 
