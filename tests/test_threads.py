@@ -28,7 +28,7 @@ from foreword.tuned.compose import compose
 from stored_prompts import TELLERS, WRITERS, store_all
 
 THREADS = 8
-CALLS = 100
+CALLS = [32, pytest.param(200, marks=pytest.mark.soak)]
 TEXTS = [f"{word} number {n}" * (1 + n % 3) for n, word in enumerate(["a", "on"] * 3)]
 Ask = Callable[[int], Any]
 
@@ -56,7 +56,7 @@ def prompts(backbone: Backbone, folders: dict[str, Path]) -> dict[str, LoadedPro
     return {name: foreword.load(folder, backbone=backbone) for name, folder in folders.items()}
 
 
-def together(asks: Sequence[Ask], calls: int = CALLS) -> None:
+def together(asks: Sequence[Ask], calls: int) -> None:
     """Each call of 8 threads gives what it gives in one thread."""
     assert all(asks)
     rounds = [(ask, number) for number in range(calls) for ask in asks][:calls]
@@ -85,10 +85,11 @@ def telling(prompt: LoadedPrompt) -> Ask:
     ]
 
 
-def test_soft_prompts_of_equal_length(prompts: dict[str, LoadedPrompt]) -> None:
+@pytest.mark.parametrize("calls", CALLS)
+def test_soft_prompts_of_equal_length(calls: int, prompts: dict[str, LoadedPrompt]) -> None:
     one, other = prompts["soft"], prompts["other soft"]
     assert one.generate(TEXTS[:1]) != other.generate(TEXTS[:1])
-    together([writing(one), writing(other)])
+    together([writing(one), writing(other)], calls)
 
 
 def test_prompts_of_all_kinds_that_write(prompts: dict[str, LoadedPrompt]) -> None:

@@ -21,7 +21,7 @@ from foreword.recipe import TaskId
 from foreword.tuned.compose import compose
 
 pytestmark = pytest.mark.filterwarnings(*WARNINGS)
-NEW_TOKENS = 24
+NEW_TOKENS = 12
 TEXTS = {
     "foreword/mini": [
         "name : Silver Piper | type : bird ->",
@@ -69,8 +69,14 @@ def backbone(where) -> Backbone:
     return load_backbone(where)
 
 
+@pytest.fixture(scope="module")
+def bare(name, where) -> list[str]:
+    """What the backbone answers without a prompt."""
+    return peft_answers(base_model(where), where, TEXTS[name], NEW_TOKENS)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_there_and_back(kind, name, where, backbone, tmp_path) -> None:
+def test_there_and_back(kind, name, where, backbone, bare, tmp_path) -> None:
     texts = TEXTS[name]
     theirs = peft_model(where, kind, loud=LOUD.get(kind, 6.0))
     expected = peft_answers(theirs, where, texts, NEW_TOKENS)
@@ -80,7 +86,6 @@ def test_there_and_back(kind, name, where, backbone, tmp_path) -> None:
     assert manifest.tokens.bos == "auto"
     prompt = foreword.load(tmp_path / "imported", backbone=backbone)
     assert prompt.generate(texts, max_new_tokens=NEW_TOKENS) == expected
-    bare = peft_answers(base_model(where), where, texts, NEW_TOKENS)
     assert sum(a != b for a, b in zip(bare, expected, strict=True)) >= 3, "the prompt must tell"
 
     foreword.export_peft(tmp_path / "imported", tmp_path / "exported")

@@ -275,6 +275,24 @@ def test_a_given_backbone_is_compared_by_what_it_is(mini: Backbone, tmp_path: Pa
         as_the_recipe_says(given, spec.model_copy(update={"revision": "fedcba9"}), "cpu")
 
 
+THREE_STEPS = [
+    *SMALL,
+    *("training.learning_rate=1e-3", "training.steps=3", "training.evaluate_every=3"),
+    *("task.limits.train=4", "training.warmup=0", "evaluation.backbone_alone=false"),
+]
+
+
+def losses_of(run: Run) -> list[float]:
+    return [entry["loss"] for entry in lines(run.folder / "log.jsonl") if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def in_float32(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of three steps in float32."""
+    out = tmp_path_factory.mktemp("float32") / "run"
+    return losses_of(train(QUICKSTART, overrides=THREE_STEPS, out=out, device="cpu"))
+
+
 @pytest.mark.parametrize(
     ("dtype", "precision"),
     [
@@ -286,26 +304,22 @@ def test_a_given_backbone_is_compared_by_what_it_is(mini: Backbone, tmp_path: Pa
         ("auto", "float32"),
     ],
 )
-def test_types_that_train(dtype: str, precision: str, tmp_path: Path) -> None:
+def test_types_that_train(
+    dtype: str, precision: str, in_float32: list[float], tmp_path: Path
+) -> None:
     """The loss and its fall are float32's as far as the type can tell, and the artifact works
     again.
 
     Three small steps on one batch: rounding, which is another one on every kind of processor, does
     not grow into another course of training.
     """
-    learns = ["training.learning_rate=1e-3", "training.steps=3", "training.evaluate_every=3"]
-    one_batch = ["task.limits.train=4", "training.warmup=0", "evaluation.backbone_alone=false"]
-    settings = [*SMALL, *learns, *one_batch]
-    found, fallen = [], []
-    for chosen in ([], [f"backbone.dtype={dtype}", f"training.precision={precision}"]):
-        folder = tmp_path / f"run{len(chosen)}"
-        run = train(QUICKSTART, overrides=[*settings, *chosen], out=folder, device="cpu")
-        losses = [entry["loss"] for entry in lines(folder / "log.jsonl") if "loss" in entry]
-        found.append(losses[0])
-        fallen.append(losses[0] - losses[2])
-    assert found[1] == pytest.approx(found[0], rel=0.01)
-    assert fallen[0] > 0.1
-    assert fallen[1] == pytest.approx(fallen[0], rel=0.25)
+    chosen = [f"backbone.dtype={dtype}", f"training.precision={precision}"]
+    run = train(QUICKSTART, overrides=[*THREE_STEPS, *chosen], out=tmp_path / "run", device="cpu")
+    losses = losses_of(run)
+    assert losses[0] == pytest.approx(in_float32[0], rel=0.01)
+    fallen = in_float32[0] - in_float32[2]
+    assert fallen > 0.1
+    assert losses[0] - losses[2] == pytest.approx(fallen, rel=0.25)
     own = "float16" if has_units("float16", "cpu") else "float32"
     stored = {"auto": own}.get(dtype, dtype)
     assert read_manifest(run.artifact).backbone.dtype == stored
@@ -436,9 +450,10 @@ def test_plain_data_is_a_recipe(mini: Backbone, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one(mini: Backbone, tmp_path: Path) -> None:
     """One batch shared by two gloo processes gives the losses of one process, and one folder."""
     settings = (*SMALL, "training.batch_size=5", "training.learning_rate=1e-3")
+    one = start(mini, tmp_path / "one", *settings[len(SMALL) :]).folder
     overrides = [part for item in settings for part in ("--set", item)]
     command = ["-m", "foreword", "train", str(QUICKSTART), "--device", "cpu", *overrides]
     with socket.socket() as free:
@@ -446,18 +461,16 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    for place, arguments in (("one", command), ("two", [*launch, *command])):
-        (tmp_path / place).mkdir()
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path / place,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (tmp_path / place / "runs" / "quickstart" for place in ("one", "two"))
+    done = subprocess.run(
+        [sys.executable, *launch, *command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = tmp_path / "runs" / "quickstart"
     assert [folder.name for folder in two.parent.iterdir()] == ["quickstart"]
     losses = [[e["loss"] for e in lines(run / "log.jsonl") if "loss" in e] for run in (one, two)]
     assert len(losses[0]) == 4
