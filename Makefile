@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 
+# A file of tests is one process's, which sets up what its tests share once.
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+# Tests start many processes, which should not compile foreword anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-fast test-vllm check bench soak results clean
 
 $(READY): pyproject.toml constraints.txt
@@ -20,11 +25,11 @@ demo: $(READY)  ## train a prefix on the sample task, measure it, show it
 	$(BIN)/foreword train recipes/quickstart.yaml
 
 test: $(DEV)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak"
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(TOGETHER) -m "not soak"
 	OMP_NUM_THREADS=1 $(BIN)/pytest plugins/foreword-vllm/tests
 
 test-fast: $(DEV)  ## quick feedback: the cheapest tests of every file
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not soak and not slow" --within 30
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(TOGETHER) -m "not soak and not slow" --within 30
 
 test-vllm: $(DEV)  ## the vLLM plug-in with vLLM on CPUs, in .venv-vllm; skipped where that cannot be had
 	$(BIN)/python scripts/test_vllm.py .venv-vllm

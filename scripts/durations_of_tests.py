@@ -1,6 +1,6 @@
 """What each test takes, from a whole run, for `pytest --within` (tests/quick.py).
 
-    pytest -n 2 --dist loadgroup -m "not soak" --junitxml run.xml
+    pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak" --junitxml run.xml
     python scripts/durations_of_tests.py run.xml
 
 Writes tests/durations.json: seconds of every test function that takes longer than most do, the mean

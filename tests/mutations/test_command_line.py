@@ -1,6 +1,6 @@
 """Every verb with odd files, links, encodings, numbers, texts and flags, drawn by a seed.
 
-`command_line.py` says what every end has to keep to, `world.py` what is drawn. Here some hundred
+`command_line.py` says what every end has to keep to, `world.py` what is drawn. Here some eighty
 situations; `tests/soak/test_mutations_soak.py` has thousands.
 """
 
@@ -21,8 +21,7 @@ from world import VERBS, cached, copied, make, try_seed
 from foreword.errors import UserError
 from foreword.session import load
 
-pytestmark = pytest.mark.xdist_group("one world")
-SEEDS = range(20)
+SEEDS = range(8)
 
 
 @pytest.fixture(scope="module")
