@@ -29,6 +29,7 @@ GRID: dict[str, Any] = {
     "recipe": str(QUICKSTART),
     "set": {
         "training.steps": 3,
+        "training.batch_size": 4,
         "training.evaluate_every": 1,
         "task.limits.train": 16,
         "task.limits.dev": 4,

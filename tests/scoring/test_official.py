@@ -94,18 +94,20 @@ def test_meteor_of_summed_statistics_is_the_jars(tmp_path: Path) -> None:
         for output, references in zip(tokens.outputs, tokens.references, strict=True)
     ]
 
-    def jar(lines: list[str]) -> list[str]:
-        command = [
-            find_java(),
-            "-jar",
-            find_jar(METEOR),
-            *["-", "-", "-stdio", "-l", "en", "-norm"],
-        ]
-        given = "\n".join([*lines, ""]).encode()
-        done = subprocess.run(command, input=given, capture_output=True, check=True)
-        return done.stdout.decode().splitlines()
+    command = [find_java(), "-jar", find_jar(METEOR), *["-", "-", "-stdio", "-l", "en", "-norm"]]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="utf-8") as jar:
+        assert jar.stdin is not None
+        assert jar.stdout is not None
 
-    *segments, whole = map(float, jar([" ||| ".join(["EVAL", *jar(lines)])]))
+        def answer(line: str) -> str:
+            print(line, file=jar.stdin, flush=True)
+            return jar.stdout.readline().strip()
+
+        statistics = [answer(line) for line in lines]
+        print(" ||| ".join(["EVAL", *statistics]), file=jar.stdin, flush=True)
+        jar.stdin.close()
+        *segments, whole = map(float, jar.stdout.read().splitlines())
     assert combine(found.segments) == pytest.approx(segments, abs=1e-12)
     assert found.value() == pytest.approx(whole, abs=1e-12)
     assert segments[2] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.resources import files as resources
 from importlib.util import find_spec
 from typing import Any
@@ -32,14 +33,21 @@ def check_installed() -> None:
         )
 
 
+@lru_cache(maxsize=1)
+def _bundle() -> str:
+    """The JavaScript that draws, which takes a second to put together."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
 def write_page(content: Mapping[str, Any]) -> str:
     """The page."""
-    import vl_convert
     from jinja2 import Environment
     from markupsafe import Markup
 
     plots = plots_of(content)
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") if plots else ""
+    bundle = _bundle() if plots else ""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     folder = resources("foreword.comparing")
     template = environment.from_string((folder / "report.html.jinja").read_text(encoding="utf-8"))
