@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import fsspec
 import pytest
 import yaml
 
+from foreword.comparing import cluster as module
 from foreword.comparing import compare
 from foreword.comparing.cells import Place
 from foreword.comparing.cluster import Cluster, Worker, crew_of, execute_on, fetch, send
@@ -47,6 +50,18 @@ class Counted:
 
     def ended(self, place: Place, failure: Failure | None) -> None:
         self.failed += [] if failure is None else [failure.reason]
+
+
+@pytest.fixture(scope="module")
+def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all tests: what is connected already is neither started nor ended."""
+    ray = module._ray()
+    where = Cluster("ray://local", workers=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # at Ray's own, a busy machine gives it no time
+        module._connect(ray, where)
+    yield where
+    ray.shutdown()
 
 
 def grid_file(folder: Path, seeds: list[int]) -> Path:
@@ -96,9 +111,9 @@ def test_a_folder_travels_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_two_workers_give_the_figures_of_one_process(tmp_path: Path) -> None:
-    file, shared = grid_file(tmp_path, [0, 1]), f"file://{tmp_path / 'shared'}"
-    on = Cluster("ray://local", shared, workers=2)
+def test_two_workers_give_the_figures_of_one_process(tmp_path: Path, on: Cluster) -> None:
+    file = grid_file(tmp_path, [0, 1])
+    on = replace(on, shared=f"file://{tmp_path / 'shared'}")
     there = compare(file, out=tmp_path / "there", on=on, device="cpu")
     assert not there.failures
     here = compare(file, out=tmp_path / "here", workers=1, device="cpu")
@@ -119,9 +134,9 @@ class Dying(Worker):
     """A worker that dies in its first run."""
 
     def run(self, place: Place, target: str, number: int, reports: Any) -> str | None:
-        mark = Path(os.environ["FOREWORD_TEST_MARK"]) / place.folder.name
+        mark = place.folder.with_name(f"{place.folder.name} died")
         if place.cell.recipe.seed == 1 or not mark.exists():
-            mark.write_text("", encoding="utf-8")
+            mark.mkdir(parents=True, exist_ok=True)
             os._exit(1)
         return super().run(place, target, number, reports)
 
@@ -129,18 +144,18 @@ class Dying(Worker):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_whose_worker_dies_begins_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, on: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr("foreword.comparing.cluster.Worker", Dying)
-    monkeypatch.setenv("FOREWORD_TEST_MARK", str(tmp_path))
     _, cells = load_grid(grid_file(tmp_path, [0, 1]))
     places = [Place(cell, tmp_path / "out" / "runs" / f"{cell.recipe.seed}") for cell in cells]
     watcher = Counted()
-    cluster = Cluster("ray://local", workers=1)
-    (failure,) = execute_on(cluster, places, tmp_path / "out", watcher=watcher, device="cpu")
+    (failure,) = execute_on(
+        replace(on, workers=1), places, tmp_path / "out", watcher=watcher, device="cpu"
+    )
     assert [place.state for place in places] == ["finished", "waiting"]
     assert failure.place == places[1]
     assert "its worker died 3 times" in failure.reason
@@ -148,7 +163,7 @@ def test_a_run_whose_worker_dies_begins_again(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_search_on_a_cluster(tmp_path: Path) -> None:
+def test_a_search_on_a_cluster(tmp_path: Path, on: Cluster) -> None:
     overrides = [f"{key}={json.dumps(value)}" for key, value in SMALL.items()]
     outcome = search(
         QUICKSTART,
@@ -158,7 +173,7 @@ def test_a_search_on_a_cluster(tmp_path: Path) -> None:
         space=Space({"training.learning_rate": Range(low=1e-3, high=0.5, log=True)}),
         overrides=overrides,
         device="cpu",
-        on=Cluster("ray://local", workers=2),
+        on=on,
     )
     assert len(outcome.trials) == 3
     assert {trial["state"] for trial in outcome.trials} <= {"complete", "pruned"}
