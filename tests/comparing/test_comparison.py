@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
-from foreword.comparing import compare, compare_runs, executing
+from foreword.comparing import compare, compare_runs, comparison, executing
 from foreword.comparing.cells import Place
 from foreword.comparing.executing import Failure, Loaded, execute
 from foreword.comparing.items import resampled
-from foreword.comparing.measured import read_measured
-from foreword.errors import UserError
+from foreword.comparing.measured import Measured, read_measured
+from foreword.comparing.plots import plots_of
+from foreword.comparing.summary import summarise
+from foreword.errors import RunError, UserError
 from foreword.extensions import loaded_plugins
+from foreword.recipe import load_recipe
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 GRID: dict[str, Any] = {
@@ -213,6 +216,69 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     failures = execute(places, watcher=Ends(), loaded=Loaded("cpu"), workers=1)
     assert Ends.ended_ones == [False, True, False, True]
     assert [failure.reason for failure in failures] == ["does not fit"] * 2
+
+
+def a_run(folder: Path, seed: int, score: float, **choices: str) -> Measured:
+    """A finished run that nothing was trained for."""
+    recipe = load_recipe(QUICKSTART, [f"seed={seed}"])
+    metrics = {
+        "prompt": {"all": {"ter": score}},
+        "split": "dev",
+        "training": {},
+        "artifact_bytes": 1000,
+    }
+    method = ", ".join(choices.values()) or "one"
+    return Measured(method, choices, recipe, folder, metrics, [], [], {})
+
+
+def test_a_run_that_was_done_twice_is_no_second_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = {"x": 0, "x-2": 0, "y": 1}
+    for name in runs:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text("", encoding="utf-8")
+    monkeypatch.setattr(
+        comparison, "read_measured", lambda folder: a_run(folder, runs[folder.name], 50.0)
+    )
+    content = compare_runs([tmp_path / name for name in runs]).content
+    assert [method["seeds"] for method in content["methods"]] == [[0, 1]]
+    assert (
+        f"{tmp_path / 'x-2'} is a run of the same recipe and seed as {tmp_path / 'x'}, and"
+        in (content["warnings"][0])
+    )
+    with pytest.raises(UserError, match=r"two finished runs at least.*same recipe and seed"):
+        compare_runs([tmp_path / "x", tmp_path / "x-2"])
+
+
+def test_two_names_of_a_run_that_failed_have_both_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: Loaded, *_: Any, **__: Any) -> None:
+        raise UserError("does not fit")
+
+    monkeypatch.setattr(Loaded, "run", run)
+    monkeypatch.setattr(comparison, "places_of", same_place)
+    names = {"runs": {"one": {"method.length": 1}, "other": {"method.length": 1}}, "grid": {}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID | names | {"seeds": [0]}), "utf-8")
+    with pytest.raises(RunError, match="all 2 runs failed; the first: does not fit"):
+        compare(tmp_path / "grid.yaml", out=tmp_path / "out", workers=1, device="cpu")
+
+
+def same_place(cells: Any, out: Path) -> list[Place]:
+    return [Place(cell, out / "runs" / "same") for cell in cells]
+
+
+def test_plots_have_the_best_first_and_numbers_alone_on_x(tmp_path: Path) -> None:
+    scores = {"a": 70.0, "b": 30.0, "c": 50.0}
+    runs = [a_run(tmp_path, 0, score, method=name) for name, score in scores.items()]
+    content = summarise("ter", runs, x="method")
+    assert content["metrics"][0]["better"] == "low"
+    (plot,) = plots_of(content)
+    assert "x" not in plot.title.split()
+    assert plot.spec["layer"][0]["encoding"]["y"]["sort"] == ["b", "c", "a"]
+    lengths = [a_run(tmp_path, 0, 9.0, length=length) for length in ("1", "nan", "3")]
+    assert summarise("ter", lengths)["x"] is None
 
 
 def test_a_comparison_needs_two_runs(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""The memory of a run counts what earlier runs have freed."""
+"""What a run took: its memory, and the steps until most of what training gained was there."""
 
+import math
 import sys
 import time
 
 import pytest
 import torch
 
+from foreword.comparing.costs import steps_to_share
 from foreword.comparing.executing import measured_cost
 
 PIECE, PIECES = 100_000, 400
@@ -24,3 +26,23 @@ def test_a_second_run_takes_as_much_as_the_first() -> None:
             del pieces
         peaks.append(cost.peak_bytes)
     assert min(peaks) > 0.8 * PIECE * PIECES
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "step"),
+    [
+        ("loss", [4.0, 3.0, 2.0, 2.01], 20),
+        ("mse", [9.0, 2.0, 1.0, 1.5], 20),
+        ("ter", [120.0, 100.0, 99.9, 130.0], 10),
+        ("accuracy", [50.0, 60.0, 89.0, 90.0], 20),
+        ("pearson", [-0.9, -0.5, -0.2, -0.3], 20),
+        ("matthews", [-0.4, -0.5, -0.6, -0.7], 0),
+        ("pearson", [math.nan, 0.1, 0.5, 0.2], 20),
+        ("pearson", [0.1, None, None, None], None),
+    ],
+)
+def test_most_of_what_training_gained(
+    metric: str, values: list[float | None], step: int | None
+) -> None:
+    evaluations = [{"step": 10 * i, metric: value} for i, value in enumerate(values)]
+    assert steps_to_share(evaluations, metric) == step

@@ -82,6 +82,24 @@ def test_an_axis_of_seeds_is_the_same_as_seeds(tmp_path: Path) -> None:
     assert [cell.recipe for cell in axis] == [cell.recipe for cell in seeds]
 
 
+def test_seeds_alone_are_the_runs_of_one_method(tmp_path: Path) -> None:
+    _, axis = load_grid(grid_file(tmp_path, grid={"seed": [0, 1]}))
+    assert [cell.name for cell in axis] == ["quickstart, seed 0", "quickstart, seed 1"]
+    _, seeds = load_grid(grid_file(tmp_path, seeds=[0, 1]))
+    assert [cell.recipe for cell in axis] == [cell.recipe for cell in seeds]
+    further = {"runs": {"short": {"method.length": 1}}}
+    for given in ({"grid": {"seed": [0, 1]}}, {"seeds": [0, 1]}):
+        _, cells = load_grid(grid_file(tmp_path, **given, **further))
+        assert [cell.name for cell in cells] == ["short, seed 0", "short, seed 1"]
+
+
+def test_a_date_is_a_text(tmp_path: Path) -> None:
+    file = grid_file(tmp_path, seeds=[0], grid={"name": ["a"]})
+    file.write_text(file.read_text(encoding="utf-8").replace("- a", "- 2020-01-01"), "utf-8")
+    _, (cell,) = load_grid(file)
+    assert (cell.method, cell.recipe.name) == ("2020-01-01", "2020-01-01")
+
+
 def test_paths_are_relative_to_the_grid(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text('{"record": "a", "references": "b"}\n', encoding="utf-8")
     file = grid_file(tmp_path, grid={"task.data.train": ["own.jsonl"]})
@@ -106,6 +124,26 @@ def test_paths_are_relative_to_the_grid(tmp_path: Path) -> None:
             {"grid": {"method.length": [1]}, "draws": {"task.limits.sample": "3"}},
             "draws.task.limits.sample: expected a list, or `seed`, found '3'",
         ),
+        ({"seeds": [0, 0], "grid": {"method.length": [1]}}, "seeds: names a value twice"),
+        (
+            {"draws": {"task.limits.sample": [1, 1]}, "grid": {"method.length": [1]}},
+            "draws.task.limits.sample: names a value twice",
+        ),
+        (
+            {"grid": {"method.length": [1], "seed": [0, 0.0]}},
+            "length 1, seed 0: is the same run as length 1, seed 0, and would be counted as two",
+        ),
+        (
+            {
+                "grid": {"method": ["prompt-tuning", "bitfit"]},
+                "runs": {"bitfit": {"method": "bitfit", "training.learning_rate": 1e-4}},
+            },
+            "'bitfit' names two settings, method: bitfit and run: bitfit",
+        ),
+        ({"grid": {"method": ["prompt-tuning", "bitfit"]}, "x": "method"}, "'prompt-tuning'"),
+        ({"grid": {"method.length": [1, "nan"]}, "x": "method.length"}, "is no number, 'nan'"),
+        ({"grid": {"task.limits.train": [8, None]}, "x": "task.limits.train"}, "'null'; name an"),
+        ({"grid": {"method.length": [1], "seed": [0, 1]}, "x": "seed"}, "x: 'seed' is no axis"),
         ({"grid": {"method.length": [0]}}, "method.length"),
         ({"grid": {"method.size": [1]}}, "method.size"),
         ({"grid": {"method.length": list(range(1, 10_002))}}, "makes 10,001 runs"),

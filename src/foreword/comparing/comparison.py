@@ -15,7 +15,7 @@ from foreword.comparing.cells import Place, places_of, write_plan
 from foreword.comparing.cluster import Cluster, execute_on
 from foreword.comparing.executing import Failure, Loaded, Watcher, execute
 from foreword.comparing.grid import load_grid
-from foreword.comparing.measured import read_measured
+from foreword.comparing.measured import Measured, read_measured
 from foreword.comparing.page import check_installed, write_page
 from foreword.comparing.summary import summarise
 from foreword.errors import RunError, UserError, refuse_single
@@ -127,9 +127,10 @@ def compare(
             device=device,
             trust_remote_code=trust_remote_code,
         )
+    lost = {failure.place.folder: failure.reason for failure in failures}
+    failures = [Failure(place, lost[place.folder]) for place in places if place.folder in lost]
     if len(failures) == len(places):
         raise RunError(f"{grid}: all {len(places)} runs failed; the first: {failures[0].reason}")
-    lost = {failure.place.folder for failure in failures}
     runs = [
         read_measured(place.folder, place.cell.method, place.cell.choices)
         for place in places
@@ -146,7 +147,8 @@ def compare(
 def compare_runs(folders: Sequence[Path | str]) -> Comparison:
     """Compare runs that exist.
 
-    Runs that differ in the seed alone are one method's.
+    Runs that differ in the seed alone are one method's. Of runs of one recipe and one seed, which
+    would be taken for two seeds, the one named first is looked at; a warning says which were not.
 
     Args:
         folders: run folders, or folders that hold run folders.
@@ -167,14 +169,33 @@ def compare_runs(folders: Sequence[Path | str]) -> Comparison:
         named += [run for run in inside if is_finished(run)]
         if not inside:
             raise UserError(f"{folder}: holds no run: there is no {RECIPE} in it or below it")
-    runs = [read_measured(folder) for folder in dict.fromkeys(named)]
+    runs, repeats = _unlike([read_measured(folder) for folder in dict.fromkeys(named)])
     if len(runs) < 2:
-        raise UserError("a comparison needs two finished runs at least; name more run folders")
+        left = "".join(f"; {line}" for line in repeats)
+        raise UserError(
+            f"a comparison needs two finished runs at least; name more run folders{left}"
+        )
     command = f"foreword compare {' '.join(shlex.quote(str(one)) for one in folders)}"
-    return Comparison(summarise("comparison", _named_apart(runs), command=command))
+    content = summarise("comparison", _named_apart(runs), command=command, warnings=repeats)
+    return Comparison(content)
 
 
-def _named_apart(runs: Sequence[Any]) -> list[Any]:
+def _unlike(runs: Sequence[Measured]) -> tuple[list[Measured], list[str]]:
+    """The runs without those that repeat another, and a line for each of these."""
+    first: dict[tuple[str, str], Measured] = {}
+    lines = []
+    for run in runs:
+        key = run.method, run.recipe.model_dump_json(exclude={"name"})
+        kept = first.setdefault(key, run)
+        if kept is not run:
+            lines.append(
+                f"{run.folder} is a run of the same recipe and seed as {kept.folder}, and was left "
+                "out."
+            )
+    return list(first.values()), lines
+
+
+def _named_apart(runs: Sequence[Measured]) -> list[Measured]:
     """The runs, named so that those of one name differ in the seed alone."""
     kinds: dict[str, dict[str, int]] = {}
     named = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from foreword.common import files, opening
 from foreword.common.json_text import parse_json
+from foreword.names import LOSS, METRICS
 
 COST = "cost.json"
 SHARE = 0.95
@@ -45,22 +47,24 @@ def read_cost(folder: Path) -> Cost | None:
 def steps_to_share(
     evaluations: Sequence[Mapping[str, Any]], metric: str, share: float = SHARE
 ) -> int | None:
-    """After how many steps a training had most of what it reached.
+    """After how many steps a training had most of what it gained.
 
     Args:
         evaluations: `{"step", metric, …}` during training, in order.
-        metric: which is looked at; of a loss the way from the first to the lowest one counts.
-        share: of the best value.
+        metric: which is looked at, a name in `METRICS` or `loss`.
+        share: of the way from the first value to the best one.
 
     Returns:
-        The step; None where fewer than two evaluations hold the metric.
+        The step; None where fewer than two evaluations have a finite value of the metric.
     """
-    known = [(int(e["step"]), float(e[metric])) for e in evaluations if e.get(metric) is not None]
+    low = metric == LOSS or METRICS[metric].better == "low"
+    sign = -1.0 if low else 1.0
+    known = [
+        (int(e["step"]), sign * float(e[metric])) for e in evaluations if e.get(metric) is not None
+    ]
+    known = [(step, value) for step, value in known if math.isfinite(value)]
     if len(known) < 2:
         return None
-    first = known[0][1]
-    if metric == "loss":
-        best = min(value for _, value in known)
-        return next(step for step, value in known if value <= first + share * (best - first))
-    best = max(value for _, value in known)
-    return next(step for step, value in known if value >= share * best)
+    first, best = known[0][1], max(value for _, value in known)
+    enough = first + share * (best - first)
+    return next((step for step, value in known if value >= enough), None)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,7 @@ class Cell:
     @property
     def method(self) -> str:
         """What runs with other seeds are called, too."""
-        return label(self.choices)
+        return label(self.choices) or self.recipe.name
 
     @property
     def name(self) -> str:
@@ -102,6 +103,15 @@ def label(choices: Mapping[str, str]) -> str:
         value if "." not in axis else f"{axis.rpartition('.')[2]} {value}"
         for axis, value in choices.items()
     )
+
+
+def number_of(choice: str) -> float | None:
+    """A choice as the finite number that it is; None where it is none."""
+    try:
+        number = float(choice)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def load_grid(file: Path | str) -> tuple[Grid, list[Cell]]:
@@ -138,6 +148,9 @@ def cells_of(grid: Grid, file: Path) -> list[Cell]:
         ({axis: name for axis, name, _ in point}, _merged(point)) for point in _points(grid)
     ]
     settings += [({"run": name}, changes) for name, changes in grid.runs.items()]
+    problems = _namesakes(settings)
+    if problems:
+        raise RecipeError(str(file), problems)
     drawn = _draws(grid)
     follow = [key for key, values in grid.draws.items() if values == SEED]
     count = len(settings) * max(1, len(seeds)) * len(drawn)
@@ -157,23 +170,33 @@ def cells_of(grid: Grid, file: Path) -> list[Cell]:
                 start=file.parent.resolve(),
             )
             cells.append(Cell(choices, recipe, {key: _text(value) for key, value in draw}))
+    problems = _repeats(cells)
+    if problems:
+        raise RecipeError(str(file), problems)
     return cells
 
 
 def _problems(grid: Grid) -> list[str]:
     lines = []
-    if not grid.grid and not grid.runs:
+    if not (grid.grid or grid.runs or grid.seeds or grid.draws):
         lines.append("grid: names nothing to compare; give `grid` or `runs`")
     if grid.seeds is not None and SEED in grid.grid:
         lines.append("seeds: give either `seeds` or the axis `seed`")
+    if grid.seeds is not None and _repeat(grid.seeds):
+        lines.append("seeds: names a value twice, which would be one run counted as two")
     for axis, choices in grid.grid.items():
         if not choices:
             lines.append(f"grid.{axis}: has no values")
         elif axis == SEED and not isinstance(choices, list):
             lines.append("grid.seed: expected a list of numbers")
-        elif isinstance(choices, list) and len({_text(c) for c in choices}) < len(choices):
+        elif isinstance(choices, list) and _repeat(choices):
             lines.append(f"grid.{axis}: names a value twice")
     lines += [f"draws.{key}: has no values" for key, values in grid.draws.items() if not values]
+    lines += [
+        f"draws.{key}: names a value twice, which would be one run counted as two"
+        for key, values in grid.draws.items()
+        if isinstance(values, list) and _repeat(values)
+    ]
     lines += [
         f"draws.{key}: `seed` needs seeds; give `seeds: [0, 1, 2]`"
         for key, values in grid.draws.items()
@@ -186,9 +209,53 @@ def _problems(grid: Grid) -> list[str]:
     ]
     if SEED in grid.draws:
         lines.append("draws.seed: give `seeds` instead")
-    if grid.x is not None and grid.x not in grid.grid:
-        lines.append(f"x: {grid.x!r} is no axis; the axes are {', '.join(grid.grid) or '(none)'}")
+    axes = [axis for axis in grid.grid if axis != SEED]
+    if grid.x is not None and grid.x not in axes:
+        lines.append(f"x: {grid.x!r} is no axis; the axes are {', '.join(axes) or '(none)'}")
+    elif grid.x is not None:
+        wrong = [name for name in map(_text, grid.grid[grid.x]) if number_of(name) is None]
+        if wrong:
+            lines.append(
+                f"x: {grid.x!r} has a choice that is no number, {wrong[0]!r}; "
+                "name an axis of numbers"
+            )
     return lines
+
+
+def _repeat(values: Sequence[Any]) -> bool:
+    return len({_text(value) for value in values}) < len(values)
+
+
+def _namesakes(settings: Iterable[tuple[Mapping[str, str], object]]) -> list[str]:
+    """A line for each setting that is called as another is: a report would take both for one."""
+    named: dict[str, Mapping[str, str]] = {}
+    lines = []
+    for choices, _ in settings:
+        first = named.setdefault(label(choices), choices)
+        if first is not choices:
+            lines.append(
+                f"{label(choices)!r} names two settings, {_stated(first)} and {_stated(choices)}; "
+                "give one of them another name"
+            )
+    return lines
+
+
+def _stated(choices: Mapping[str, str]) -> str:
+    return " and ".join(f"{axis}: {choice}" for axis, choice in choices.items())
+
+
+def _repeats(cells: Iterable[Cell]) -> list[str]:
+    """A line for each run of a method that repeats another of its runs."""
+    first: dict[tuple[str, str], Cell] = {}
+    return [
+        f"{cell.name}: is the same run as {first[key].name}, and would be counted as two; what "
+        "seeds and draws set must tell the runs of a method apart"
+        for cell in cells
+        if first.setdefault(
+            key := (cell.method, cell.recipe.model_dump_json(exclude={"name"})), cell
+        )
+        is not cell
+    ]
 
 
 def _seeds(grid: Grid) -> Sequence[Any]:
@@ -215,7 +282,7 @@ def _points(grid: Grid) -> Iterable[tuple[tuple[str, str, Mapping[str, Any]], ..
             axes.append([(axis, _text(value), {axis: value}) for value in choices])
         else:
             axes.append([(axis, name, changes) for name, changes in choices.items()])
-    return itertools.product(*axes) if axes else ()
+    return itertools.product(*axes) if axes or not grid.runs else ()
 
 
 def _merged(point: Iterable[tuple[str, str, Mapping[str, Any]]]) -> dict[str, Any]:

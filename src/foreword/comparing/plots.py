@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foreword.comparing.grid import number_of
+
 WIDTH, HEIGHT = 560, 320
 
 
@@ -79,7 +81,8 @@ def _by_method(content: Mapping[str, Any], metric: Mapping[str, Any]) -> Plot | 
         return None
     title = f"{metric['title']} by method"
     base = alt.Chart(alt.Data(values=rows))
-    order = [row["method"] for row in sorted(rows, key=lambda row: -row["mean"])]
+    best_first = sorted(rows, key=lambda row: row["mean"], reverse=metric["better"] == "high")
+    order = [row["method"] for row in best_first]
     y = alt.Y("method:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
     x = alt.X("mean:Q", title=metric["title"], scale=alt.Scale(zero=False))
     points = base.mark_point(filled=True, size=90).encode(x=x, y=y, tooltip=["method:N", "mean:Q"])
@@ -117,11 +120,12 @@ def _along(content: Mapping[str, Any], metric: Mapping[str, Any]) -> Plot | None
 
     axis = content["x"]
     rows = [row for row in _rows(content, metric) if f"axis {axis}" in row]
-    if axis is None or len({row[f"axis {axis}"] for row in rows}) < 2:
+    places = [number_of(row[f"axis {axis}"]) for row in rows]
+    if None in places or len(set(places)) < 2:
         return None
-    values = [
+    values: list[dict[str, Any]] = [
         {
-            "x": float(row[f"axis {axis}"]),
+            "x": place,
             "line": ", ".join(
                 choice
                 for name, choice in row.items()
@@ -130,7 +134,7 @@ def _along(content: Mapping[str, Any], metric: Mapping[str, Any]) -> Plot | None
             or "all",
             **{name: row[name] for name in ("method", "mean", "low", "high")},
         }
-        for row in rows
+        for place, row in zip(places, rows, strict=True)
     ]
     called = axis.rpartition(".")[2] if "limits" not in axis else "training examples"
     title = f"{metric['title']} against {called}"

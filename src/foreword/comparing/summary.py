@@ -10,6 +10,7 @@ from foreword.artifacts.manifest import versions
 from foreword.comparing.costs import steps_to_share
 from foreword.comparing.distances import distances_of, scores_of_texts
 from foreword.comparing.executing import Failure
+from foreword.comparing.grid import number_of
 from foreword.comparing.measured import Measured, scores_of, shared_metrics
 from foreword.comparing.statistics import differences, ranks
 from foreword.evaluation.rows import right
@@ -29,6 +30,7 @@ def summarise(
     command: str = "",
     x: str | None = None,
     failures: Sequence[Failure] = (),
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All that a report shows.
 
@@ -38,6 +40,7 @@ def summarise(
         command: that makes it.
         x: axis of numbers that plots draw on x.
         failures: runs that failed.
+        warnings: what else a reader must know, a line each.
     """
     metrics = shared_metrics(runs)
     by_method: dict[str, list[Measured]] = {}
@@ -66,7 +69,7 @@ def summarise(
         "methods": methods,
         "comparisons": {metric: comparison["pairs"] for metric, comparison in compared.items()},
         "sentences": _sentences(metrics, compared),
-        "warnings": _warnings(by_method, metrics, failures),
+        "warnings": [*warnings, *_warnings(by_method, metrics, failures)],
         "failures": [{"run": f.place.cell.name, "reason": f.reason} for f in failures],
         "curves": [point for run in runs for point in _curve(run)],
         "outputs": _outputs(by_method),
@@ -183,7 +186,7 @@ def _cost(members: Sequence[Measured], least: float | None) -> dict[str, Any]:
 
 
 def _tokens_to_share(run: Measured) -> float | None:
-    """Training tokens until 95 % of the final score was reached on the development examples."""
+    """Training tokens until the development examples had 95 % of what training gained there."""
     watched = run.recipe.training.best_by or "loss"
     evaluations = [entry.model_dump() for entry in run.evaluations]
     steps = steps_to_share(evaluations, watched)
@@ -202,11 +205,8 @@ def _numeric_axis(runs: Sequence[Measured]) -> str | None:
     """The first axis of which all choices are numbers."""
     axes = runs[0].choices
     for axis in axes:
-        try:
-            values = {float(run.choices[axis]) for run in runs if axis in run.choices}
-        except ValueError:
-            continue
-        if len(values) > 1:
+        values = {number_of(run.choices[axis]) for run in runs if axis in run.choices}
+        if None not in values and len(values) > 1:
             return axis
     return None
 

@@ -43,7 +43,8 @@ def read_yaml(file: Path, *, within: Path | None = None) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without duplicate keys, and with 1e-3 as the number that it is.
+    """YAML without duplicate keys, with 1e-3 as the number and 2020-01-01 as the text that it is
+    in YAML 1.2.
 
     An alias may stand for a text or a number alone: a few lines of nested ones would otherwise say
     more than a memory holds. What aliases repeat is counted, for the same reason. The scanner looks
@@ -82,6 +83,16 @@ class _Loader(yaml.SafeLoader):
         make = self.construct_yaml_int if node.tag.endswith(":int") else self.construct_yaml_float
         return make(node)
 
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """The text that stands there."""
+        return str(self.construct_scalar(node))
+
+    def construct_no_json(self, node: yaml.Node) -> None:
+        """Refuse a value that JSON has not."""
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{node.tag.rpartition(':')[2]!r} is no kind of value here", node.start_mark
+        )
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
@@ -104,6 +115,9 @@ class _Loader(yaml.SafeLoader):
 
 for _tag in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_text)
+for _tag in ("binary", "omap", "pairs", "set"):  # nothing that JSON could write
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_no_json)
 _Loader.add_implicit_resolver(*EXPONENT)
 
 
