@@ -27,7 +27,6 @@ import sys
 import tempfile
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -39,8 +38,6 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -48,6 +45,7 @@ from foreword.backbone import Backbone, load_backbone
 from foreword.backbone.layout import Layout, Pair
 from foreword.methods import LoRA, MethodOptions, PrefixTuning
 from foreword.methods.axes import Table
+from foreword.training.memory import Alive, held, resident
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 from training import without_out
@@ -113,74 +111,6 @@ def variants(method: str = "prefix") -> list[Variant]:
     return every
 
 
-class Alive(TorchDispatchMode):
-    """Bytes of the tensors that live, from the first operation that sees them.
-
-    Attributes:
-        now: at this moment; what was `known` beforehand is left out.
-        peak: the most so far.
-    """
-
-    def __init__(self, known: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._seen = {id_ for tensor in known for id_, _ in storages(tensor)}
-        self._known = list(known)
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Run the operation, and look at what goes in and comes out."""
-        output = func(*args, **(kwargs or {}))
-        for one in tree_leaves((args, kwargs, output)):
-            if isinstance(one, Tensor):
-                self._see(one)
-        return output
-
-    def _see(self, tensor: Tensor) -> None:
-        for id_, storage in storages(tensor):
-            if id_ not in self._seen:
-                self._seen.add(id_)
-                size = storage.nbytes()
-                self.now += size
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._gone, id_, size)
-
-    def _gone(self, id_: int, size: int) -> None:
-        self._seen.discard(id_)
-        self.now -= size
-
-
-def storages(tensor: Tensor) -> list[tuple[int, torch.UntypedStorage]]:
-    """Where a tensor's numbers lie; those of a quantised weight lie in several places."""
-    if hasattr(tensor, "__tensor_flatten__"):
-        names, _ = tensor.__tensor_flatten__()
-        return [one for name in names for one in storages(getattr(tensor, name))]
-    if tensor.is_meta:
-        return []
-    storage = tensor.untyped_storage()
-    return [(storage._cdata, storage)]
-
-
-def resident(model: torch.nn.Module) -> list[Tensor]:
-    """All tensors of a model, its quantisation's own too."""
-    tensors = [*model.parameters(), *model.buffers()]
-    for parameter in model.parameters():
-        for name in ("quant_state", "CB", "SCB"):
-            tensors += _tensors(getattr(parameter, name, None))
-    for module in model.modules():
-        tensors += _tensors(getattr(module, "state", None))
-        tensors += _tensors(getattr(module, "quant_state", None))
-    return tensors
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    inner = vars(value).values() if hasattr(value, "__dict__") else ()
-    return [one for one in inner if isinstance(one, Tensor)]
-
-
 @dataclass
 class Trial:
     """A variant, ready; those that are loaded alike share a backbone."""
@@ -202,8 +132,7 @@ class Trial:
     def memory(self) -> dict[str, int]:
         """Bytes of a step."""
         known = resident(self.model.backbone.model)
-        sizes = {id_: storage.nbytes() for one in known for id_, storage in storages(one)}
-        weights = sum(sizes.values())
+        weights = held(torch.device("cpu"), known)
         with Alive([*known, *self.model.parameters()]) as alive:
             loss = self.forward()
             kept = alive.now

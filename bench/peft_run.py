@@ -42,9 +42,9 @@ from foreword.training.amount import total_steps
 from foreword.training.batching import LengthBatches
 from foreword.training.hardware import Hardware, settled_precision
 from foreword.training.loop import _one_step
+from foreword.training.memory import Alive, resident
 from foreword.training.schedule import schedule
 from foreword.tuned.initial import initialise
-from memory import Alive, resident
 from peft_steps import collated
 from training import without_out
 

@@ -58,9 +58,9 @@ from foreword.recipe import TrainingSpec
 from foreword.training.batching import POOL
 from foreword.training.hardware import Hardware
 from foreword.training.loop import _one_step
+from foreword.training.memory import Alive, resident
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
-from memory import Alive, resident
 from shapes import LABELS, SHAPES, Shape, make_model
 
 FLOOR, STRICT, OURS = "floor", "floor, one kernel", "foreword"

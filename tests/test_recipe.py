@@ -244,9 +244,9 @@ def test_types_that_go_together(dtype: str) -> None:
             {"training": {"table": 1}},
             "training.table: no such name (known: accumulation, batch_size, best_by, betas, "
             "checkpoint_every, clip, delta_learning_rate, epochs, evaluate_every, "
-            "gradient_checkpointing, head_learning_rate, learning_rate, loss, mlm_batch_size, "
-            "mlm_weight, patience, precision, savings, schedule, source_cache, steps, tracker, "
-            "warmup, weight_decay)",
+            "gradient_checkpointing, head_learning_rate, learning_rate, loss, memory, "
+            "micro_batch_size, mlm_batch_size, mlm_weight, patience, precision, savings, "
+            "schedule, source_cache, steps, tracker, warmup, weight_decay)",
         ),
     ],
 )
@@ -282,6 +282,21 @@ def test_did_you_mean(sections: dict[str, Any], line: str) -> None:
             "training.betas.1: must be less than 1, found 1.0",
         ),
         ({"training": {"betas": 3}}, "training.betas: expected a list, found 3"),
+        (
+            {"training": {"batch_size": "auto"}},
+            "training.batch_size: `auto` would leave open how many examples an optimizer step",
+        ),
+        ({"training": {"micro_batch_size": "most"}}, "training.micro_batch_size: expected a whole"),
+        ({"training": {"micro_batch_size": 0}}, "training.micro_batch_size: must be at least 1"),
+        (
+            {"training": {"gradient_checkpointing": "yes and no"}},
+            "training.gradient_checkpointing: expected true or false",
+        ),
+        ({"training": {"memory": 8}}, "training: `memory` is what `micro_batch_size: auto` and"),
+        (
+            {"training": {"mlm_weight": 0.1, "micro_batch_size": 4}},
+            "training: `mlm_weight` draws masked words for each forward pass",
+        ),
         ({"training": {"savings": {"head": 2}}}, "training.savings.head: expected true or false"),
         ({"decoding": {"do_sample": "perhaps"}}, "decoding.do_sample: expected true or false"),
         ({"decoding": {"stop": "end"}}, "decoding.stop: expected a list, found 'end'"),

@@ -29,9 +29,9 @@ def advice(error: BaseException) -> str:
     amount = _ASKED.search(_text(error))
     much = f" (asked for {_readable(amount[1])} more)" if amount else ""
     return (
-        f"out of memory{much}; give a smaller --batch-size (half of training.batch_size with twice "
-        "training.accumulation trains the same prompt), a smaller evaluation.batch_size, or the "
-        "backbone in --dtype bfloat16"
+        f"out of memory{much}; give a smaller --batch-size (a training learns the same with "
+        "training.micro_batch_size=auto), a smaller evaluation.batch_size, or the backbone in "
+        "--dtype bfloat16"
     )
 
 

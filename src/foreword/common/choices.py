@@ -79,4 +79,32 @@ class OptionsIn:
         return handler(self.adapter().core_schema if inner is None else schema)
 
 
+class OrAuto:
+    """Marks a field that may be "auto" instead; what else is wrong with it is the type's to say.
+
+    Args:
+        type_: what it is otherwise.
+    """
+
+    def __init__(self, type_: Any) -> None:
+        self.type_ = type_
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Validate as the type, unless it is "auto"."""
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, otherwise: value if value == "auto" else otherwise(value),
+            handler.generate_schema(self.type_),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The type's, or "auto"."""
+        inner: Any = schema
+        return {"anyOf": [handler(inner["schema"]), {"const": "auto"}]}
+
+
 _OWN = "foreword."

@@ -13,7 +13,7 @@ from pydantic import (
 
 from foreword import names
 from foreword.common.bounds import Beta, Many, Rate, Rows, Some, Temperature, Tokens
-from foreword.common.choices import Data
+from foreword.common.choices import Data, OrAuto
 from foreword.common.named import NameIn
 
 
@@ -25,6 +25,17 @@ def training_rules(section: Any) -> list[str]:
     broken = []
     if len(given & {"epochs", "steps"}) != 1:
         broken.append("give either `epochs` or `steps`")
+    automatic = "auto" in (section.get("micro_batch_size"), section.get("gradient_checkpointing"))
+    if "memory" in given and not automatic:
+        broken.append(
+            "`memory` is what `micro_batch_size: auto` and `gradient_checkpointing: auto` keep to; "
+            "give one of them, or leave it out"
+        )
+    if "micro_batch_size" in given and section.get("mlm_weight"):
+        broken.append(
+            "`mlm_weight` draws masked words for each forward pass, so a batch in parts "
+            "(`micro_batch_size`) is learned differently; leave one of them out"
+        )
     if "patience" in given and not given >= {"evaluate_every", "best_by"}:
         broken.append("`patience` needs `evaluate_every` and `best_by`")
     return broken
@@ -72,8 +83,13 @@ class TrainingSpec(Data):
 
     epochs: float | None = Field(None, gt=0, le=1e6, description="passes over the data; or `steps`")
     steps: Some | None = Field(None, description="optimizer steps; or `epochs`")
-    batch_size: Rows = Field(16, description="examples per forward pass, all processes")
-    accumulation: Rows = Field(1, description="forward passes per optimizer step")
+    batch_size: Rows = Field(16, description="examples of a batch, all processes")
+    accumulation: Rows = Field(1, description="batches per optimizer step")
+    micro_batch_size: Annotated[int | Literal["auto"], OrAuto(Rows)] | None = Field(
+        None,
+        description="examples of a batch that go through the model at once, in a process; auto: as"
+        " many as memory has room for; null: all. What is learned is the same",
+    )
     learning_rate: Rate = 1e-3
     head_learning_rate: Rate | None = Field(None, description="of the head; null: the same rate")
     delta_learning_rate: Rate | None = Field(
@@ -104,9 +120,17 @@ class TrainingSpec(Data):
         " (PET's)",
     )
     mlm_batch_size: Rows = Field(12, description="unlabelled inputs in each step for it")
-    gradient_checkpointing: bool = Field(
+    gradient_checkpointing: Annotated[bool | Literal["auto"], OrAuto(bool)] = Field(
         False,
-        description="compute each layer twice instead of keeping what it computes: less memory",
+        description="compute each layer twice instead of keeping what it computes: less memory;"
+        " auto: where there is no room otherwise",
+    )
+    memory: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="gigabytes that `auto` may use for the backbone and a training step together;"
+        " null: what is free",
     )
     source_cache: float = Field(
         1.0,
@@ -131,6 +155,17 @@ class TrainingSpec(Data):
         None, description="steps between checkpoints; null: by time, at most 1 % of it"
     )
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _is_of_an_update(cls, size: Any) -> Any:
+        if size == "auto":
+            raise ValueError(
+                "`auto` would leave open how many examples an optimizer step learns from, which "
+                "decides what is learned; give their number, and `micro_batch_size: auto` for how "
+                "many go through the model at once"
+            )
+        return size
 
     @field_validator("savings", mode="before", json_schema_input_type=SavingsSpec | bool)
     @classmethod

@@ -104,7 +104,7 @@ def prepare(
     seed_all(recipe.seed)
     where = device if sharding is None else "cpu"  # from where each process takes its share
     backbone = backbone or load(recipe, where, trust_remote_code=trust_remote_code)
-    backbone.check_trainable(recomputing=recipe.training.gradient_checkpointing)
+    backbone.check_trainable(recomputing=recipe.training.gradient_checkpointing is True)
     if rule := types_rule(backbone.dtype, recipe.training.precision):
         raise RecipeError("recipe", [rule])
     if sharding is not None:

@@ -234,6 +234,7 @@ def _run(
                 "steps": len(history.steps),
                 "best_step": history.best_step,
                 "stopped_early": history.stopped_early,
+                "fit": None if history.fit is None else history.fit.as_json(),
                 "evaluations": history.evaluations,
                 "final_loss": _recent_loss(history),
                 "initial_fit_error": about["initial_fit_error"],

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foreword.names import METRICS
 from foreword.recipe import TrainingSpec
+from foreword.training.fitting import Fit
 from foreword.tuned import TunedModel
 
 
@@ -26,6 +27,7 @@ class History:
         best_step: the step whose prompt was kept.
         seconds: time of the training, evaluations included.
         stopped_early: whether patience ended it.
+        fit: how it was made to fit into memory.
     """
 
     steps: list[dict[str, float]] = field(default_factory=list)
@@ -33,6 +35,7 @@ class History:
     best_step: int = 0
     seconds: float = 0.0
     stopped_early: bool = False
+    fit: Fit | None = None
 
 
 class Best:

@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from foreword.training import randomness
 from foreword.training.amount import Estimate, total_steps
 from foreword.training.batching import POOL, LengthBatches
 from foreword.training.checkpoints import Checkpoints
+from foreword.training.fitting import Fit, fitted
 from foreword.training.hardware import Hardware, settled_precision
 from foreword.training.held_out import dev_loss, lay_out
 from foreword.training.history import Best, History
@@ -87,16 +88,19 @@ def train(
         precision = settled_precision(spec.precision, backbone.dtype, device)
         hardware = Hardware.of(device, precision)
     held_out = _HeldOut(dev, dev_batch_size, score)
-    model.backbone.check_trainable(recomputing=spec.gradient_checkpointing)
-    loop = _Loop(model, pairs, spec, seed, hardware, checkpoints, stop or Stop())
+    model.backbone.check_trainable(recomputing=spec.gradient_checkpointing is True)
     progress = progress or Silent()
-    progress.begin("train", loop.total, loop.step)
-    steps = loop.batches.steps(loop.step)
-    estimate = Estimate(loop.total - loop.step)
-    planned = Planned(model, pairs, spec, loop.total, hardware)
-    recomputing = model.backbone.recomputing(spec.gradient_checkpointing)
+    planned = Planned(model, pairs, spec, total_steps(spec, len(pairs)), hardware)
     off = [saving for saving in SAVINGS if saving in spec.savings.off]
-    with without(model.backbone.model, off), reusing(planned), recomputing:
+    with ExitStack() as during:
+        during.enter_context(without(model.backbone.model, off))
+        during.enter_context(reusing(planned))
+        fit = _fit(planned, checkpoints, progress)
+        loop = _Loop(planned, fit, seed, checkpoints, stop or Stop())
+        progress.begin("train", loop.total, loop.step)
+        steps = loop.batches.steps(loop.step)
+        estimate = Estimate(loop.total - loop.step)
+        during.enter_context(model.backbone.recomputing(fit.gradient_checkpointing))
         loop.evaluate(held_out, on_evaluation)
         while not loop.done:
             with estimate.step():
@@ -108,6 +112,18 @@ def train(
             loop.evaluate(held_out, on_evaluation)
             loop.pause()
     return loop.end()
+
+
+def _fit(planned: Planned, checkpoints: Checkpoints | None, progress: Progress) -> Fit:
+    """What memory has room for: as a checkpoint has it, else measured now."""
+    saved = None if checkpoints is None else checkpoints.saved
+    known = None if saved is None else saved.checkpoint.values.get("fit")
+    if known is not None:
+        return Fit(**known)
+    fit = fitted(planned.model, planned.pairs, planned.spec, planned.hardware)
+    if fit.line is not None:
+        progress.say(fit.line)
+    return fit
 
 
 @dataclass(frozen=True)
@@ -124,19 +140,18 @@ class _Loop:
 
     def __init__(
         self,
-        model: TunedModel,
-        pairs: Sequence[Pair],
-        spec: TrainingSpec,
+        planned: Planned,
+        fit: Fit,
         seed: int,
-        hardware: Hardware,
         checkpoints: Checkpoints | None,
         stop: Stop,
     ) -> None:
-        self.model, self.pairs, self.spec, self.hardware = model, pairs, spec, hardware
+        self.model, self.pairs, self.spec = planned.model, planned.pairs, planned.spec
+        self.hardware, self.total, self.fit = planned.hardware, planned.steps, fit
         self.checkpoints, self.stop = checkpoints, stop
+        model, pairs, spec = self.model, self.pairs, self.spec
         pool = POOL if spec.savings.lengths else 1
         self.batches = LengthBatches(lengths(pairs), spec.batch_size, spec.accumulation, seed, pool)
-        self.total = total_steps(spec, len(pairs))
         self.optimizer = torch.optim.AdamW(
             _groups(model, spec),
             lr=spec.learning_rate,
@@ -146,8 +161,8 @@ class _Loop:
             foreach=False,
         )
         self.scheduler = schedule(self.optimizer, spec, self.total)
-        self.wrapped, self.stepper = hardware.accelerator.prepare(model, self.optimizer)
-        self.history, self.best = History(), Best(model, spec)
+        self.wrapped, self.stepper = self.hardware.accelerator.prepare(model, self.optimizer)
+        self.history, self.best = History(fit=fit), Best(model, spec)
         self.step, self.saved = 0, (-1, 0)
         self._resume()
         self.started = time.monotonic() - self.history.seconds
@@ -162,7 +177,14 @@ class _Loop:
         """One optimizer step: its entry in the history."""
         rate = float(self.scheduler.get_last_lr()[0])
         losses, norm = _one_step(
-            self.wrapped, self.model, self.pairs, step, self.spec, self.hardware, self.stepper
+            self.wrapped,
+            self.model,
+            self.pairs,
+            step,
+            self.spec,
+            self.hardware,
+            self.stepper,
+            self.fit.micro_batch_size,
         )
         self.step += 1
         _finite("loss", losses["loss"], self.step, self.spec)
@@ -235,6 +257,7 @@ class _Loop:
             return
         tensors, values = take(self.model, self.optimizer, self.scheduler, self.best)
         values["batches"] = self.batches.position(self.step)
+        values["fit"] = self.fit.as_json()
         values["seconds"] = time.monotonic() - self.started
         self.checkpoints.save(self.step, tensors, values)
         self.saved = moment
@@ -258,6 +281,7 @@ class _Loop:
             self.best,
         )
         self.step, self.history = checkpoint.step, saved.history
+        self.history.fit = self.fit
         self.history.seconds = checkpoint.values["seconds"]
         self.history.stopped_early = self._impatient()
         self.saved = (self.step, self.best.seen)
@@ -305,15 +329,16 @@ def _one_step(
     spec: TrainingSpec,
     hardware: Hardware,
     optimizer: Any,
+    micro_batch_size: int | None = None,
 ) -> tuple[dict[str, float], float]:
     """One optimizer step over one or more batches: its losses, as `History.steps` has them, and the
-    gradient's norm."""
+    gradient's norm. No more than so many examples of a batch go through the model at once."""
     rows = [i for batch in step for i in batch]
     own = sum(len(pairs[i].rows) for i in rows) * model.reparam.own_answers
     answers = sum(pairs[i].answers for i in rows) + own
     whole = answers if spec.loss == "token_mean" else len(rows)
     parts: list[Tensor] = []
-    for last, share in _shares(step, hardware):
+    for last, share in _shares(step, hardware, micro_batch_size):
         nll = wrapped(lay_out(model, pairs, share.rows))
         part = nll.sum() * (share.weight / whole)
         sync = nullcontext() if last else hardware.accelerator.no_sync(wrapped)
@@ -337,8 +362,15 @@ class _Share:
     weight: float
 
 
-def _shares(step: list[list[int]], hardware: Hardware) -> Iterator[tuple[bool, _Share]]:
-    """This process's rows of each batch; one without any takes part with weight 0."""
+def _shares(
+    step: list[list[int]], hardware: Hardware, most: int | None
+) -> Iterator[tuple[bool, _Share]]:
+    """This process's rows of each batch, in parts of at most so many, as many parts in every
+    process; one without any rows takes part with weight 0."""
     for i, batch in enumerate(step):
         rows = batch[hardware.rank :: hardware.processes]
-        yield i == len(step) - 1, _Share(rows or batch[:1], 1.0 if rows else 0.0)
+        parts = 1 if most is None else -(-len(batch) // (hardware.processes * most))
+        for part in range(parts):
+            own = rows[len(rows) * part // parts : len(rows) * (part + 1) // parts]
+            last = (i, part) == (len(step) - 1, parts - 1)
+            yield last, _Share(own or batch[:1], 1.0 if own else 0.0)

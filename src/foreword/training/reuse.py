@@ -61,6 +61,11 @@ class KeptSources:
 
     sources: Sources
 
+    @property
+    def size(self) -> int:
+        """Bytes of keys and values."""
+        return self.sources.size
+
     def reuse(self, call: Call) -> Call:
         """The same call, its sources read already."""
         if call.prompt is not None and call.layout.before is not None:

@@ -40,6 +40,10 @@ class _Made:
 class TrainingReuse(Protocol):
     """Work that training leaves out since it was done before."""
 
+    @property
+    def size(self) -> int:
+        """Bytes that are kept for it."""
+
     def reuse(self, call: Call) -> Call:
         """The same call without that work."""
 

@@ -23,6 +23,11 @@ class Readout(nn.Module):
     kind: ClassVar[str]
     continues: ClassVar[bool] = False
 
+    @property
+    def weighs_examples(self) -> bool:
+        """Whether an example's loss depends on the others of its batch."""
+        return False
+
     @abstractmethod
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """Negative log-likelihood in nats of everything that a batch should answer: `[N]`."""

@@ -37,6 +37,11 @@ class Vectors(StateReader):
         super().__init__()
         self.learns, self.scale, self.normalise = loss, scale, normalise
 
+    @property
+    def weighs_examples(self) -> bool:
+        """Where the other pairs of a batch are what a pair is told apart from."""
+        return self.learns != "cosine"
+
     def loss(self, backbone: Backbone, call: Call) -> Tensor:
         """The loss of each pair of a batch: `[pairs]`."""
         vectors = self._vectors(self.taken(backbone, call), call)

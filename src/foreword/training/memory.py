@@ -1,0 +1,140 @@
+"""How many bytes a step holds, and how many a device has: what `foreword.training.fitting` asks."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_LIMIT, _USED = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+
+
+class Peak:
+    """The most bytes that were held beyond what was there at the beginning.
+
+    Attributes:
+        peak: so far.
+    """
+
+    peak = 0
+
+
+class Alive(TorchDispatchMode, Peak):
+    """Bytes of the tensors that live, from the first operation that sees them.
+
+    Attributes:
+        now: at this moment; what was `known` beforehand is left out.
+        peak: the most so far.
+    """
+
+    def __init__(self, known: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._seen = {id_ for tensor in known for id_, _ in storages(tensor)}
+        self._known = list(known)
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run the operation, and look at what goes in and comes out."""
+        output = func(*args, **(kwargs or {}))
+        for one in tree_leaves((args, kwargs, output)):
+            if isinstance(one, Tensor):
+                self._see(one)
+        return output
+
+    def _see(self, tensor: Tensor) -> None:
+        for id_, storage in storages(tensor):
+            if id_ not in self._seen:
+                self._seen.add(id_)
+                size = storage.nbytes()
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._gone, id_, size)
+
+    def _gone(self, id_: int, size: int) -> None:
+        self._seen.discard(id_)
+        self.now -= size
+
+
+@contextmanager
+def counting(device: torch.device, known: Sequence[Tensor]) -> Iterator[Peak]:
+    """The peak of what runs inside: the allocator's own count on CUDA, elsewhere that of tensors.
+
+    Args:
+        device: where it runs.
+        known: what lies in memory already.
+    """
+    if device.type != "cuda":
+        with Alive(known) as alive:
+            yield alive
+        return
+    torch.cuda.reset_peak_memory_stats(device)
+    before, counted = torch.cuda.memory_allocated(device), Peak()
+    try:
+        yield counted
+    finally:
+        counted.peak = torch.cuda.max_memory_allocated(device) - before
+
+
+def held(device: torch.device, known: Sequence[Tensor]) -> int:
+    """Bytes that are in use before a step."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    sizes = {id_: storage.nbytes() for one in known for id_, storage in storages(one)}
+    return sum(sizes.values())
+
+
+def free(device: torch.device) -> int:
+    """Bytes that are there to be used: of a GPU, or of the machine or this container."""
+    if device.type == "cuda":
+        there, _ = torch.cuda.mem_get_info(device)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(there + idle)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    import psutil  # Accelerate brings it along
+
+    there = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (file.read_text(encoding="ascii").strip() for file in (_LIMIT, _USED))
+    except OSError:
+        return there
+    return min(there, max(0, int(limit) - int(used))) if limit.isdigit() else there
+
+
+def storages(tensor: Tensor) -> list[tuple[int, torch.UntypedStorage]]:
+    """Where a tensor's numbers lie; those of a quantised weight lie in several places."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        return [one for name in names for one in storages(getattr(tensor, name))]
+    if tensor.is_meta:
+        return []
+    storage = tensor.untyped_storage()
+    return [(storage._cdata, storage)]
+
+
+def resident(model: nn.Module) -> list[Tensor]:
+    """All tensors of a model, its quantisation's own too."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for parameter in model.parameters():
+        for name in ("quant_state", "CB", "SCB"):
+            tensors += _tensors(getattr(parameter, name, None))
+    for module in model.modules():
+        tensors += _tensors(getattr(module, "state", None))
+        tensors += _tensors(getattr(module, "quant_state", None))
+    return tensors
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    inner = vars(value).values() if hasattr(value, "__dict__") else ()
+    return [one for one in inner if isinstance(one, Tensor)]
