@@ -70,7 +70,7 @@ def test_one_line_and_status_1(
     assert (end.value.code, printed.out) == (1, "")
     assert printed.err.startswith(f"foreword: {said}")
     assert printed.err.count("\n") == 1
-    for word in ("training.batch_size", "training.accumulation", "evaluation.batch_size"):
+    for word in ("training.micro_batch_size=auto", "evaluation.batch_size"):
         assert word in printed.err
 
 
