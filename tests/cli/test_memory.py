@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from foreword.cli import main
-from foreword.cli.memory import advice, ran_out
+from foreword.common.memory import advice, ran_out
 from foreword.errors import BackboneError, RunError
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ import yaml
 from foreword.comparing import cluster as module
 from foreword.comparing import compare
 from foreword.comparing.cells import Place
-from foreword.comparing.cluster import Cluster, Worker, crew_of, execute_on, fetch, send
+from foreword.comparing.cluster import Cluster, Crew, Worker, crew_of, execute_on, fetch, send
 from foreword.comparing.executing import Failure
 from foreword.comparing.grid import load_grid
 from foreword.comparing.searching import search
@@ -107,6 +108,48 @@ def test_a_folder_travels_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not fetch("memory://kept/run", tmp_path / "third"), "no figures, so it has not ended"
     with pytest.raises(UserError, match="'nowhere://x' cannot be used"):
         fetch("nowhere://x", tmp_path / "third")
+
+
+class Here:
+    """A Ray of which every task has ended well."""
+
+    class exceptions:
+        class RayError(Exception): ...
+
+        class RayTaskError(RayError): ...
+
+    def wait(self, references: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return references, []
+
+    def get(self, reference: Any) -> None:
+        return None
+
+
+def test_a_run_that_cannot_be_copied_has_failed_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, cells = load_grid(grid_file(tmp_path, [0, 1]))
+    shared = tmp_path / "shared"
+    places = [Place(cell, tmp_path / f"{cell.recipe.seed}") for cell in cells]
+    for place in places:
+        (shared / place.folder.name).mkdir(parents=True)
+        (shared / place.folder.name / "metrics.json").write_text("{}", encoding="utf-8")
+    crew = Crew(Here(), None, 2, f"file://{shared}")
+    crew.running = {i: (None, place, i, 1) for i, place in enumerate(places)}
+    copied = type(fsspec.filesystem("file")).get_file
+
+    def get_file(self: Any, there: str, here: str, **options: Any) -> None:
+        copied(self, there, here, **options)
+        if "/0/" in there:
+            raise OSError(errno.ENOSPC, "No space left on device", here)
+
+    monkeypatch.setattr(type(fsspec.filesystem("file")), "get_file", get_file)
+    (_, _, failure, _), (_, _, other, _) = crew.ended()
+    assert failure is not None
+    assert failure.reason.startswith(f"its folder cannot be copied from file://{shared}: OSError")
+    assert other is None
+    assert [place.state for place in places] == ["waiting", "finished"]
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.slow

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from foreword.common.files import Occupied
+from foreword.common.progress import Silent
 from foreword.comparing import compare, compare_runs, comparison, executing
 from foreword.comparing.cells import Place
+from foreword.comparing.comparison import Unwatched
+from foreword.comparing.costs import Cost, add_cost, read_cost
 from foreword.comparing.executing import Failure, Loaded, execute
+from foreword.comparing.grid import Cell
 from foreword.comparing.items import resampled
 from foreword.comparing.measured import Measured, read_measured
 from foreword.comparing.plots import plots_of
@@ -187,8 +194,18 @@ def test_a_worker_has_the_plugins_of_the_process_that_begins_it(
     assert str(file.resolve()) in loaded_plugins()
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RunError("loss is not finite"), "loss is not finite"),
+        (MemoryError(), "out of memory; give a smaller training.batch_size"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."), "asked for 2.00 GiB"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "No space left on device: 'x'"),
+        (KeyError("a mistake of ours"), "KeyError: 'a mistake of ours'"),
+    ],
+)
 def test_a_run_that_fails_is_named_and_the_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from foreword.comparing.cells import places_of
     from foreword.comparing.grid import load_grid
@@ -197,14 +214,17 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     _, cells = load_grid(tmp_path / "grid.yaml")
     places = places_of(cells, tmp_path / "out")
 
+    errors = iter([UserError("does not fit"), error])
+
     def run(self: Loaded, recipe: Any, folder: Path, progress: Any, **_: Any) -> None:
         if recipe.seed == 1:
-            raise UserError("does not fit")
+            raise next(errors)
 
     monkeypatch.setattr(Loaded, "run", run)
 
     class Ends:
-        ended_ones: list[bool] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            self.ended_ones: list[bool] = []
 
         def planned(self, places: object) -> None: ...
 
@@ -213,9 +233,112 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
         def ended(self, place: Place, failure: Failure | None) -> None:
             self.ended_ones.append(failure is not None)
 
-    failures = execute(places, watcher=Ends(), loaded=Loaded("cpu"), workers=1)
-    assert Ends.ended_ones == [False, True, False, True]
-    assert [failure.reason for failure in failures] == ["does not fit"] * 2
+    watcher = Ends()
+    first, second = execute(places, watcher=watcher, loaded=Loaded("cpu"), workers=1)
+    assert watcher.ended_ones == [False, True, False, True]
+    assert first.reason == "does not fit"
+    assert reason in second.reason
+    assert "--" not in second.reason
+
+
+def test_what_ends_a_run_from_outside_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class GivenUp(Exception): ...
+
+    def run(self: Loaded, *_: Any, watch: Any) -> None:
+        watch({"step": 1.0})
+
+    def give_up(entry: Any) -> None:
+        raise GivenUp
+
+    monkeypatch.setattr(Loaded, "run", run)
+    place = Place(Cell({}, load_recipe(QUICKSTART)), tmp_path)
+    with pytest.raises(GivenUp):
+        executing.attempt(place, Loaded("cpu"), Silent(), give_up)
+
+
+class Pool:
+    """Workers of which each run ends with an error of its own."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._processes: dict[int, Any] = {}
+
+    def submit(self, do: Any, place: Place) -> Future[str | None]:
+        future: Future[str | None] = Future()
+        future.set_exception(TypeError("cannot be pickled"))
+        return future
+
+    def shutdown(self, **_: Any) -> None: ...
+
+
+def test_a_worker_that_raises_ends_its_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executing, "ProcessPoolExecutor", Pool)
+    recipes = [load_recipe(QUICKSTART, [f"seed={seed}"]) for seed in range(3)]
+    places = [Place(Cell({}, one), tmp_path / f"{one.seed}") for one in recipes]
+    watcher = Unwatched(Silent())
+    failures = execute(places, watcher=watcher, loaded=Loaded("cpu"), workers=2)
+    assert [failure.reason for failure in failures] == ["TypeError: cannot be pickled"] * 3
+
+
+@pytest.fixture
+def unloaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    """What runs recipes, without a backbone."""
+    loaded = Loaded("cpu")
+    monkeypatch.setattr(loaded, "_backbone", lambda _: None)
+    monkeypatch.setattr(executing, "write_words", lambda *_: None)
+    return loaded
+
+
+def test_the_cost_of_a_run_is_that_of_all_of_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unloaded: Loaded
+) -> None:
+    from foreword.runs import Stopped
+
+    recipe, folder, before = load_recipe(QUICKSTART), tmp_path / "run", Cost(100.0, 5 * 2**30)
+
+    def stop(*_: Any, **__: Any) -> None:
+        folder.mkdir()
+        (folder / "recipe.yaml").write_text("", encoding="utf-8")
+        raise Stopped(2)
+
+    monkeypatch.setattr("foreword.runs.train", stop)
+    with pytest.raises(Stopped):
+        unloaded.run(recipe, folder, Silent())
+    first = read_cost(folder)
+    assert first is not None
+    assert first.seconds > 0
+
+    def finish(*_: Any, **__: Any) -> None:
+        (folder / "metrics.json").write_text("{}", encoding="utf-8")
+
+    add_cost(folder, before)
+    monkeypatch.setattr("foreword.runs.train", finish)
+    unloaded.run(recipe, folder, Silent())
+    whole = read_cost(folder)
+    assert whole is not None
+    assert whole.seconds > 100 + first.seconds
+    assert whole.peak_bytes == before.peak_bytes
+
+    unloaded.run(recipe, folder, Silent())
+    assert read_cost(folder) == whole, "another command had finished it"
+
+
+def test_a_run_of_another_command_keeps_its_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unloaded: Loaded
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("", encoding="utf-8")
+    add_cost(tmp_path, Cost(100.0, 5))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise Occupied("another command writes into it")
+
+    monkeypatch.setattr("foreword.runs.train", refuse)
+    with pytest.raises(Occupied):
+        unloaded.run(load_recipe(QUICKSTART), tmp_path, Silent())
+    assert read_cost(tmp_path) == Cost(100.0, 5)
 
 
 def a_run(folder: Path, seed: int, score: float, **choices: str) -> Measured:

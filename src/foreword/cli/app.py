@@ -16,7 +16,6 @@ from foreword.cli import (
     distilling,
     embedding,
     exchange,
-    memory,
     score,
     searching,
     serving,
@@ -33,6 +32,7 @@ from foreword.cli.output import (
     warnings_said,
 )
 from foreword.cli.system import as_our_own, check_working_folder
+from foreword.common import memory
 from foreword.errors import ForewordError, named_as_flags
 
 app = typer.Typer(
@@ -116,7 +116,7 @@ def _run() -> int:
     except Exception as error:
         # While a backbone is loaded, memory runs out behind an exception of our own.
         if memory.ran_out(error):
-            complain(f"foreword: {memory.advice(error)}")
+            complain(f"foreword: {memory.advice(error, batch='--batch-size', dtype='--dtype')}")
             return 1
         own = as_our_own(error)
         if own is None:

@@ -20,7 +20,7 @@ from foreword.common.progress import Silent
 from foreword.common.remote import open_remote
 from foreword.common.run_files import METRICS, is_finished
 from foreword.comparing.cells import RUNS, Place
-from foreword.comparing.executing import Failure, Loaded, Watcher, attempt
+from foreword.comparing.executing import Failure, Loaded, Watcher, attempt, reason_of
 from foreword.errors import UserError, argument
 from foreword.extensions import load_plugin, loaded_plugins
 
@@ -140,12 +140,15 @@ def fetch(target: str, folder: Path) -> bool:
         return True
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for there in fs.find(root):
-        file = partial / str(there)[len(root.rstrip("/")) + 1 :]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fs.get_file(there, str(file))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        for there in fs.find(root):
+            file = partial / str(there)[len(root.rstrip("/")) + 1 :]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(there, str(file))
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return True
 
 
@@ -197,12 +200,20 @@ class Crew:
                 reason = f"its worker died {tries} times: {first}"
             else:
                 self.idle.append(worker)
-                if reason is None and not fetch(f"{self.target}/{place.folder.name}", place.folder):
-                    reason = (
-                        f"its folder is not in {self.target}, which workers and this machine must "
-                        f"both reach; name such a place with {argument('--shared')}"
-                    )
+                reason = self._fetched(place) if reason is None else reason
             yield place, number, None if reason is None else Failure(place, reason), False
+
+    def _fetched(self, place: Place) -> str | None:
+        """Copy a run's folder here; why that could not be done."""
+        try:
+            if fetch(f"{self.target}/{place.folder.name}", place.folder):
+                return None
+        except Exception as error:
+            return f"its folder cannot be copied from {self.target}: {reason_of(error)}"
+        return (
+            f"its folder is not in {self.target}, which workers and this machine must both reach; "
+            f"name such a place with {argument('--shared')}"
+        )
 
     def give_up(self, number: int) -> None:
         """End a run at its next evaluation."""

@@ -22,7 +22,7 @@ class Cost:
     """Of one run in a comparison.
 
     Attributes:
-        seconds: of the whole run.
+        seconds: of all work on the run, that of parts that were stopped, too.
         peak_bytes: most memory beyond what was there before it, the shared backbone's not counted.
     """
 
@@ -30,9 +30,11 @@ class Cost:
     peak_bytes: int = 0
 
 
-def write_cost(folder: Path, cost: Cost) -> None:
-    """Keep it in the run folder."""
-    files.write_text(folder / COST, json.dumps(asdict(cost)) + "\n")
+def add_cost(folder: Path, cost: Cost) -> None:
+    """Keep it in the run folder, beside what earlier parts of the run took."""
+    before = read_cost(folder) or Cost()
+    whole = Cost(before.seconds + cost.seconds, max(before.peak_bytes, cost.peak_bytes))
+    files.write_text(folder / COST, json.dumps(asdict(whole)) + "\n")
 
 
 def read_cost(folder: Path) -> Cost | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -13,16 +14,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from foreword.common import files
+from foreword.common.memory import advice, ran_out
 from foreword.common.progress import Progress, Silent
-from foreword.common.run_files import holds_run
+from foreword.common.run_files import holds_run, is_finished
 from foreword.comparing.cells import Place
-from foreword.comparing.costs import Cost, write_cost
+from foreword.comparing.costs import Cost, add_cost
 from foreword.comparing.words import write_words
 from foreword.errors import ForewordError, RunError, argument
 from foreword.extensions import load_plugin, loaded_plugins
@@ -31,6 +33,7 @@ from foreword.recipe import BackboneSpec, Recipe
 if TYPE_CHECKING:
     from foreword.backbone import Backbone
 
+_log = logging.getLogger(__name__)
 MEMORY_A_PROCESS = 3 * 2**30
 """Bytes that a process of its own is taken to need, with a backbone of ordinary size."""
 
@@ -84,7 +87,7 @@ class Loaded:
         from foreword.runs import train
 
         backbone = self._backbone(recipe.backbone)
-        with measured_cost() as cost:
+        with kept_cost(folder):
             train(
                 recipe,
                 out=folder,
@@ -95,7 +98,6 @@ class Loaded:
                 trust_remote_code=self.trust_remote_code,
                 watch=watch,
             )
-        write_cost(folder, cost)
         write_words(folder, backbone)
 
     def _backbone(self, spec: BackboneSpec) -> Backbone:
@@ -163,6 +165,28 @@ def measured_cost() -> Iterator[Cost]:
             cost.peak_bytes = torch.cuda.max_memory_allocated() - before
 
 
+@contextmanager
+def kept_cost(folder: Path) -> Iterator[None]:
+    """Keep what a block takes in a run's folder, also where the run fails or is stopped. A run that
+    is finished before, or that another command has, keeps the cost that is there."""
+    finished = is_finished(folder)
+    try:
+        with measured_cost() as cost:
+            yield
+    except files.Occupied:
+        raise
+    except BaseException:
+        with suppress(OSError):  # the run's own end is what counts
+            _keep(folder, cost, finished)
+        raise
+    _keep(folder, cost, finished)
+
+
+def _keep(folder: Path, cost: Cost, finished: bool) -> None:
+    if not finished and holds_run(folder):
+        add_cost(folder, cost)
+
+
 def execute(
     places: Sequence[Place],
     *,
@@ -217,20 +241,45 @@ def attempt(
     progress: Progress,
     watch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> Failure | None:
-    """Run a cell; why it failed, if it did.
+    """Run a cell; why it failed, if it did, whatever the error.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM.
+        Exception: what `watch` raised.
     """
     from foreword.runs import Stopped
 
+    own: list[Exception] = []
+
+    def watching(entry: Mapping[str, float]) -> None:
+        assert watch is not None
+        try:
+            watch(entry)
+        except Exception as error:
+            own.append(error)
+            raise
+
     try:
-        loaded.run(place.cell.recipe, place.folder, progress, watch=watch)
+        watched = None if watch is None else watching
+        loaded.run(place.cell.recipe, place.folder, progress, watch=watched)
     except Stopped:
         raise
-    except (ForewordError, files.Occupied) as error:
-        return Failure(place, str(error))
+    except Exception as error:
+        if error in own:
+            raise
+        return Failure(place, reason_of(error))
     return None
+
+
+def reason_of(error: Exception) -> str:
+    """What a report says of an error: of one that is not foreword's its kind, too."""
+    if ran_out(error):
+        return advice(error)
+    if isinstance(error, ForewordError):
+        return str(error)
+    if not isinstance(error, OSError):  # perhaps a mistake of ours: where it was is not lost
+        _log.error("a run failed", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 _worker: Loaded | None = None
@@ -266,7 +315,6 @@ def _beside(
     places: Sequence[Place], watcher: Watcher, loaded: Loaded, workers: int
 ) -> list[Failure]:
     """Several processes of their own, each with its backbone."""
-    from foreword.runs import Stopped
     from foreword.training.signals import stop_on_signals
 
     threads = max(1, (os.cpu_count() or 1) // workers)
@@ -289,21 +337,31 @@ def _beside(
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     place = running.pop(future)
-                    reason = future.result()
+                    reason = _outcome(future)
                     failure = None if reason is None else Failure(place, reason)
                     failures += [failure] if failure is not None else []
                     watcher.ended(place, failure)
-        except Stopped:
-            _stop(pool)
-            raise
         except BrokenProcessPool as error:
             raise RunError(
                 f"one of {workers} processes beside each other ended by itself, perhaps for want "
                 f"of memory; give fewer ({argument('--workers')}); the same command goes on"
             ) from error
+        except BaseException:  # also a watcher's: nothing runs on that nobody waits for
+            _stop(pool)
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return failures
+
+
+def _outcome(future: Future[str | None]) -> str | None:
+    """Why a worker's run failed, if it did."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise
+    except Exception as error:
+        return reason_of(error)
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:

@@ -24,14 +24,21 @@ def ran_out(error: BaseException | None) -> bool:
     return False
 
 
-def advice(error: BaseException) -> str:
-    """One line: how much was asked for, and what needs less."""
+def advice(
+    error: BaseException, *, batch: str = "training.batch_size", dtype: str = "backbone.dtype"
+) -> str:
+    """One line: how much was asked for, and what needs less.
+
+    Args:
+        error: what `ran_out` is true of.
+        batch, dtype: what sets the batch's size and the backbone's type, as the user gives it.
+    """
     amount = _ASKED.search(_text(error))
     much = f" (asked for {_readable(amount[1])} more)" if amount else ""
     return (
-        f"out of memory{much}; give a smaller --batch-size (a training learns the same with "
+        f"out of memory{much}; give a smaller {batch} (a training learns the same with "
         "training.micro_batch_size=auto), a smaller evaluation.batch_size, or the backbone in "
-        "--dtype bfloat16"
+        f"bfloat16 ({dtype})"
     )
 
 
