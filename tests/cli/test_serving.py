@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,19 @@ def test_one_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (key.key, key.admin, key.models) == ("a-key-of-mine", True, ("*",))
 
 
+def test_no_key_where_keys_are_meant_is_no_open_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys.yaml"
+    for text, message in {"[]": "keys: holds no key", "": "keys: expected a list"}.items():
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            spec(base="foreword/mini", keys=file)
+    monkeypatch.setenv(KEY, "")
+    with pytest.raises(UserError, match="FOREWORD_API_KEY: is set, and empty"):
+        spec(base="foreword/mini")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -93,6 +107,12 @@ def test_wrong_flags(flags: dict[str, Any], message: str) -> None:
         (
             "backbone: x\nkeys: [{name: a, key: long-enough}, {name: a, key: long-enough-2}]",
             "the name 'a' is given to two keys",
+        ),
+        ("backbone: x\nkeys: []", "keys: holds no key"),
+        (
+            "backbone: x\nkeys: [{name: a, key: long-enough}, {name: b, sha256: "
+            f"{hashlib.sha256(b'long-enough').hexdigest()}}}]",
+            "'a' and 'b' have the same key",
         ),
         ("a: [", "cannot be read"),
         ("backbone: x\nprompts: 3", "prompts: expected a folder or a URL, found 3"),

@@ -116,6 +116,15 @@ def test_a_full_queue_refuses_all_of_a_request(backbone: Backbone) -> None:
         assert waiting[0].tokens == waiting[1].tokens
 
 
+def test_more_than_can_ever_wait_is_no_matter_of_time(backbone: Backbone) -> None:
+    with Engine(backbone, EngineOptions(queue=2)) as engine:
+        job = writing(bare(backbone), "a film")
+        with pytest.raises(
+            DataError, match=r"3 answers, more than the 2 that may wait here \(`queue`\)"
+        ):
+            engine.submit([Job(job, Heard()) for _ in range(3)])
+
+
 def test_an_answer_longer_than_all_memory_is_refused(backbone: Backbone) -> None:
     with Engine(backbone, EngineOptions(longest=64)) as engine:
         work = writing(bare(backbone), "so", Decoding(max_new_tokens=70))

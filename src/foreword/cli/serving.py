@@ -214,7 +214,11 @@ def _flags(
         flags["prompt"] = _named(prompts)
     if keys is not None:
         flags["keys"] = _keys(keys)
-    elif os.environ.get(KEY):
+    elif KEY in os.environ:
+        if not os.environ[KEY]:
+            raise UserError(
+                f"{KEY}: is set, and empty; give it a key, or unset it and everybody may ask all"
+            )
         flags["keys"] = [{"name": "key", "key": os.environ[KEY], "admin": True}]
     return flags
 

@@ -105,9 +105,15 @@ class Engine:
             The number of each, by which it can be cancelled.
 
         Raises:
-            DataError: an input is too long, alone or with its answer, or lacks a field.
+            DataError: an input is too long, alone or with its answer, or lacks a field; or there
+                are more jobs than may ever wait.
             BusyError: too many wait already, or the engine is closing.
         """
+        if len(jobs) > self.options.queue:
+            raise DataError(
+                f"the request is for {len(jobs):,} answers, more than the {self.options.queue:,} "
+                "that may wait here (`queue`); ask for fewer at a time"
+            )
         tickets = [self._ticket(job) for job in jobs]
         with self._changed:
             if self._closing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +33,11 @@ Place = Annotated[Path | str, PlainValidator(_place)]
 """A folder, or the URL of one, as fsspec writes it."""
 
 
+def digest_of(key: str) -> str:
+    """A key's sha256 in hex."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 class KeySpec(Data):
     """One key, and what its holder may do."""
 
@@ -45,6 +51,11 @@ class KeySpec(Data):
     requests_per_minute: int | None = Field(None, ge=1, le=10**9)
     concurrent: int | None = Field(None, ge=1, le=10**9, description="requests at the same time")
     max_tokens: Tokens | None = Field(None, description="tokens of an answer")
+
+    @property
+    def digest(self) -> str:
+        """The key's sha256 in hex."""
+        return self.sha256 or digest_of(self.key or "")
 
     @model_validator(mode="after")
     def _one_form(self) -> KeySpec:
@@ -98,11 +109,18 @@ class ServeSpec(EngineOptions):
 
     @field_validator("keys")
     @classmethod
-    def _names_once(cls, keys: tuple[KeySpec, ...]) -> tuple[KeySpec, ...]:
+    def _tell_holders_apart(cls, keys: tuple[KeySpec, ...]) -> tuple[KeySpec, ...]:
+        if not keys:
+            raise ValueError("holds no key; give one, or leave it out and everybody may ask all")
         names = [key.name for key in keys]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"the name '{twice}' is given to two keys")
+        holders: dict[str, str] = {}
+        for key in keys:
+            other = holders.setdefault(key.digest, key.name)
+            if other != key.name:
+                raise ValueError(f"'{other}' and '{key.name}' have the same key; give each its own")
         return keys
 
     @model_validator(mode="after")

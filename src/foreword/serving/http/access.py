@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from foreword.serving.http.errors import Refusal
-from foreword.serving.spec import KeySpec
+from foreword.serving.spec import KeySpec, digest_of
 
 
 @dataclass(eq=False)
@@ -62,8 +61,7 @@ class Access:
         self._holders: dict[str, Holder] = {}
         self._changing = threading.Lock()
         for key in keys:
-            digest = key.sha256 or _digest(key.key or "")
-            self._holders[digest] = Holder(key, allowance=float(key.requests_per_minute or 0))
+            self._holders[key.digest] = Holder(key, allowance=float(key.requests_per_minute or 0))
 
     @property
     def open(self) -> bool:
@@ -85,7 +83,7 @@ class Access:
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise Refusal(401, "give a key: Authorization: Bearer KEY")
-        known_holder = self._holders.get(_digest(key.strip()))
+        known_holder = self._holders.get(digest_of(key.strip()))
         if known_holder is None:
             raise Refusal(401, "this key is not known here", code="invalid_api_key")
         return known_holder
@@ -127,7 +125,3 @@ class Access:
                     )
                 holder.allowance -= 1
             holder.active += 1
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
