@@ -357,6 +357,29 @@ def test_a_prompt_is_compressed_on_inputs_of_a_data_file(tmp_path: Path, tiny: B
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.parametrize("test_alone", [False, True])
+def test_test_inputs_that_do_not_fit_behind_the_text_are_refused_before_anything_is_made(
+    tmp_path: Path, text: Path, tiny: Backbone, test_alone: bool
+) -> None:
+    for name, count in {"short": 1, "long": 150}.items():
+        row = {"bird": "heron " * count, "references": ["roach"]}
+        (tmp_path / name).write_text(json.dumps(row) + "\n", encoding="utf-8")
+    files = dict.fromkeys(("train", "dev"), str(tmp_path / "short"))
+    task = {
+        "data": {"format": "jsonl", **files, "test": str(tmp_path / "short")},
+        "input": "{bird}\n",
+        "metrics": ["chrf"],
+    }
+    how = {"max_new_tokens": 260}
+    if test_alone:
+        task["data"]["test"], how = str(tmp_path / "long"), {"max_new_tokens": 4}  # type: ignore[index]
+    teacher = {"texts": None, "prompt": str(text), "question_tokens": None}
+    given = recipe(text, tiny, task=task, teacher=teacher, decoding=how)
+    with pytest.raises(DataError, match="the teacher's text stands before it"):
+        start(given, tiny, tmp_path / "run")
+    assert not (tmp_path / "run" / "study" / "answers.jsonl").exists()
+
+
 @pytest.mark.parametrize("method", ["prompt-tuning", "lora"])
 def test_other_methods_learn_a_text_too(
     tmp_path: Path, text: Path, tiny: Backbone, method: str

@@ -31,6 +31,7 @@ from foreword.procedures.distilling.measuring import (
     DISTANCES,
     Distance,
     Rows,
+    check_scored,
     distances,
     scores,
 )
@@ -242,10 +243,16 @@ class Distillation:
 
     def learned(self, ready: Prepared) -> Prepared:
         """What is trained, its rows with what their teachers say, and as many steps as the budget
-        leaves time for."""
+        leaves time for.
+
+        Raises:
+            DataError: an example is too long behind the text, one of the test's, too.
+        """
         limits = ready.recipe.task.limits
         train, dev = ready.data.train, ready.data.dev
         if not self.makes:
+            for teacher in self._beside(ready.model).values():
+                check_scored(teacher, ready.data.test, ready.how)
             train = self._answered("answers", train[: limits.train][: self.spec.made])
             dev = self._answered("held-out-answers", dev[: self.spec.held_out])
         name = "conversations" if self.makes else "answers"
@@ -299,12 +306,8 @@ class Distillation:
         }
 
     def _scores(self, student: TunedModel, ready: Prepared) -> dict[str, Scores]:
-        """The task's scores with all of the text before each input, and with as many of its tokens
-        as the student has."""
-        teachers = {"text": self.teacher(tuple(range(len(self.source.chunks))))}
-        if length := student.placement.length:
-            cut = beginning(self.backbone.tokens, self.text, length)
-            teachers["truncated"] = self.fronts.teacher(cut)
+        """The task's scores of those that answer beside the student."""
+        teachers = self._beside(student)
         test, recipe = ready.data.test, ready.recipe
         self.progress.begin("measure with the text before the inputs", len(teachers) * len(test))
         size = recipe.evaluation.batch_size
@@ -312,6 +315,15 @@ class Distillation:
             name: scores(one, test, ready.how, recipe.task.measured, size, self._advance)
             for name, one in teachers.items()
         }
+
+    def _beside(self, student: TunedModel) -> dict[str, Teacher]:
+        """Who answers the test's inputs beside the student: all of the text before each, and as
+        many of its tokens as the student has."""
+        teachers = {"text": self.teacher(tuple(range(len(self.source.chunks))))}
+        if length := student.placement.length:
+            cut = beginning(self.backbone.tokens, self.text, length)
+            teachers["truncated"] = self.fronts.teacher(cut)
+        return teachers
 
     def _advance(self, count: int) -> None:
         """So many are done; where somebody asked for it, the work ends here."""

@@ -15,6 +15,7 @@ from foreword.axes.readout.divergence import divergence
 from foreword.backbone import Call, Decoding, Prompt
 from foreword.backbone.layout import Pair, Taught
 from foreword.data import Example
+from foreword.errors import DataError
 from foreword.evaluation.evaluate import Scores
 from foreword.evaluation.metrics import METRICS
 from foreword.procedures.distilling.answering import unanswered
@@ -165,6 +166,22 @@ def distances(
             advance(len(pairs))
         add("text", teacher.model, behind, len(teacher.front))
     return {name: _mean(parts) for name, parts in measured.items()}
+
+
+def check_scored(teacher: Teacher, examples: Sequence[Example], how: Decoding) -> None:
+    """Make sure, before anything is trained, that a teacher can answer what `scores` asks.
+
+    Raises:
+        DataError: an example does not fit behind the teacher's text.
+    """
+    for one in examples:
+        try:
+            teacher.source(unanswered(one), how.max_new_tokens)
+        except DataError as error:
+            raise DataError(
+                f"{error}; the teacher's text stands before it, and decoding.max_new_tokens keeps "
+                f"{how.max_new_tokens} tokens for the answer"
+            ) from error
 
 
 def scores(
