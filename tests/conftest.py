@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,16 @@ def tolerance(reference: torch.Tensor) -> float:
     """How far floats may part: 1e-9 in float64, 1e-5 of the largest number in float32."""
     scale = max(1.0, reference.abs().max().item())
     return 1e-9 if reference.dtype == torch.float64 else 1e-5 * scale
+
+
+def one_of_each(cases: Sequence[tuple[Any, ...]], count: int) -> list[Any]:
+    """Parameters of which some are for `make soak`: of cases with the same `count` first parts one
+    is kept, another one from group to group."""
+    groups: dict[Any, list[tuple[Any, ...]]] = {}
+    for case in cases:
+        groups.setdefault(case[:count], []).append(case)
+    kept = [own[number % len(own)] for number, own in enumerate(groups.values())]
+    return [pytest.param(*case, marks=() if case in kept else pytest.mark.soak) for case in cases]
 
 
 def assert_close(found: torch.Tensor, reference: torch.Tensor) -> None:
