@@ -1,6 +1,7 @@
 """Runs every recipe of recipes/methods/, and writes the table of methods.
 
     python scripts/method_table.py --out runs/methods      # runs, then writes
+    python scripts/method_table.py --out runs/methods --changed   # those that have no figures yet
     python scripts/method_table.py                         # writes from the figures that are there
 
 Figures go to bench/results/methods.json; the tables in README.md and docs/methods/README.md are
@@ -208,13 +209,22 @@ def main() -> int:
     """Run what is asked for, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, help="folder for the runs; without it nothing is run")
+    parser.add_argument(
+        "--changed",
+        action="store_true",
+        help="run only recipes that say something else than when they were measured",
+    )
     given = parser.parse_args()
     recipes = sorted(RECIPES.glob("*.yaml"))
     for recipe in recipes:
         load_recipe(recipe)
     if given.out is not None:
-        rows = []
+        rows, known = [], {stem(row): row for row in json.loads(FIGURES.read_text("utf-8"))}
         for number, recipe in enumerate(recipes):
+            row = known.get(recipe.stem)
+            if given.changed and row is not None and not changes(row["settings"], recipe):
+                rows.append(row)
+                continue
             print(f"{number + 1} of {len(recipes)}: {recipe.stem}", file=sys.stderr, flush=True)
             rows.append(measure(recipe, given.out))
         order = [*TITLES, *METHODS]
