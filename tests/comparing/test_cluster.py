@@ -17,7 +17,7 @@ import yaml
 
 from foreword.comparing import cluster as module
 from foreword.comparing import compare
-from foreword.comparing.cells import Place
+from foreword.comparing.cells import Place, places_of
 from foreword.comparing.cluster import Cluster, Crew, Worker, crew_of, execute_on, fetch, send
 from foreword.comparing.executing import Failure
 from foreword.comparing.grid import load_grid
@@ -108,6 +108,20 @@ def test_a_folder_travels_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not fetch("memory://kept/run", tmp_path / "third"), "no figures, so it has not ended"
     with pytest.raises(UserError, match="'nowhere://x' cannot be used"):
         fetch("nowhere://x", tmp_path / "third")
+
+
+def test_a_run_of_the_shared_folder_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+    _, (cell,) = load_grid(grid_file(tmp_path, [0]))
+    (place,) = places_of([cell], tmp_path / "out")
+    digest = place.folder.name.rpartition("-")[2]
+    for name, content in {"begun": "recipe.yaml", "other": "metrics.json"}.items():
+        folder = tmp_path / "shared" / "runs" / f"{name}-{digest}"
+        folder.mkdir(parents=True)
+        (folder / content).write_text("{}", encoding="utf-8")
+    cluster = Cluster("ray://local", f"file://{tmp_path / 'shared'}")
+    watcher = Counted()
+    assert not execute_on(cluster, [place], tmp_path / "out", watcher=watcher, device="cpu")
+    assert (place.state, watcher.begun) == ("finished", [])
 
 
 class Here:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
-from foreword.comparing.cells import content_hash, places_of
-from foreword.comparing.grid import load_grid
+from foreword.comparing.cells import content_hash, distinct, places_of
+from foreword.comparing.grid import Cell, load_grid
 from foreword.errors import RecipeError
+from foreword.recipe import parse_recipe
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 
@@ -170,6 +174,86 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path) -> None:
     changed = grid_file(tmp_path, grid={"method.length": [1]}, set={"task.data.train": str(other)})
     _, (cell,) = load_grid(changed)
     assert content_hash(cell) != content_hash(cells[0])
+
+
+def test_a_run_that_is_there_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+    one = {"runs": {"one": {"method.length": 3}}}
+    _, cells = load_grid(grid_file(tmp_path, seeds=[0], **one))
+    (place,) = places_of(cells, tmp_path / "out")
+    assert place.folder.name.startswith("one-seed-0-")
+    digest = place.folder.name.rpartition("-")[2]
+    place.folder.mkdir(parents=True)  # stopped before anything was written
+    assert places_of(cells, tmp_path / "out") == [place]
+    for name, content in {
+        f"a-first-{digest}": "recipe.yaml",
+        f"other-label-{digest}": "metrics.json",
+        f"the-last-{digest}": "recipe.yaml",
+        "one-seed-0-0123456789ab": "metrics.json",
+    }.items():
+        (tmp_path / "out" / "runs" / name).mkdir(parents=True)
+        (tmp_path / "out" / "runs" / name / content).write_text("", encoding="utf-8")
+    (again,) = places_of(cells, tmp_path / "out")
+    assert (again.folder.name, again.state) == (f"other-label-{digest}", "finished")
+    (again.folder / "metrics.json").unlink()
+    (again,) = places_of(cells, tmp_path / "out")
+    assert (again.folder.name, again.state) == (f"a-first-{digest}", "begun")
+
+
+def test_two_names_of_one_run_are_one_folder(tmp_path: Path) -> None:
+    same = {"runs": {"one": {"method.length": 3}, "other": {"method.length": 3}}}
+    _, cells = load_grid(grid_file(tmp_path, seeds=[0], **same))
+    places = places_of(cells, tmp_path / "out")
+    assert places[0].folder == places[1].folder
+    assert places[0].folder.name.startswith("one-seed-0-")
+    assert distinct(places) == places[:1]
+
+
+def test_a_file_that_changes_is_another_run_in_the_same_process(tmp_path: Path) -> None:
+    """The text has as many bytes as before."""
+    data = tmp_path / "own.jsonl"
+    data.write_text('{"record": "a", "references": "b"}\n', encoding="utf-8")
+    file = grid_file(tmp_path, grid={"method.length": [1]}, set={"task.data.train": str(data)})
+    _, (cell,) = load_grid(file)
+    before = content_hash(cell)
+    assert content_hash(cell) == before
+    os.utime(data, ns=(0, 0))
+    assert content_hash(cell) == before
+    data.write_text('{"record": "a", "references": "c"}\n', encoding="utf-8")
+    assert content_hash(cell) != before
+
+
+def test_ids_decide_a_run_too(tmp_path: Path) -> None:
+    from foreword.runs.data import data_hashes
+
+    for name in ("summaries", "ids"):
+        (tmp_path / name).write_text("1\n", encoding="utf-8")
+    given = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
+    train = str(tmp_path / "summaries")
+    only = {"train": {"ids": str(tmp_path / "ids")}}
+    given["task"] |= {"data": {"format": "xsum", "train": train, "dev": train, "only": only}}
+    cell = Cell({}, parse_recipe(given))
+    before, hashes = content_hash(cell), data_hashes(cell.recipe)
+    assert set(hashes) == {"train", "train ids", "dev"}
+    assert hashes["train ids"]["name"] == "ids"
+    (tmp_path / "ids").write_text("2\n3\n", encoding="utf-8")
+    assert content_hash(cell) != before
+    assert data_hashes(cell.recipe)["train ids"] != hashes["train ids"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.gguf"])
+def test_a_local_backbone_is_its_weights(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREWORD_CACHE", str(tmp_path / "cache"))
+    backbone = tmp_path / "backbone"
+    backbone.mkdir()
+    where = backbone if name == "model.safetensors" else backbone / name
+    hashes = []
+    for value in (1.0, 2.0):
+        save_file({"w": torch.full((2 + int(value),), value)}, backbone / name)
+        _, (cell,) = load_grid(grid_file(tmp_path, set={"backbone": str(where)}, seeds=[0]))
+        hashes += [content_hash(cell), content_hash(cell)]
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
 
 
 def test_the_grids_that_come_along_can_be_run() -> None:

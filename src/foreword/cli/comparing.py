@@ -180,7 +180,7 @@ def _minutes(seconds: float) -> str:
 
 def _show_plan(grid: Path, out: Path | None, as_json: bool) -> None:
     from foreword.comparing import load_grid
-    from foreword.comparing.cells import places_of
+    from foreword.comparing.cells import distinct, places_of
 
     spec, cells = load_grid(grid)
     places = places_of(cells, out or Path("runs") / spec.name)
@@ -199,7 +199,8 @@ def _show_plan(grid: Path, out: Path | None, as_json: bool) -> None:
         return
     for place in places:
         say(f"{place.state:9} {place.cell.name}  {place.folder}")
-    say(f"{len(places)} runs, {sum(place.state == 'finished' for place in places)} finished")
+    runs = distinct(places)
+    say(f"{len(runs)} runs, {sum(place.state == 'finished' for place in runs)} finished")
 
 
 def _print(content: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""Where the runs of a grid lie: each in a folder named by what decides its figures. No torch."""
+"""Where the runs of a grid lie: each in a folder named by what decides its figures. Imports no
+torch, unless a local backbone's weights are looked at."""
 
 from __future__ import annotations
 
@@ -9,13 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from foreword.artifacts.manifest import versions
-from foreword.common import files
+from foreword.common import files, opening
+from foreword.common.paths import is_backbone
 from foreword.common.run_files import holds_run, is_finished
 from foreword.comparing.grid import Cell
 from foreword.data import bare_name, source_sha256
+from foreword.data.sources import HUB, is_bundled
+from foreword.recipe import BackboneSpec
 
 RUNS, PLAN = "runs", "plan.json"
 DECIDING = ("foreword", "torch", "transformers")
@@ -44,33 +48,70 @@ class Place:
 
 
 def places_of(cells: Sequence[Cell], out: Path) -> list[Place]:
-    """The run folder of each cell, below `out`.
+    """The run folder of each cell, below `out`: one that is there, whatever the cell is called,
+    else a new one that has the cell's name in its own.
 
     Two cells that say the same are one run.
 
     Raises:
-        UserError: a data file is missing.
+        UserError: a data file is missing, or a local backbone has no weights.
     """
-    return [Place(cell, out / RUNS / f"{_slug(cell)}-{content_hash(cell)[:12]}") for cell in cells]
+    there: dict[str, list[Path]] = {}
+    for known in sorted((out / RUNS).glob("*-*")):
+        there.setdefault(digest_in(known.name), []).append(known)
+    new: dict[str, Path] = {}
+    places = []
+    for cell in cells:
+        digest = content_hash(cell)[:12]
+        folder = _furthest(there.get(digest, ()))
+        own = out / RUNS / f"{_slug(cell)}-{digest}"
+        places.append(Place(cell, folder or new.setdefault(digest, own)))
+    return places
+
+
+def distinct(places: Sequence[Place]) -> list[Place]:
+    """One place for each folder, the first."""
+    first: dict[Path, Place] = {}
+    for place in places:
+        first.setdefault(place.folder, place)
+    return list(first.values())
+
+
+def digest_in(name: str) -> str:
+    """What of a run folder's name follows from the run's content."""
+    return name.rpartition("-")[2]
+
+
+def _furthest(folders: Sequence[Path]) -> Path | None:
+    """Of the folders of one run, the one that is furthest; None where none is begun."""
+    for reached in (is_finished, holds_run):
+        for folder in folders:
+            if reached(folder):
+                return folder
+    return None
 
 
 def content_hash(cell: Cell) -> str:
-    """sha256 of what decides a run's figures: its recipe, its data, what its teacher reads, the
-    artifact that it starts from, and the code's versions.
+    """sha256 of what decides a run's figures: its recipe, all files that it reads, the artifact
+    that it starts from, the weights of a local backbone, and the code's versions.
 
     Raises:
-        UserError: a data file, a text or that artifact is missing.
+        UserError: a file or that artifact is missing, or a local backbone has no weights.
     """
     recipe = cell.recipe.model_dump(mode="json", exclude={"name"})
-    data = recipe["task"]["data"]
-    for split in ("train", "dev", "test", "unlabelled"):
-        if (path := data.get(split)) is not None:
-            data[split] = [bare_name(path), _sha256(path)]
-    if cell.recipe.teacher is not None:
-        recipe["teacher"]["texts"] = [_sha256(path) for path in cell.recipe.teacher.texts]
-        for name in ("prompt", "conversations"):
-            if (path := recipe["teacher"][name]) is not None:
-                recipe["teacher"][name] = _sha256(path)
+    for key, path in cell.recipe.files.items():
+        *sections, name = key.split(".")
+        within: Any = recipe
+        for section in sections:
+            within = within[section]
+        digest = _sha256(path, _stamp(path))
+        in_data = key.startswith("task.data.")
+        within[int(name) if isinstance(within, list) else name] = (
+            [bare_name(path), digest] if in_data else digest
+        )
+    weights = _weights(cell.recipe.backbone)
+    if weights is not None:
+        recipe["backbone"]["sha256"] = weights
     init = cell.recipe.method.init
     if init.paths:
         from foreword.artifacts.starting import source_hash
@@ -100,8 +141,33 @@ def write_plan(out: Path, name: str, places: Sequence[Place]) -> None:
     files.write_text(out / PLAN, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
 
 
+def _weights(backbone: BackboneSpec) -> str | None:
+    """sha256 of a local backbone's stored tensors, of a GGUF file's bytes; None: it has a name."""
+    place = Path(backbone.name)
+    if is_bundled(backbone.name) or not is_backbone(place):
+        return None
+    if not place.is_dir():
+        return _sha256(backbone.name, _stamp(backbone.name))
+    from foreword.backbone.weights.hashing import hash_folder
+
+    return hash_folder(place)
+
+
+def _stamp(path: str) -> tuple[tuple[int, ...], ...]:
+    """Changes where a file, or one of a folder's, is written; of a name there is nothing."""
+    if path.startswith(HUB) or is_bundled(path):
+        return ()
+    place = Path(path)
+    try:
+        inside = opening.walk(place) if place.is_dir() else (place,)
+        stats = [file.stat() for file in inside]
+    except OSError:  # said where it is read
+        return ()
+    return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in stats)
+
+
 @lru_cache(maxsize=256)
-def _sha256(path: str) -> str:
+def _sha256(path: str, stamp: tuple[tuple[int, ...], ...]) -> str:  # noqa: ARG001
     return source_sha256(path)
 
 

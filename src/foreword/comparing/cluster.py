@@ -19,7 +19,7 @@ from typing import Any
 from foreword.common.progress import Silent
 from foreword.common.remote import open_remote
 from foreword.common.run_files import METRICS, is_finished
-from foreword.comparing.cells import RUNS, Place
+from foreword.comparing.cells import RUNS, Place, digest_in, distinct
 from foreword.comparing.executing import Failure, Loaded, Watcher, attempt, reason_of
 from foreword.errors import UserError, argument
 from foreword.extensions import load_plugin, loaded_plugins
@@ -152,6 +152,16 @@ def fetch(target: str, folder: Path) -> bool:
     return True
 
 
+def _names(target: str) -> dict[str, list[str]]:
+    """The folders of such a place, by what follows from a run's content in their names."""
+    fs, root = open_remote(target, argument("--shared"))
+    names: dict[str, list[str]] = {}
+    for folder in fs.ls(root, detail=False) if fs.exists(root) else ():
+        name = str(folder).rstrip("/").rpartition("/")[2]
+        names.setdefault(digest_in(name), []).append(name)
+    return names
+
+
 @dataclass
 class Crew:
     """The workers of a cluster, and what each of them runs."""
@@ -281,10 +291,18 @@ def execute_on(
     """
     from foreword.training.signals import stop_on_signals
 
-    waiting = list({place.folder: place for place in places if place.state != "finished"}.values())
+    waiting = [place for place in distinct(places) if place.state != "finished"]
     if cluster.shared is not None:
         target = f"{cluster.shared.rstrip('/')}/{RUNS}"
-        waiting = [p for p in waiting if not fetch(f"{target}/{p.folder.name}", p.folder)]
+        there = _names(target)
+        waiting = [
+            place
+            for place in waiting
+            if not any(
+                fetch(f"{target}/{name}", place.folder)
+                for name in there.get(digest_in(place.folder.name), ())
+            )
+        ]
     if not waiting:
         return []
     failures = []

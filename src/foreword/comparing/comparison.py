@@ -11,7 +11,7 @@ from typing import Any
 
 from foreword.common import files
 from foreword.common.progress import Progress, Silent
-from foreword.comparing.cells import Place, places_of, write_plan
+from foreword.comparing.cells import Place, distinct, places_of, write_plan
 from foreword.comparing.cluster import Cluster, execute_on
 from foreword.comparing.executing import Failure, Loaded, Watcher, execute
 from foreword.comparing.grid import load_grid
@@ -114,7 +114,7 @@ def compare(
     places = places_of(cells, folder)
     write_plan(folder, spec.name, places)
     watcher = watcher or Unwatched(progress or Silent())
-    watcher.planned(places)
+    watcher.planned(distinct(places))
     if on is None:
         loaded = Loaded(device, trust_remote_code=trust_remote_code)
         failures = execute(places, watcher=watcher, loaded=loaded, workers=workers)

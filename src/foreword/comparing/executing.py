@@ -23,7 +23,7 @@ from foreword.common import files
 from foreword.common.memory import advice, ran_out
 from foreword.common.progress import Progress, Silent
 from foreword.common.run_files import holds_run, is_finished
-from foreword.comparing.cells import Place
+from foreword.comparing.cells import Place, distinct
 from foreword.comparing.costs import Cost, add_cost
 from foreword.comparing.words import write_words
 from foreword.errors import ForewordError, RunError, argument
@@ -207,7 +207,7 @@ def execute(
     Raises:
         Stopped: Ctrl-C or SIGTERM; what is finished stays, and the same command goes on.
     """
-    waiting = list({place.folder: place for place in places if place.state != "finished"}.values())
+    waiting = [place for place in distinct(places) if place.state != "finished"]
     count = processes_that_pay(len(waiting), loaded.device) if workers is None else workers
     if min(count, len(waiting)) > 1:
         return _beside(waiting, watcher, loaded, count)

@@ -309,23 +309,22 @@ def without_folders(recipe: Recipe) -> Recipe:
 
 
 def data_hashes(recipe: Recipe) -> dict[str, Any]:
-    """Name and sha256 of each data file, of each text that a teacher reads, and of the artifact or
+    """Name and sha256 of each file that a recipe reads (`Recipe.files`), and of the artifact or
     text that training starts from (`init`)."""
-    data, init = recipe.task.data, source_hash(recipe.method.init)
-    read = () if recipe.teacher is None else recipe.teacher.files
-    taught = {
-        f"teacher {number}": {"name": bare_name(path), "sha256": source_sha256(path)}
-        for number, path in enumerate(read, 1)
+    init = source_hash(recipe.method.init)
+    read = {
+        _called(key): {"name": bare_name(path), "sha256": source_sha256(path)}
+        for key, path in recipe.files.items()
     }
-    return (
-        taught
-        | {
-            split: {"name": bare_name(path), "sha256": source_sha256(path)}
-            for split in ("train", "dev", "test", "unlabelled")
-            if (path := getattr(data, split)) is not None
-        }
-        | ({} if init is None else {"init": init})
-    )
+    return read | ({} if init is None else {"init": init})
+
+
+def _called(key: str) -> str:
+    """What an artifact calls a file, by its key in the recipe."""
+    *_, section, name = key.split(".")
+    if section == "texts" or key == "teacher.prompt":
+        return f"teacher {int(name) + 1 if section == 'texts' else 1}"
+    return f"{section} ids" if name == "ids" else name
 
 
 def _inputs(recipe: Recipe) -> tuple[str, ...] | None:
