@@ -12,8 +12,10 @@ from foreword.backbone.layout import Pair
 from foreword.methods import PrefixTuning, PromptTuning
 from foreword.methods.axes import MLP, Table
 from foreword.recipe import TrainingSpec
+from foreword.training.fitting import Fit
 from foreword.training.hardware import Hardware
 from foreword.training.loop import _Loop
+from foreword.training.reuse import Planned
 from foreword.training.signals import Stop
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
@@ -42,7 +44,8 @@ def trained(family: str, dtype: torch.dtype, method: str, steps: int) -> tuple[T
     torch.manual_seed(0)
     model = compose(gentle(family, dtype), METHODS[method])
     spec = TrainingSpec(steps=steps, batch_size=2, learning_rate=0.05, best_by=None)
-    loop = _Loop(model, PAIRS, spec, 0, Hardware.of("cpu"), None, Stop())
+    planned = Planned(model, PAIRS, spec, steps, Hardware.of("cpu"))
+    loop = _Loop(planned, Fit(None, gradient_checkpointing=False), 0, None, Stop())
     batches = loop.batches.steps(0)
     for _ in range(steps):
         loop.one(next(batches))
