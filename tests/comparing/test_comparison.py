@@ -326,6 +326,24 @@ def test_the_cost_of_a_run_is_that_of_all_of_its_parts(
     assert read_cost(folder) == whole, "another command had finished it"
 
 
+def test_a_folder_with_half_a_recipe_takes_a_run(tmp_path: Path) -> None:
+    tiny = [
+        "training.steps=1",
+        "training.evaluate_every=1",
+        "task.limits.train=2",
+        "task.limits.dev=1",
+        "task.limits.test=1",
+        "decoding.max_new_tokens=1",
+        "evaluation.backbone_alone=false",
+    ]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".recipe.yaml.abc.tmp").write_text("version:", encoding="utf-8")
+    Loaded("cpu").run(load_recipe(QUICKSTART, tiny), folder, Silent())
+    assert (folder / "metrics.json").exists()
+    assert not list(folder.glob(".recipe*"))
+
+
 def test_a_run_of_another_command_keeps_its_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unloaded: Loaded
 ) -> None:

@@ -91,7 +91,7 @@ class Loaded:
             train(
                 recipe,
                 out=folder,
-                resume=holds_run(folder),
+                resume=True,  # or begins, also where a kill left nothing but a half-written recipe
                 device=self.device,
                 backbone=backbone,
                 progress=progress,
