@@ -12,11 +12,13 @@ import pytest
 import yaml
 
 from foreword.common import files
+from foreword.common.memory import advice
 from foreword.comparing.constraints import Constraint
 from foreword.comparing.executing import Loaded
 from foreword.comparing.grid import written_changes
 from foreword.comparing.searching import search
-from foreword.comparing.space import Range, load_space, usual_space
+from foreword.comparing.space import Range, Space, check_recipes, load_space, usual_space
+from foreword.comparing.study import drawn, import_optuna
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.recipe import Recipe, load_recipe
 from foreword.training.signals import Stopped
@@ -263,11 +265,12 @@ def test_runs_that_fail_one_after_the_other_end_a_search(
 
     monkeypatch.setattr(Loaded, "run", run)
     space = load_space(space_file(tmp_path, **{"method.length": [2, 4]}))
-    with pytest.raises(RunError, match=r"the last 5 runs .* failed, .*MemoryError: no room"):
+    with pytest.raises(RunError, match=r"the last 5 runs .* failed, .*out of memory; give a"):
         search(QUICKSTART, budget=3600, out=tmp_path / "out", space=space)
     report = json.loads((tmp_path / "out" / "search.json").read_text("utf-8"))
     assert [trial["state"] for trial in report["trials"]] == ["fail"] * 5
-    assert {trial["reason"] for trial in report["trials"]} == {"MemoryError: no room"}
+    (reason,) = {trial["reason"] for trial in report["trials"]}
+    assert reason == advice(MemoryError("no room"))
 
 
 def test_a_search_that_is_stopped_writes_the_best_so_far(
@@ -328,18 +331,18 @@ def test_one_search_in_a_folder(planted: list[Recipe], tmp_path: Path) -> None:
 def test_what_was_ended_early_has_no_value(
     planted: list[Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import optuna
-
     run = Loaded.run
 
-    def pruned(self: Loaded, *given: Any, **named: Any) -> Any:
+    def watched(self: Loaded, *given: Any, watch: Any, **named: Any) -> Any:
         if len(planted) == 1:
             planted.append(planted[0])
-            named["watch"]({"step": 10, "loss": 5.0})
-            raise optuna.TrialPruned
-        return run(self, *given, **named)
+            with monkeypatch.context() as hopeless:
+                hopeless.setattr("optuna.Trial.should_prune", lambda _: True)
+                watch({"step": 10, "loss": 5.0})
+            pytest.fail("the run goes on")
+        return run(self, *given, watch=watch, **named)
 
-    monkeypatch.setattr(Loaded, "run", pruned)
+    monkeypatch.setattr(Loaded, "run", watched)
     space = load_space(space_file(tmp_path, **{"method.length": {"low": 30, "high": 50}}))
     outcome = search(QUICKSTART, budget=3600, trials=3, out=tmp_path / "out", space=space)
     assert [trial["state"] for trial in outcome.trials] == ["complete", "pruned", "complete"]
@@ -358,6 +361,36 @@ def test_a_rate_of_another_methods_is_left_out() -> None:
 
     (methods,) = usual_space(fits).axes.values()
     assert methods["lora"]["training.delta_learning_rate"] is None
+    assert isinstance(methods["prefix-tuning"]["method.length"], Range)
+
+
+@pytest.mark.parametrize(
+    "given", [Range(low=1e-4, high=1.0, log=True), Range(low=0.2, high=0.4), Range(low=3, high=5)]
+)
+def test_drawn_choices_fill_their_range(given: Range) -> None:
+    space = Space({"key": given, "other": {"a": {"x": given}, "b": {}}})
+    drawn_changes = [space.choose(trial) for trial in drawn(import_optuna(), 64)]
+    for key in ("key", "x"):
+        values = [changes[key] for changes in drawn_changes if key in changes]
+        assert all(given.holds(value) for value in values)
+        assert len(set(values)) > 2
+    middle = (given.low * given.high) ** 0.5 if given.log else (given.low + given.high) / 2
+    assert 10 < sum(changes["key"] < middle for changes in drawn_changes) < 54
+    assert 10 < sum("x" in changes for changes in drawn_changes) < 54
+
+
+def test_a_space_is_drawn_from_until_a_recipe_comes(tmp_path: Path) -> None:
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 1, "high": 8}}))
+    lengths: list[int] = []
+
+    def made(changes: Mapping[str, Any]) -> None:
+        lengths.append(changes["method.length"])
+        if lengths[-1] != 8:
+            raise RecipeError("recipe", [f"method.length: {lengths[-1]} is not 8"])
+
+    check_recipes(space, made, drawn(import_optuna(), 64))
+    assert lengths.count(8) == 1
+    assert lengths[-1] == 8
 
 
 def test_choices_of_one_name_on_two_axes(planted: list[Recipe], tmp_path: Path) -> None:

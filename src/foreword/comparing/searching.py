@@ -24,6 +24,7 @@ from foreword.comparing.study import (
     OWN,
     begun,
     best_of,
+    drawn,
     expect_own,
     failing,
     fits,
@@ -38,6 +39,8 @@ from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.yaml_text import read_yaml
 
 BEST, REPORT = "best.yaml", "search.json"
+DRAWN = 32
+"""How often a space is drawn from before it counts as one without a recipe."""
 FAILURES = 5
 """Runs that fail one after the other, after which a search ends."""
 
@@ -137,7 +140,7 @@ def search(
             str(file), ["task.data: a search needs `dev` or `hold_out`; it reads no test set"]
         )
     axes = (space or usual_space(_fits(made))).around(base)
-    check_recipes(axes, made)
+    check_recipes(axes, made, drawn(optuna, DRAWN))
     folder = Path("runs") / f"search-{base.name}" if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     high = _is_high(chosen_by)

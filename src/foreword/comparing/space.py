@@ -11,9 +11,7 @@ method:                                            # or choices by name, and wha
 
 from __future__ import annotations
 
-import math
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +23,6 @@ from foreword.recipe.problems import explain
 from foreword.recipe.yaml_text import read_yaml
 
 RANGES = {"low", "high", "around"}
-TRIED = 32
 LENGTHS = {"low": 1, "high": 64, "log": True}
 RATES: dict[str, tuple[float, float]] = {
     "prefix-tuning": (3e-3, 0.5),
@@ -176,14 +173,7 @@ class Space:
         settings = recipe.model_dump(mode="json")
         suggested: dict[str, Any] = {}
         for axis, given in self.axes.items():
-            choices: Mapping[Any, Mapping[str, Any]]
-            if isinstance(given, Range):
-                choices = {None: {axis: given}}
-            elif isinstance(given, list):
-                choices = {number: {axis: value} for number, value in enumerate(given)}
-            else:
-                choices = given
-            for name, changes in choices.items():
+            for name, changes in _choices(axis, given).items():
                 inside = {key: v for key, v in changes.items() if isinstance(v, Range)}
                 numbers = {key: _setting(settings, key) for key in inside}
                 if not all(inside[key].holds(value) for key, value in numbers.items()):
@@ -192,8 +182,7 @@ class Space:
                     continue
                 if name is not None:
                     suggested[axis] = name
-                prefix = "" if name is None else f"{axis}/{name}/"
-                suggested |= {f"{prefix}{key}": value for key, value in numbers.items()}
+                suggested |= {_called(axis, name, key): value for key, value in numbers.items()}
                 break
             else:
                 return None
@@ -203,18 +192,28 @@ class Space:
         """Changes to the recipe: key -> value; those of the first axes come first."""
         changes: dict[str, Any] = {}
         for axis, given in self.axes.items():
-            if isinstance(given, Range):
-                changes[axis] = _within(chooser, axis, given)
-            elif isinstance(given, list):
-                number = chooser.suggest_categorical(axis, list(range(len(given))))
-                changes[axis] = given[number]
-            else:
-                name = chooser.suggest_categorical(axis, list(given))
-                for key, value in given[name].items():
-                    inside = isinstance(value, Range)
-                    inner = f"{axis}/{name}/{key}"
-                    changes[key] = _within(chooser, inner, value) if inside else value
+            choices = _choices(axis, given)
+            name = None if None in choices else chooser.suggest_categorical(axis, list(choices))
+            for key, value in choices[name].items():
+                inner = _called(axis, name, key)
+                changes[key] = _within(chooser, inner, value) if isinstance(value, Range) else value
         return changes
+
+
+def _choices(axis: str, given: Any) -> Mapping[Any, Mapping[str, Any]]:
+    """What an axis has to choose from, by the names that a chooser knows, and what each sets; a
+    range alone is the one choice `None`, of which nobody is asked."""
+    if isinstance(given, Range):
+        return {None: {axis: given}}
+    if isinstance(given, list):
+        return {number: {axis: value} for number, value in enumerate(given)}
+    choices: Mapping[str, Mapping[str, Any]] = given
+    return choices
+
+
+def _called(axis: str, name: str | int | None, key: str) -> str:
+    """The name by which a chooser knows the range of a key."""
+    return key if name is None else f"{axis}/{name}/{key}"
 
 
 def _setting(settings: Any, key: str) -> Any:
@@ -289,40 +288,22 @@ def _range(place: str, given: Mapping[str, Any], problems: list[str]) -> Range |
         return None
 
 
-class _Drawn:
-    """A chooser that draws evenly, by a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-
-    def suggest_float(self, _: str, low: float, high: float, *, log: bool = False) -> float:
-        """A number."""
-        if log:
-            return math.exp(self.random.uniform(math.log(low), math.log(high)))
-        return self.random.uniform(low, high)
-
-    def suggest_int(self, _: str, low: int, high: int, *, log: bool = False) -> int:  # noqa: ARG002
-        """A whole number."""
-        return self.random.randint(low, high)
-
-    def suggest_categorical(self, _: str, choices: Any) -> Any:
-        """One of some."""
-        return self.random.choice(choices)
-
-
-def check_recipes(space: Space, made: Callable[[Mapping[str, Any]], Any]) -> None:
+def check_recipes(
+    space: Space, made: Callable[[Mapping[str, Any]], Any], choosers: Iterable[Chooser]
+) -> None:
     """Make sure that a space holds recipes.
 
     Args:
         space: what may be chosen.
         made: the recipe with changes; it may raise RecipeError.
+        choosers: at least one; each is asked until a recipe comes of what it chooses.
 
     Raises:
-        RecipeError: of `TRIED` drawn ones none is; it says what is wrong with the last.
+        RecipeError: none does; it says what is wrong with the last.
     """
-    for seed in range(TRIED):
+    for chooser in choosers:
         try:
-            made(space.choose(_Drawn(seed)))
+            made(space.choose(chooser))
             return
         except RecipeError as error:
             wrong = error
@@ -351,7 +332,7 @@ def usual_space(fits: Callable[[Mapping[str, Any]], bool]) -> Space:
         if not fits({**own, "training.learning_rate": low}):
             continue
         changes: dict[str, Any] = {**own, "training.learning_rate": rates}
-        if fits({"method": name, "method.length": 2}):
+        if fits({**own, "method.length": 2}):
             changes["method.length"] = Range.model_validate(LENGTHS)
         if name == "prefix-tuning":
             changes["method.reparameterization"] = "table"

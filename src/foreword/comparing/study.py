@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,19 @@ def _refuse_another(study: Any, folder: Path, about: Mapping[str, Any]) -> None:
             [f"{folder}: holds a search of something else, so it cannot go on with this:", *lines]
         )
         raise UserError(f"{what}\n{argument('--out')}: give another folder, or remove it")
+
+
+def drawn(optuna: Any, count: int, *, seed: int = 0) -> Iterator[Any]:
+    """Trials of no search, whose choices are drawn evenly.
+
+    Args:
+        optuna: the module.
+        count: how many.
+        seed: of the choices.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    for _ in range(count):
+        yield study.ask()
 
 
 def expect_own(study: Any, suggested: Mapping[str, Any] | None) -> None:

@@ -11,7 +11,7 @@ from foreword.common.progress import Silent
 from foreword.comparing.cells import Place
 from foreword.comparing.cluster import Cluster
 from foreword.comparing.constraints import Constraint, costs_of
-from foreword.comparing.executing import Loaded
+from foreword.comparing.executing import Failure, Loaded, attempt
 from foreword.comparing.grid import Cell
 from foreword.comparing.space import Space
 from foreword.comparing.study import OWN
@@ -40,24 +40,24 @@ class Runner:
 
     def run(self, loaded: Loaded) -> None:
         """One trial in this process."""
-        trial, changes = self._chosen()
         started = time.monotonic()
+        trial, place = self._begun()
+        if place is None:
+            return
 
         def watch(entry: Mapping[str, float]) -> None:
             if self._is_hopeless(trial, entry):
                 raise self.optuna.TrialPruned
 
-        pruned, reason = False, None
+        pruned, failure = False, None
         try:
-            loaded.run(self._recipe(changes), self._folder(trial), Silent(), watch=watch)
+            failure = attempt(place, loaded, Silent(), watch)
         except self.optuna.TrialPruned:
             pruned = True
-        except Exception as error:
-            reason = reason_of(error)
         except BaseException:  # the search is stopped; the run counts as failed where it goes on
             trial.set_user_attr("seconds", time.monotonic() - started)
             raise
-        self._tell(trial, time.monotonic() - started, reason, pruned=pruned)
+        self._tell(trial, time.monotonic() - started, _reason(failure), pruned=pruned)
 
     def run_on(self, cluster: Cluster, more: Callable[[], bool], device: str | None) -> None:
         """Trials on a cluster, as long as there are to be more, as many at a time as workers."""
@@ -73,30 +73,28 @@ class Runner:
             while going_on or crew.running:
                 stop.check()
                 while going_on and crew.free and (going_on := more()):
-                    trial, changes = self._chosen()
-                    try:
-                        cell = Cell({}, self._recipe(changes))
-                    except ForewordError as error:
-                        self._tell(trial, 0.0, reason_of(error))
-                        continue
-                    trials[trial.number] = trial, time.monotonic()
-                    crew.begin(Place(cell, self._folder(trial)), trial.number)
+                    trial, place = self._begun()
+                    if place is not None:
+                        trials[trial.number] = trial, time.monotonic()
+                        crew.begin(place, trial.number)
                 for number, entry in crew.ray.get(crew.reports.take.remote()):
                     if number in trials and self._is_hopeless(trials[number][0], entry):
                         crew.give_up(number)
                 for _, number, failure, pruned in crew.ended():
                     trial, started = trials.pop(number)
-                    reason = None if failure is None else failure.reason
-                    self._tell(trial, time.monotonic() - started, reason, pruned=pruned)
+                    self._tell(trial, time.monotonic() - started, _reason(failure), pruned=pruned)
 
-    def _chosen(self) -> tuple[Any, Mapping[str, Any]]:
+    def _begun(self) -> tuple[Any, Place | None]:
+        """A trial and its run; of one whose choices are no recipe the study is told, and no run."""
         trial = self.study.ask()
         changes = self.space.choose(trial)
         trial.set_user_attr("changes", changes)
-        return trial, changes
-
-    def _recipe(self, changes: Mapping[str, Any]) -> Recipe:
-        return self.made({**changes, "task.data.test": None, "evaluation.backbone_alone": False})
+        given = {**changes, "task.data.test": None, "evaluation.backbone_alone": False}
+        try:
+            return trial, Place(Cell({}, self.made(given)), self._folder(trial))
+        except ForewordError as error:
+            self._tell(trial, 0.0, str(error))
+            return trial, None
 
     def _folder(self, trial: Any) -> Path:
         return self.folder / "runs" / f"{trial.number:04d}"
@@ -122,7 +120,7 @@ class Runner:
                 attributes |= measured
                 state = states.COMPLETE
             except ForewordError as error:
-                reason = reason_of(error)
+                reason = str(error)
         if reason is not None:
             attributes["reason"] = reason
         for name, entry in attributes.items():
@@ -156,8 +154,5 @@ def _kept_loss(metrics: Mapping[str, Any]) -> float | None:
     return None
 
 
-def reason_of(error: Exception) -> str:
-    """Why a run failed: a message for people, or an unexpected error's own with its kind."""
-    if isinstance(error, ForewordError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+def _reason(failure: Failure | None) -> str | None:
+    return None if failure is None else failure.reason
