@@ -58,6 +58,7 @@ CASES = {
     "gpt2-lora": Case("gpt2", LORA, ("activation", "gradients", "head", "optimizer")),
     "llama-prefix": Case("llama", PREFIX, ("gradients", "head")),
     "llama-prompt": Case("llama", PROMPT, ("head",)),
+    "llama-long": Case("llama", PREFIX, ("head", "masks"), "long text"),
     "llama-choices": Case("llama", PREFIX, ("beginnings", "gradients", "head"), "choice"),
     "bloom-prefix": Case("bloom", PREFIX, ("gradients", "head")),
     "bart-prompt": Case("bart", PROMPT, ("head",)),
@@ -79,12 +80,14 @@ def tokens(dice: torch.Generator, least: int, most: int) -> list[int]:
 
 
 def make_pairs(answer: str) -> list[Pair]:
-    """Twelve examples of different lengths."""
+    """Examples of different lengths."""
     dice = torch.Generator().manual_seed(3)
     if answer == "label":
         return [Pair(tokens(dice, 3, 12), marks=(0,), labels=(i % 2,)) for i in range(12)]
     if answer == "text":
         return [Pair(tokens(dice, 3, 12), [*tokens(dice, 2, 7), 1]) for _ in range(12)]
+    if answer == "long text":
+        return [Pair(tokens(dice, 515, 530), [*tokens(dice, 2, 7), 1]) for _ in range(6)]
     pairs = []
     for i in range(12):
         text = tokens(dice, 20, 24)

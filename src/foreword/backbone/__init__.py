@@ -18,6 +18,7 @@ from foreword.backbone.decoding import (
     write,
     write_by_transformers,
 )
+from foreword.backbone.leaving_out import SAVINGS
 from foreword.backbone.loading import bundled_backbones, default_device, load_backbone
 from foreword.backbone.model import Backbone
 from foreword.backbone.modules.sharding import Held
@@ -30,7 +31,7 @@ from foreword.backbone.own_heads import (
 )
 from foreword.backbone.prompts.key_values import KeyValues, PromptKeyValues, RowKeyValues
 from foreword.backbone.prompts.prompt import Prompt
-from foreword.backbone.savings import SAVINGS, without
+from foreword.backbone.savings import without
 from foreword.backbone.seeding import seed_all
 from foreword.backbone.shapes import Geometry, Heads, SiteGeometry
 from foreword.backbone.sources import Sources

@@ -20,10 +20,10 @@ from transformers.cache_utils import DynamicLayer
 from foreword.backbone.call import Call, inputs, way
 from foreword.backbone.geometry import in_chunks
 from foreword.backbone.layout import Layout
+from foreword.backbone.leaving_out import saves
 from foreword.backbone.model import Backbone
 from foreword.backbone.prompts.key_values import Past, PromptKeyValues, RowKeyValues
 from foreword.backbone.prompts.prompt import Prompt, stack
-from foreword.backbone.savings import saves
 
 LEAST = 16
 """Tokens that rows must begin with alike to be worth a pass of their own."""

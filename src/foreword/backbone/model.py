@@ -20,6 +20,7 @@ from foreword.backbone import arithmetic, devices, geometry, turns
 from foreword.backbone.call import Call, inputs
 from foreword.backbone.checking import check_with_a_text
 from foreword.backbone.layout import Layout
+from foreword.backbone.leaving_out import saves
 from foreword.backbone.modules import copying, sharding, tables
 from foreword.backbone.modules.activations import fuse_activations
 from foreword.backbone.modules.moving import Moving
@@ -29,7 +30,6 @@ from foreword.backbone.prompts.attention import Attention
 from foreword.backbone.prompts.carrying import ARGUMENT, looking_up, reading_at
 from foreword.backbone.prompts.key_values import Past, PromptKeyValues, Sides
 from foreword.backbone.prompts.prompt import Prompt, Recorder, stack
-from foreword.backbone.savings import saves
 from foreword.backbone.shapes import Geometry
 from foreword.backbone.text.tokens import BosRule, Tokens
 from foreword.backbone.weights import hashing

@@ -4,34 +4,16 @@ compare with, or to look for a mistake.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from foreword.backbone.leaving_out import Saving, doing
 from foreword.backbone.modules import activations, tables
-
-Saving = Literal["activation", "beginnings", "gradients", "head"]
-"""What forward passes save; `foreword.recipe.SavingsSpec` says what each is."""
-SAVINGS: tuple[Saving, ...] = get_args(Saving)
-
-
-class _Done(threading.local):
-    """The work that this thread does not leave out."""
-
-    savings: frozenset[str] = frozenset()
-
-
-_done = _Done()
-
-
-def saves(saving: Saving) -> bool:
-    """Whether this thread leaves that work out."""
-    return saving not in _done.savings
 
 
 @contextmanager
@@ -44,18 +26,14 @@ def without(model: PreTrainedModel, savings: Collection[Saving]) -> Iterator[Non
         model: frozen.
         savings: the ones that are turned off.
     """
-    before = _done.savings
     with ExitStack() as changes:
         if "activation" in savings:
             changes.enter_context(activations.unfused(model))
         if "gradients" in savings:
             for table in tables.of_words(model):
                 changes.callback(table.register_forward_hook(_with_gradient).remove)
-        _done.savings = before | frozenset(savings)
-        try:
-            yield
-        finally:
-            _done.savings = before
+        changes.enter_context(doing(savings))
+        yield
 
 
 def _with_gradient(_: nn.Module, __: Any, embeddings: Tensor) -> None:

@@ -69,6 +69,11 @@ class SavingsSpec(Data):
         True, description="the language-model head at the positions that are learned alone"
     )
     lengths: bool = Field(True, description="batches of similar length, so that little is padding")
+    masks: bool = Field(
+        True,
+        description="of a decoder's attention, where padding stands behind the text, and beside"
+        " virtual tokens before a long one",
+    )
     optimizer: bool = Field(True, description="AdamW's step as one kernel")
     sources: bool = Field(True, description="sources before an infix are kept (`source_cache`)")
 

@@ -19,6 +19,7 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, flex_attention_mask, sdpa_mask
 
+from foreword.backbone.leaving_out import saves
 from foreword.backbone.prompts.carrying import ARGUMENT
 from foreword.backbone.prompts.prompt import Prompt
 
@@ -102,6 +103,31 @@ def flex(module: nn.Module, query: Tensor, *given: Any, **kwargs: Any) -> tuple[
     return cast(tuple[Tensor, Any], flex_attention_forward(module, query, *given, **kwargs))
 
 
+def masked(batch_size: int, q_length: int, kv_length: int, **given: Any) -> Tensor | None:
+    """The mask of torch's kernels: none for a causal attention over rows that are padded behind
+    their text, whose tokens see no padding by the order alone. What padding itself gets is nothing
+    that anything reads.
+
+    Args:
+        batch_size, q_length, kv_length: B, Q, K.
+        given: what else transformers' `sdpa_mask` takes.
+
+    Returns:
+        `[B, 1, Q, K]` bool, or none.
+    """
+    rows = given.get("attention_mask")
+    if (
+        rows is not None
+        and q_length == kv_length == rows.shape[-1]
+        and given.get("allow_is_causal_skip", True)
+        and saves("masks")
+        and not torch.compiler.is_compiling()  # which cannot look at numbers
+        and bool((rows[:, :-1] >= rows[:, 1:]).all())
+    ):
+        given["attention_mask"] = None
+    return cast(Tensor | None, sdpa_mask(batch_size, q_length, kv_length, **given))
+
+
 def _with_prompt(inner: Function) -> Function:
     def attend(
         module: nn.Module,
@@ -119,8 +145,8 @@ def _with_prompt(inner: Function) -> Function:
     return attend
 
 
-_FUNCTIONS: dict[Attention, tuple[Function, Function]] = {
-    "sdpa": (_with_prompt(sdpa_attention_forward), sdpa_mask),
+_FUNCTIONS: dict[Attention, tuple[Function, Callable[..., Any]]] = {
+    "sdpa": (_with_prompt(sdpa_attention_forward), masked),
     "eager": (_with_prompt(eager), eager_mask),
     "flex": (_with_prompt(flex), flex_attention_mask),
 }

@@ -224,6 +224,7 @@ class RowKeyValues(KeyValues):
         self._layers = tuple(sorted({layer for member in members for layer in member.layers}))
         self._fronts: dict[int, Front | None] = {}
         self._seen: dict[tuple[bool, ...], Tensor] = {}
+        self._whole: dict[tuple[bool, ...], bool] = {}
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -272,7 +273,10 @@ class RowKeyValues(KeyValues):
                     table[number, :, : side.shape[2]] = side[0]
             sides.append(table.index_select(0, of))
         here = tuple(part is not None for part in parts)
-        return Front(sides[0], sides[1], self._seen_by(here, first.keys.device))
+        seen = self._seen_by(here, first.keys.device)
+        if here not in self._whole:
+            self._whole[here] = bool(seen.all())
+        return Front(sides[0], sides[1], None if self._whole[here] else seen)
 
     def seen(self, rows: int, device: torch.device) -> Tensor:
         """Each row's own."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from foreword.backbone.leaving_out import saves
 from foreword.backbone.prompts.key_values import Front, KeyValues, PromptKeyValues, Sides, join_rows
 from foreword.common.sites import Site
 
@@ -22,6 +23,8 @@ PLACES = "foreword_places"
 """The attribute by which an attention module knows its places."""
 Attend = Callable[..., tuple[Tensor, Any]]
 """An attention function of transformers' interface."""
+LONG, SHARE = 512, 4
+"""A causal attention over so many tokens, at least so many times the virtual ones, has no mask."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Prompt:
         self.embeddings = embeddings
         self.reached: set[Place] = set()
         self._calls: dict[nn.Module, int] = {}
+        self._unmasked = saves("masks")  # now: a layer may be computed again in another thread
         self._masks: list[tuple[Any, Tensor | None, tuple[tuple[int, int], int, bool], Any]] = []
 
     def attend(
@@ -80,12 +84,17 @@ class Prompt:
         """
         place = self._place(module)
         self.reached.add(place)
+        own = key.shape[2]
         key, value, mask, bias = self.enter(
             place, query, key, value, mask, given.pop("position_bias", None), given
         )
         if bias is not None:
             given["position_bias"] = bias
-        output, weights = inner(module, query, key, value, mask, **given)
+        length = key.shape[2] - own
+        if length and mask is None and place.site == "decoder" and query.shape[2] > 1:
+            output, weights = _square(inner, length, module, query, key, value, given)
+        else:
+            output, weights = inner(module, query, key, value, mask, **given)
         return self.added(place, query, output, given.get("scaling")), weights
 
     def enter(
@@ -112,7 +121,10 @@ class Prompt:
             return key, value, mask, bias
         causal = place.site == "decoder"
         size = (query.shape[2], key.shape[2])
-        wide = self._widened(mask, size, front, query.device, causal=causal)
+        if causal and mask is None and bias is None and self._does_without(size, front):
+            wide = None
+        else:
+            wide = self._widened(mask, size, front, query.device, causal=causal)
         if bias is not None:
             bias = nn.functional.pad(bias, (front.length, 0))
         return *front.before(key, value), wide, bias
@@ -135,6 +147,12 @@ class Prompt:
         return Prompt(
             {site: change(tokens) for site, tokens in self.sites.items()}, self.embeddings
         )
+
+    def _does_without(self, size: tuple[int, int], front: Front) -> bool:
+        """Whether a causal attention over virtual tokens and text is faster with no mask."""
+        queries, keys = size
+        alike = queries == keys and front.seen is None
+        return self._unmasked and alike and queries >= max(LONG, SHARE * front.length)
 
     def _widened(
         self, mask: Any, size: tuple[int, int], front: Front, device: torch.device, *, causal: bool
@@ -240,6 +258,25 @@ def stack(layers: Sequence[Tensor]) -> Sides:
     moved = [layer.to(layers[0].device) for layer in layers]
     alike = len({layer.shape for layer in moved}) == 1
     return torch.stack(moved) if alike else tuple(moved)
+
+
+def _square(
+    inner: Attend,
+    length: int,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    given: Mapping[str, Any],
+) -> tuple[Tensor, Any]:
+    """A causal attention over P virtual tokens and Q of text, without a mask.
+
+    A kernel's causal path asks for as many queries as keys and leaves out what a mask would hide.
+    So P queries of zeros go in front, and what they get is dropped.
+    """
+    square = nn.functional.pad(query, (0, 0, length, 0))
+    output, weights = inner(module, square, key, value, None, **given)
+    return output[:, length:].contiguous(), None if weights is None else weights[:, :, length:]
 
 
 def widen(
