@@ -31,6 +31,8 @@ from foreword.extensions import load_plugin, loaded_plugins
 from foreword.recipe import BackboneSpec, Recipe
 
 if TYPE_CHECKING:
+    import psutil
+
     from foreword.backbone import Backbone
 
 _log = logging.getLogger(__name__)
@@ -129,20 +131,26 @@ def _give_back() -> None:
         trim(0)
 
 
+def _resident(process: psutil.Process) -> int:
+    info = process.memory_info()
+    return int(info.rss - getattr(info, "shared", 0))
+
+
 @contextmanager
 def measured_cost() -> Iterator[Cost]:
     """Seconds of a block, and the most memory that it took beyond what was there before.
 
     On a GPU torch counts the bytes; elsewhere the process's resident memory is looked at twenty
     times a second, after what earlier runs have freed is given back (by glibc; other C libraries
-    keep it, and then a second run seems to take less than it does).
+    keep it, and then a second run seems to take less than it does). Pages of files are left out
+    where the system tells them apart (Linux): it may drop them at any time.
     """
     import psutil
     import torch
 
     cost, process, ended = Cost(), psutil.Process(), threading.Event()
     _give_back()
-    before = process.memory_info().rss
+    before = _resident(process)
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -150,7 +158,7 @@ def measured_cost() -> Iterator[Cost]:
 
     def watch() -> None:
         while not ended.wait(0.05):
-            cost.peak_bytes = max(cost.peak_bytes, process.memory_info().rss - before)
+            cost.peak_bytes = max(cost.peak_bytes, _resident(process) - before)
 
     watcher = threading.Thread(target=watch, daemon=True)
     if not cuda:
