@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -27,6 +27,11 @@ ANSWER_COLUMNS: dict[str, names.Answer] = {
 }
 """Key of `task.data` that names a column of answers -> what such a column asks for."""
 
+SPLITS: tuple[Literal["train", "dev", "test"], ...] = ("train", "dev", "test")
+FILES = (*SPLITS, "unlabelled")
+"""Fields of `task.data` that name a file of examples."""
+IDS = tuple(f"only.{split}.ids" for split in SPLITS)
+"""Keys of `task.data` that name a file of ids."""
 
 ChoiceColumns = Annotated[
     Annotated[str, Tag("<text>")]
@@ -54,6 +59,17 @@ class Only(Data):
     train: Subset = Subset()
     dev: Subset = Subset()
     test: Subset = Subset()
+
+    def moved(self, change: Callable[[str], str]) -> Only:
+        """The same after one change of every path."""
+        subsets = {split: getattr(self, split) for split in SPLITS}
+        return self.model_copy(
+            update={
+                split: subset.model_copy(update={"ids": change(subset.ids)})
+                for split, subset in subsets.items()
+                if subset.ids is not None
+            }
+        )
 
 
 class DataSpec(Data):
@@ -148,7 +164,7 @@ class DataSpec(Data):
     tags: Column | None = Field(None, description="conll: column with the tags; default: last")
     only: Only | None = Field(None, description="xsum: which documents each split has")
 
-    @field_validator("train", "dev", "test", "unlabelled")
+    @field_validator(*FILES)
     @classmethod
     def _a_path(cls, path: str | None) -> str | None:
         return path if path is None else checked_path(path)
@@ -197,6 +213,24 @@ class DataSpec(Data):
         if given and not names.FORMATS[self.format].table:
             raise ValueError(f"`{given[0]}` is for the formats {', '.join(names.tables())}")
         return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Key of the section -> the file of examples or of ids that it names."""
+        named = {field: getattr(self, field) for field in FILES}
+        if self.only is not None:
+            ids = (getattr(self.only, split).ids for split in SPLITS)
+            named |= dict(zip(IDS, ids, strict=True))
+        return {key: path for key, path in named.items() if path is not None}
+
+    def moved(self, change: Callable[[str], str]) -> DataSpec:
+        """The same section after one change of every path."""
+        changed: dict[str, Any] = {
+            key: change(path) for key, path in self.files.items() if key in FILES
+        }
+        if self.only is not None:
+            changed["only"] = self.only.moved(change)
+        return self.model_copy(update=changed)
 
     @property
     def answer(self) -> names.Answer:

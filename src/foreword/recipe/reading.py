@@ -15,11 +15,21 @@ from foreword.common.json_text import check_depth
 from foreword.common.paths import GGUF, is_backbone
 from foreword.errors import RecipeError, argument, refuse_single
 from foreword.methods import METHODS
+from foreword.recipe.data import FILES, IDS
 from foreword.recipe.problems import explain, kind
 from foreword.recipe.spec import EXCLUSIVE, PLAIN, VERSION, Recipe, section_rules
+from foreword.recipe.teacher import FILES as TEACHER_FILES
 from foreword.recipe.teacher import MESSAGES
 from foreword.recipe.training import training_rules
 from foreword.recipe.yaml_text import parse_yaml, read_yaml
+
+_PATHS = {
+    *(f"task.data.{key}" for key in (*FILES, *IDS)),
+    *(f"teacher.{key}" for key in TEACHER_FILES),
+    "method.init.file",
+    "method.init.path",
+}
+"""Keys of a recipe whose texts are paths, the backbone's name apart."""
 
 
 def _unsaid(line: str) -> None:
@@ -212,15 +222,7 @@ def _resolved(path: str, value: Any, folder: Path) -> Any:
         return value  # refused later, with its field's name
     if path in ("backbone", "backbone.name"):
         return _resolve_backbone(value, folder)
-    splits = ("train", "dev", "test")
-    files = {
-        *(f"task.data.{split}" for split in (*splits, "unlabelled")),
-        *(f"task.data.only.{split}.ids" for split in splits),
-        "method.init.file",
-        "method.init.path",
-        *(f"teacher.{name}" for name in ("texts", "prompt", "conversations")),
-    }
-    return _resolve_path(value, folder) if path in files else value
+    return _resolve_path(value, folder) if path in _PATHS else value
 
 
 def _apply_defaults(data: dict[str, Any]) -> None:
@@ -243,25 +245,15 @@ def _apply_defaults(data: dict[str, Any]) -> None:
 
 
 def _resolve(recipe: Recipe, folder: Path) -> Recipe:
-    data = recipe.task.data
-    paths: dict[str, Any] = {
-        split: _resolve_path(path, folder)
-        for split in ("train", "dev", "test", "unlabelled")
-        if (path := getattr(data, split)) is not None
-    }
-    if data.only is not None:
-        subsets = {
-            split: subset.model_copy(update={"ids": _resolve_path(subset.ids, folder)})
-            for split in ("train", "dev", "test")
-            if (subset := getattr(data.only, split)).ids is not None
-        }
-        paths["only"] = data.only.model_copy(update=subsets)
+    def resolved(path: str) -> str:
+        return _resolve_path(path, folder)
+
     name = _resolve_backbone(recipe.backbone.name, folder)
     backbone = recipe.backbone.model_copy(update={"name": name})
-    task = recipe.task.model_copy(update={"data": data.model_copy(update=paths)})
+    task = recipe.task.model_copy(update={"data": recipe.task.data.moved(resolved)})
     method = recipe.method
     leads = {
-        field: _resolve_path(path, folder)
+        field: resolved(path)
         for field in method.init.paths
         if (path := getattr(method.init, field)) is not None
     }
@@ -269,7 +261,7 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
         method = method.model_copy(update={"init": method.init.model_copy(update=leads)})
     changed: dict[str, Any] = {"backbone": backbone, "task": task, "method": method}
     if recipe.teacher is not None:
-        changed["teacher"] = recipe.teacher.moved(lambda path: _resolve_path(path, folder))
+        changed["teacher"] = recipe.teacher.moved(resolved)
     return recipe.model_copy(update=changed)
 
 

@@ -119,17 +119,9 @@ class Recipe(Data):
     def files(self) -> dict[str, str]:
         """Key of the recipe -> what a run reads there: data files, files of ids and a teacher's
         texts. Not what training starts from (`method.init`), nor the backbone."""
-        read: dict[str, str | None] = {}
-        if self.teacher is not None:
-            read |= {f"teacher.texts.{i}": text for i, text in enumerate(self.teacher.texts)}
-            for name in ("prompt", "conversations"):
-                read[f"teacher.{name}"] = getattr(self.teacher, name)
-        data = self.task.data
-        for split in ("train", "dev", "test", "unlabelled"):
-            read[f"task.data.{split}"] = getattr(data, split)
-            subset = getattr(data.only, split, None)
-            read[f"task.data.only.{split}.ids"] = None if subset is None else subset.ids
-        return {key: path for key, path in read.items() if path is not None}
+        taught = {} if self.teacher is None else self.teacher.files
+        read = {f"teacher.{key}": path for key, path in taught.items()}
+        return read | {f"task.data.{key}": path for key, path in self.task.data.files.items()}
 
     @field_validator("backbone", mode="before", json_schema_input_type=BackboneSpec | str)
     @classmethod

@@ -17,6 +17,8 @@ Kind = Literal["structuring", "summarization", "question", "use-case", "creative
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MESSAGES = "messages"
 """The column of the conversations that are made."""
+FILES = ("texts", "prompt", "conversations")
+"""Fields of the section that name a file, or several."""
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 PathText = Annotated[str, AfterValidator(checked_path)]
@@ -113,18 +115,25 @@ class TeacherSpec(Data):
         return bool(getattr(self, option) != type(self).model_fields[option].default)
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """What is read."""
+    def learned(self) -> tuple[str, ...]:
+        """The files whose text is learned, in their order."""
         return self.texts if self.prompt is None else (self.prompt,)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Key of the section -> the file that it names."""
+        texts = {f"texts.{number}": path for number, path in enumerate(self.texts)}
+        others = {"prompt": self.prompt, "conversations": self.conversations}
+        return texts | {key: path for key, path in others.items() if path is not None}
 
     def moved(self, change: Callable[[str], str]) -> TeacherSpec:
         """The same section after one change of every path."""
-        paths: dict[str, Any] = {
-            name: change(path)
-            for name in ("prompt", "conversations")
-            if (path := getattr(self, name)) is not None
+        changed: dict[str, Any] = {
+            key: change(path) for key, path in self.files.items() if key in FILES
         }
-        return self.model_copy(update={**paths, "texts": tuple(map(change, self.texts))})
+        if self.texts:
+            changed["texts"] = tuple(map(change, self.texts))
+        return self.model_copy(update=changed)
 
     @property
     def seconds(self) -> float | None:

@@ -289,20 +289,7 @@ def _decides(recipe: Recipe, stated: TaskId) -> list[Any]:
 def without_folders(recipe: Recipe) -> Recipe:
     """The recipe with the names alone of its data files and of the artifact that it starts from: no
     folder of this machine."""
-    data = recipe.task.data
-    names: dict[str, Any] = {
-        split: bare_name(path)
-        for split in ("train", "dev", "test", "unlabelled")
-        if (path := getattr(data, split)) is not None
-    }
-    if data.only is not None:
-        subsets = {
-            split: subset.model_copy(update={"ids": bare_name(subset.ids)})
-            for split in ("train", "dev", "test")
-            if (subset := getattr(data.only, split)).ids is not None
-        }
-        names["only"] = data.only.model_copy(update=subsets)
-    task = recipe.task.model_copy(update={"data": data.model_copy(update=names)})
+    task = recipe.task.model_copy(update={"data": recipe.task.data.moved(bare_name)})
     teacher = None if recipe.teacher is None else recipe.teacher.moved(bare_name)
     changed = {"task": task, "teacher": teacher, "method": without_folder(recipe.method)}
     return recipe.model_copy(update=changed)

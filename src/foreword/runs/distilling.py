@@ -74,7 +74,7 @@ class Text:
             DataError: a file cannot be read, is empty or is not UTF-8.
         """
         spec = recipe.teacher
-        return None if spec is None else cls(spec, read_whole(spec.files))
+        return None if spec is None else cls(spec, read_whole(spec.learned))
 
 
 @dataclass(frozen=True)
