@@ -1,8 +1,12 @@
-"""Which errors say that memory ran out, and what to do about it. Imports no torch."""
+"""How much memory there is; which errors say that it ran out, and what to do about it. Imports no
+torch."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 _SIGNS = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory"
@@ -11,6 +15,80 @@ _SIGNS = re.compile(
 )
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ ?\w+)")
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+class Memory(NamedTuple):
+    """Bytes of memory.
+
+    Attributes:
+        whole: in all.
+        free: those that can be had.
+    """
+
+    whole: int
+    free: int
+
+
+class _Names(NamedTuple):
+    """Where control groups of one version stand, and what they call what they hold."""
+
+    root: str
+    limit: str
+    used: str
+    droppable: str
+
+
+_FIRST = _Names("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_SECOND = _Names(".", "memory.max", "memory.current", "inactive_file")
+
+
+def of_machine() -> Memory:
+    """The memory of this machine, or what a container or a job may have of it where that is less.
+
+    Pages of files that can be dropped (`inactive_file`) count as free, as in what Kubernetes calls
+    the working set: a container that has read a large file is not full.
+    """
+    import psutil  # Accelerate brings it along
+
+    machine = psutil.virtual_memory()
+    whole, free = int(machine.total), int(machine.available)
+    for limit, used in _limits():
+        whole, free = min(whole, limit), min(free, max(0, limit - used))
+    return Memory(whole, free)
+
+
+def _limits() -> Iterator[tuple[int, int]]:
+    """Limit and use of each control group that this process is in, as far as they are seen here."""
+    try:
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        names = _FIRST if controllers else _SECOND
+        # A container may see its own group as the root, whatever its path says.
+        own = PurePosixPath(path.lstrip("/"))
+        for group in (own, *own.parents):
+            limit = _limit(_GROUPS / names.root / group, names)
+            if limit is not None:
+                yield limit
+
+
+def _limit(group: Path, names: _Names) -> tuple[int, int] | None:
+    try:
+        limit, used = (
+            (group / name).read_text(encoding="ascii").strip() for name in (names.limit, names.used)
+        )
+        statistics = (group / "memory.stat").read_text(encoding="ascii")
+    except OSError:
+        return None
+    if not limit.isdigit():  # "max"
+        return None
+    entries = dict(line.split(" ", 1) for line in statistics.splitlines())
+    return int(limit), int(used) - int(entries.get(names.droppable, 0))
 
 
 def ran_out(error: BaseException | None) -> bool:

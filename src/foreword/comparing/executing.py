@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from foreword.common import files
-from foreword.common.memory import advice, ran_out
+from foreword.common.memory import advice, of_machine, ran_out
 from foreword.common.progress import Progress, Silent
 from foreword.common.run_files import holds_run, is_finished
 from foreword.comparing.cells import Place, distinct
@@ -234,12 +234,11 @@ def processes_that_pay(runs: int, device: str | None) -> int:
     Operations of a small model are too short to be dealt out over threads, so that processes of one
     thread each do more in the same time. A GPU is left to one process.
     """
-    import psutil
     import torch
 
     on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    fitting = int(psutil.virtual_memory().available // MEMORY_A_PROCESS)
+    fitting = of_machine().free // MEMORY_A_PROCESS
     return max(1, min(cores or 1, fitting, runs)) if on_cpu and runs > 2 else 1
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 
 from foreword.backbone import Backbone, packed_bytes
+from foreword.common.memory import of_machine
 from foreword.tuned import TunedModel
 
 SHARE = 0.25
 """Of the memory that there is, what rows that are written may take; and weights laid out again."""
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def bytes_of_position(backbone: Backbone) -> int:
@@ -41,12 +38,7 @@ def _memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = _CGROUP.read_text(encoding="ascii").strip()
-    except OSError:
-        return whole
-    return min(whole, int(limit)) if limit.isdigit() else whole
+    return of_machine().whole
 
 
 def bytes_of_prompt(model: TunedModel) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_LIMIT, _USED = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+from foreword.common.memory import of_machine
 
 
 class Peak:
@@ -100,14 +99,7 @@ def free(device: torch.device) -> int:
         return int(there + idle)
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    import psutil  # Accelerate brings it along
-
-    there = int(psutil.virtual_memory().available)
-    try:
-        limit, used = (file.read_text(encoding="ascii").strip() for file in (_LIMIT, _USED))
-    except OSError:
-        return there
-    return min(there, max(0, int(limit) - int(used))) if limit.isdigit() else there
+    return of_machine().free
 
 
 def storages(tensor: Tensor) -> list[tuple[int, torch.UntypedStorage]]:
