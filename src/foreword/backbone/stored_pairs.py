@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foreword.backbone.layout import Pair
 from foreword.common.json_text import parse_json
-from foreword.common.packed import Packed
+from foreword.common.packed import Packed, as_numbers
 
 Counts = NDArray[np.integer[Any]]
 _TOKENS = ("source", "target", "segments")
@@ -76,8 +76,7 @@ def _counted(pairs: Sequence[Pair], name: str) -> Counts:
 
 
 def _lists(column: Any) -> Callable[[int], list[int]]:
-    ends = column.offsets.to_numpy()
-    values = column.values.to_numpy()
+    ends, values = as_numbers(column.offsets), as_numbers(column.values)
 
     def of(at: int) -> list[int]:
         ids: list[int] = values[ends[at] : ends[at + 1]].tolist()

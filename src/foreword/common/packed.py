@@ -7,9 +7,10 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 
 from foreword.common.kept import discard, kept, key_of
 from foreword.common.shares import Told, in_shares
@@ -84,7 +85,10 @@ class Packed(Sequence[T], Generic[T]):
 
     def numbers(self, column: str) -> Numbers:
         """A column of whole numbers, one for each item."""
-        return self._mapped.numbers(column)[self._own]
+        rows, numbers = self._rows, self._mapped.numbers[column]
+        if isinstance(rows, range) and rows.step > 0:
+            return numbers[rows.start : rows.stop : rows.step]
+        return numbers[self._own]
 
     @property
     def _own(self) -> Numbers:
@@ -154,11 +158,29 @@ class _Mapped(Generic[T]):
             make = self.made[block] = self.codec.unpack(self.reader.get_batch(block))
         return make(number - self.begins[block])
 
-    def numbers(self, column: str) -> Numbers:
+    @cached_property
+    def numbers(self) -> dict[str, Numbers]:
+        """All columns of whole numbers, not to be written to: opening a batch is what takes time,
+        and they are asked for several times."""
         import numpy as np
+        import pyarrow as pa
 
-        parts = [self.reader.get_batch(i).column(column).to_numpy() for i in range(len(self.made))]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        names = [field.name for field in self.reader.schema if pa.types.is_integer(field.type)]
+        columns: dict[str, Numbers] = {name: np.empty(self.count, dtype=np.int64) for name in names}
+        for block, begin in enumerate(self.begins):
+            batch = self.reader.get_batch(block)
+            for name, column in columns.items():
+                column[begin : begin + batch.num_rows] = as_numbers(batch.column(name))
+        for column in columns.values():
+            column.flags.writeable = False
+        return columns
+
+
+def as_numbers(column: Any) -> Numbers:
+    """A column of numbers as it lies there, without what pyarrow's `to_numpy` imports (pandas)."""
+    import numpy as np
+
+    return cast("Numbers", np.from_dlpack(column))
 
 
 def write_packed(
