@@ -193,6 +193,36 @@ def test_rows_that_are_known_are_not_read_again(
     assert len(read) == 7
 
 
+def test_rows_that_another_run_has_asked_about_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, front = make_backbone("llama"), tuple(random_ids([6], seed=5)[0])
+    shared = tmp_path / "not there yet" / "said.safetensors"
+    first, second, third = (tmp_path / f"{name}.safetensors" for name in "abc")
+
+    def teacher(_: tuple[int, ...]) -> Teacher:
+        return Teacher(backbone, TASK, front)
+
+    expected = taught(lessons(), teacher, 4, first, remembered=shared)
+    with monkeypatch.context() as patch:
+        patch.setattr(distributions, "_said", None)
+        own = taught(lessons(), teacher, 4, second, remembered=shared)
+    assert all(
+        torch.equal(a.taught.logs, b.taught.logs)  # type: ignore[union-attr]
+        for a, b in zip(expected, own, strict=True)
+    )
+    assert first.read_bytes() == second.read_bytes()
+    before = shared.read_bytes()
+    other = Teacher(backbone, TASK, (*front, 7))
+    taught(lessons(), lambda _: other, 4, third, remembered=shared)  # another teacher's are not it
+    assert third.read_bytes() != first.read_bytes()
+    assert shared.read_bytes() != before
+    shared.unlink()
+    shared.parent.rmdir()
+    shared.parent.write_text("no folder")
+    taught(lessons(), teacher, 4, tmp_path / "d.safetensors", remembered=shared)
+
+
 def test_many_rows_are_not_written_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from foreword.procedures.distilling import study
 from foreword.procedures.distilling.answering import answered
 from foreword.procedures.distilling.clock import Clock, seconds_of_a_step
 from foreword.procedures.distilling.distributions import Lesson, taught
-from foreword.procedures.distilling.kept import key_of_study, made_once
+from foreword.procedures.distilling.kept import key_of_study, made_once, place_of_lessons
 from foreword.procedures.distilling.measuring import (
     ATTENDING,
     DISTANCES,
@@ -378,7 +378,15 @@ class Distillation:
 
     def _taught(self, lessons: Sequence[Lesson], name: str) -> list[Pair]:
         self.progress.begin("ask the teacher", len(lessons))
-        return taught(lessons, self.teacher, self.spec.top_k, self.folder / name, self._advance)
+        k = self.spec.top_k
+        return taught(
+            lessons,
+            self.teacher,
+            k,
+            self.folder / name,
+            self._advance,
+            remembered=place_of_lessons(lessons, k, self.backbone.device.type),
+        )
 
     def _answered(self, name: str, examples: Sequence[Example]) -> list[Example]:
         """Examples with the teacher's answers in place of their own."""

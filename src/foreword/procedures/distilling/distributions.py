@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +24,7 @@ from foreword.axes.readout.divergence import likeliest
 from foreword.backbone.layout import Pair, Taught
 from foreword.common import files, opening
 from foreword.common.json_text import parse_json
+from foreword.errors import RunError
 from foreword.procedures.distilling.teacher import Teacher
 
 FORMAT = "1.0"
@@ -58,8 +61,13 @@ def key_of(backbone: str, front: Sequence[int], pair: Pair, k: int) -> str:
         pair: the row behind it.
         k: how many tokens are kept.
     """
-    decides = [FORMAT, backbone, list(front), pair.source, pair.target, pair.between, k]
+    decides = [FORMAT, backbone, list(front), *parts_of(pair), k]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+
+
+def parts_of(pair: Pair) -> tuple[Any, ...]:
+    """What of a row decides what a teacher says of it."""
+    return pair.source, pair.target, pair.between
 
 
 def taught(
@@ -68,6 +76,8 @@ def taught(
     k: int,
     file: Path,
     advance: Callable[[int], None] = lambda _: None,
+    *,
+    remembered: Path | None = None,
 ) -> list[Pair]:
     """The rows with what their teachers say of them.
 
@@ -80,12 +90,16 @@ def taught(
         k: how many tokens are kept at each position.
         file: where what is computed is kept.
         advance: called with the number of rows that are done.
+        remembered: a file of what other runs have computed of the same rows, and where this one
+            leaves it for others; where that cannot be written, nothing is.
 
     Raises:
         RunError: the file cannot be written.
     """
     known = read(file)
     stored = list(known)
+    shared = {} if remembered is None else read(remembered)
+    known |= {key: part for key, part in shared.items() if key not in known}
     kept: dict[int, tuple[str, Taught]] = {}
     by_teacher: dict[tuple[int, ...], list[int]] = {}
     for number, lesson in enumerate(lessons):
@@ -114,6 +128,10 @@ def taught(
     rows_kept = [kept[number] for number in range(len(lessons))]
     if stored != [key for key, _ in rows_kept]:
         write(file, rows_kept)
+    if remembered is not None and any(key not in shared for key, _ in rows_kept):
+        with suppress(OSError, RunError):
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            write(remembered, rows_kept)
     return [
         replace(lesson.pair, taught=part)
         for lesson, (_, part) in zip(lessons, rows_kept, strict=True)

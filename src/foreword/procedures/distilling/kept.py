@@ -1,11 +1,11 @@
-"""Conversations that were made once, for every run that would make the same: a prompt's length or
-method changes nothing of them."""
+"""Conversations that were made once, for every run that would make the same, and what a teacher
+says of them: a prompt's length or method changes neither."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from foreword.artifacts.manifest import versions
 from foreword.backbone import Backbone
 from foreword.common import cached, files
 from foreword.procedures.distilling import study
+from foreword.procedures.distilling.distributions import Lesson
 from foreword.recipe import TeacherSpec
 
 
@@ -38,6 +39,22 @@ def key_of_study(spec: TeacherSpec, backbone: Backbone, text: str, **others: Any
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode())
     return f"studies/{digest.hexdigest()}.json"
+
+
+def place_of_lessons(lessons: Sequence[Lesson], k: int, device: str) -> Path:
+    """Where what a teacher says of some rows is kept for other runs. The file tells by itself whose
+    teacher it was of which row.
+
+    Args:
+        lessons: all rows of a set.
+        k: how many tokens are kept at each position.
+        device: the kind that computes it, which rounds in its own way.
+    """
+    rows = [
+        (one.behind.source, one.behind.target, one.behind.between, one.reads) for one in lessons
+    ]
+    digest = hashlib.sha256(json.dumps([rows, k, device]).encode())
+    return cached.cache_folder() / "studies" / f"{digest.hexdigest()}.safetensors"
 
 
 def made_once(
