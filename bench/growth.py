@@ -37,10 +37,10 @@ from transformers.utils import logging as transformers_logging
 import training
 from foreword.backbone import Decoding, generate
 from foreword.backbone.layout import Pair
+from foreword.backbone.memory import Alive, resident
 from foreword.methods import PrefixTuning
 from foreword.methods.axes import Table
 from foreword.training.batching import LengthBatches
-from foreword.training.memory import Alive, resident
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 from shapes import Lengths, Shape

@@ -43,9 +43,9 @@ from transformers.utils import logging as transformers_logging
 
 from foreword.backbone import Backbone, load_backbone
 from foreword.backbone.layout import Layout, Pair
+from foreword.backbone.memory import Alive, held, resident
 from foreword.methods import LoRA, MethodOptions, PrefixTuning
 from foreword.methods.axes import Table
-from foreword.training.memory import Alive, held, resident
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 from training import without_out

@@ -34,6 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 import foreword
 from foreword.artifacts.artifact import save_artifact
+from foreword.backbone.memory import Alive, resident
 from foreword.backbone.stored_pairs import lengths
 from foreword.common.progress import Silent
 from foreword.runs.preparing import Prepared, prepare
@@ -42,7 +43,6 @@ from foreword.training.amount import total_steps
 from foreword.training.batching import LengthBatches
 from foreword.training.hardware import Hardware, settled_precision
 from foreword.training.loop import _one_step
-from foreword.training.memory import Alive, resident
 from foreword.training.schedule import schedule
 from foreword.tuned.initial import initialise
 from peft_steps import collated

@@ -43,6 +43,7 @@ import training
 from foreword.axes.readout import Generation, Readout, SequenceHead
 from foreword.backbone import Backbone, has_units
 from foreword.backbone.layout import Layout, Pair
+from foreword.backbone.memory import Alive, resident
 from foreword.backbone.modules.activations import fuse_activations
 from foreword.common.pictures import new_figure, write_figure
 from foreword.methods import (
@@ -58,7 +59,6 @@ from foreword.recipe import TrainingSpec
 from foreword.training.batching import POOL
 from foreword.training.hardware import Hardware
 from foreword.training.loop import _one_step
-from foreword.training.memory import Alive, resident
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 from shapes import LABELS, SHAPES, Shape, make_model

@@ -20,6 +20,7 @@ from foreword.backbone.devices import DeviceMap
 from foreword.backbone.weights.quantization import Quantization
 from foreword.errors import ArtifactError, DataError, UserError, did_you_mean, refuse_single
 from foreword.methods import HardPrompt
+from foreword.names import Together
 from foreword.recipe import DecodingSpec
 from foreword.session import (
     Answer,
@@ -145,7 +146,7 @@ class PromptBank:
         rows: Sequence[Row],
         *,
         where: Sequence[str] | None = None,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
         **decoding: Any,
@@ -161,7 +162,7 @@ class PromptBank:
         rows: Sequence[Row],
         *,
         where: Sequence[str] | None = None,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
         **decoding: Any,
@@ -192,7 +193,7 @@ class PromptBank:
         rows: Sequence[Row],
         *,
         where: Sequence[str] | None = None,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         advance: Callable[[int], None] = lambda _: None,
     ) -> list[Prediction]:
         """Tell each row's label, tags or span with its own prompt and head, all in one batch.
@@ -217,7 +218,7 @@ class PromptBank:
         *,
         paired: bool = False,
         where: Sequence[str] | None = None,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         advance: Callable[[int], None] = lambda _: None,
     ) -> npt.NDArray[Any]:
         """A vector for each row, by its own prompt, all in one batch.

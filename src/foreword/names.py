@@ -23,6 +23,13 @@ a number, one or some of a row's own choices, one tag a word, a span of the cont
 the word that is missing in a pattern, or a vector for a text."""
 
 
+Together = int | Literal["auto"]
+"""How many rows are answered together; "auto": as many as memory has room for, `MOST_TOGETHER` at
+most."""
+MOST_TOGETHER = 256
+"""More rows than these make nothing faster."""
+
+
 @dataclass(frozen=True)
 class AnswerKind:
     """What is known of a kind of answer before any data or model is read.

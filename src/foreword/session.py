@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,12 @@ from foreword.backbone.devices import DeviceMap
 from foreword.backbone.weights.quantization import Quantization
 from foreword.common.bounds import Rows, Seed
 from foreword.common.characters import half_character
-from foreword.common.choices import Data
+from foreword.common.choices import Data, OrAuto
 from foreword.common.json_text import check_depth
 from foreword.data import Example
 from foreword.errors import ArtifactError, DataError, UserError, argument, refuse_single
 from foreword.evaluation import Report, evaluate
+from foreword.names import Together
 from foreword.recipe import DecodingSpec
 from foreword.recipe.problems import explain
 from foreword.tasks import BoundTask, Prediction, task_of
@@ -39,7 +40,7 @@ a conversation, or an example whose references or label are not looked at."""
 class _Call(Data):
     """The numbers of a call."""
 
-    batch_size: Rows
+    batch_size: Annotated[Together, OrAuto(Rows)]
     seed: Seed | None = None
 
 
@@ -77,7 +78,7 @@ class LoadedPrompt:
         self,
         inputs: Sequence[Input],
         *,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
         **decoding: Any,
@@ -90,7 +91,7 @@ class LoadedPrompt:
         self,
         inputs: Sequence[Input],
         *,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
         **decoding: Any,
@@ -99,7 +100,8 @@ class LoadedPrompt:
 
         Args:
             inputs: a list of texts, fields or examples; a batch may mix lengths.
-            batch_size: rows decoded together; it never changes a greedy answer beyond ties.
+            batch_size: rows decoded together, or "auto" for as many as memory has room for; it
+                never changes a greedy answer beyond ties.
             seed: of the first input's draws, for sampling; the next ones have the next numbers.
             advance: called with the number of rows after each batch.
             decoding: overrides of the artifact's decoding, named as in a recipe.
@@ -120,7 +122,7 @@ class LoadedPrompt:
         self,
         inputs: Sequence[Input],
         *,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         advance: Callable[[int], None] = lambda _: None,
     ) -> list[Prediction]:
         """Tell the label of each input, the tags of its words, or the span that answers it.
@@ -143,7 +145,7 @@ class LoadedPrompt:
         inputs: Sequence[Input],
         *,
         paired: bool = False,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         advance: Callable[[int], None] = lambda _: None,
     ) -> npt.NDArray[Any]:
         """A vector for each input.
@@ -175,7 +177,7 @@ class LoadedPrompt:
         examples: Sequence[Example],
         *,
         metrics: Sequence[str] | None = None,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
         **decoding: Any,
@@ -259,7 +261,7 @@ def decoding_of(stated: DecodingSpec, **overrides: Any) -> Decoding:
     return Decoding(**spec.model_dump())
 
 
-def check_call(batch_size: int, seed: int | None = None) -> None:
+def check_call(batch_size: Together, seed: int | None = None) -> None:
     """Raise UserError where the numbers of a call are out of bounds."""
     try:
         _Call(batch_size=batch_size, seed=seed)

@@ -162,6 +162,15 @@ def test_lines_that_are_there_are_answered_together(
     assert len(rows(done.out)) == 8
 
 
+def test_as_many_rows_as_memory_has_room_for(foreword: Command, labelled: Path) -> None:
+    given = ("predict", labelled / "run", "--text", "good", "--text", "a bad day")
+    expected = foreword(*given, "--batch-size", 2)
+    assert rows(foreword(*given, "--batch-size", "auto").out) == rows(expected.out)
+    for wrong in ("0", "many", "1000001"):
+        done = foreword(*given, "--batch-size", wrong)
+        refused(done, f"'{wrong}' is neither a number from 1 to 1,000,000 nor auto")
+
+
 def test_a_mistake_in_a_stream_keeps_what_was_answered(
     foreword: Command, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,10 +11,10 @@ import psutil
 import pytest
 import torch
 
+from foreword.backbone.memory import free
 from foreword.common import memory
 from foreword.common.memory import Memory, of_machine
 from foreword.comparing.executing import MEMORY_A_PROCESS, processes_that_pay
-from foreword.training.memory import free
 
 GIB = 2**30
 MACHINE = Memory(whole=64 * GIB, free=48 * GIB)

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from conftest import make_backbone
 from foreword.axes.readout import Vectors
-from foreword.backbone import Backbone
+from foreword.backbone import Backbone, memory
 from foreword.common.progress import Silent
 from foreword.errors import UserError
 from foreword.methods import LoRA, PrefixTuning
 from foreword.methods.axes import Table
 from foreword.recipe import TrainingSpec
-from foreword.training import History, Pair, fitting, memory, train
+from foreword.training import History, Pair, fitting, train
 from foreword.training.checkpoints import LOG, Checkpoints, newest
 from foreword.training.hardware import Hardware
 from foreword.training.log import Log

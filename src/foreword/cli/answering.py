@@ -16,6 +16,7 @@ from foreword.cli.destination import Destination
 from foreword.common.characters import to_json
 from foreword.data.lines import LINE_BYTES
 from foreword.errors import DataError, UserError
+from foreword.names import MOST_TOGETHER, Together
 
 if TYPE_CHECKING:
     from foreword.data.inputs import Given
@@ -62,7 +63,12 @@ class Asked:
     format: str | None
     encoding: str
     limit: int | None
-    batch_size: int
+    batch_size: Together
+
+    @property
+    def group(self) -> int:
+        """How many of a stream are answered together."""
+        return MOST_TOGETHER if self.batch_size == "auto" else self.batch_size
 
 
 def answer(
@@ -112,7 +118,7 @@ def answer(
     together = len(given)
     if loaded.check is not None:
         loaded.check(given)
-        together = GROUPS * inputs.batch_size
+        together = GROUPS * inputs.group
     from foreword.common.progress import progress_for_terminal
 
     progress = progress_for_terminal()
@@ -141,7 +147,7 @@ def _answer_stream(
     given = islice(chain(texts, lines), inputs.limit)
     written = []
     done = 0
-    for group in _groups(given, stream.has_line, inputs.batch_size):
+    for group in _groups(given, stream.has_line, inputs.group):
         written.append(_to(to, _rows(loaded, group, done, lambda _: None)))
         done += len(group)
     return "".join(written)

@@ -51,7 +51,7 @@ def embed(
     overwrite: o.OverwriteOption = False,
     *,
     on: o.ArtifactFlags,
-    batch_size: o.BatchSizeOption = None,
+    batch_size: o.TogetherOption = None,
     limit: o.LimitOption = None,
 ) -> None:
     """Give the vectors of texts, or of the rows of a file, by a trained prompt, or of each row by

@@ -10,6 +10,7 @@ from foreword.cli import options as o
 from foreword.cli.answering import Advance, Answering
 from foreword.cli.loading import complain_of_slowness, loading_options
 from foreword.errors import UserError
+from foreword.names import Together
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -90,7 +91,7 @@ def load_bank(folders: Mapping[str, Path], on: o.ArtifactFlags) -> PromptBank:
 
 
 def writers(
-    bank: PromptBank, batch_size: int, seed: int | None, decoding: Mapping[str, Any]
+    bank: PromptBank, batch_size: Together, seed: int | None, decoding: Mapping[str, Any]
 ) -> Answering:
     """Answers rows by texts."""
 
@@ -113,7 +114,7 @@ def writers(
     return Answering(answers, check)
 
 
-def tellers(bank: PromptBank, batch_size: int) -> Answering:
+def tellers(bank: PromptBank, batch_size: Together) -> Answering:
     """Answers rows by heads and label words."""
 
     def check(rows: list[Given]) -> None:
@@ -129,7 +130,7 @@ def tellers(bank: PromptBank, batch_size: int) -> Answering:
 
 
 def givers(
-    bank: PromptBank, batch_size: int, *, paired: bool, shown: Callable[[Matrix], Rows]
+    bank: PromptBank, batch_size: Together, *, paired: bool, shown: Callable[[Matrix], Rows]
 ) -> Answering:
     """Answers rows by vectors.
 

@@ -15,7 +15,7 @@ import typer
 from foreword.common.limits import MOST, MOST_ROWS
 from foreword.data.lines import check_encoding
 from foreword.errors import DataError, did_you_mean
-from foreword.names import FORMATS, TEXT
+from foreword.names import FORMATS, TEXT, Together
 
 
 class Device(StrEnum):
@@ -124,6 +124,25 @@ ArtifactArgument = Annotated[
 ]
 BatchSizeOption = Annotated[
     int | None, typer.Option("--batch-size", min=1, max=MOST_ROWS, help="Rows processed together.")
+]
+
+
+def _together(text: str) -> Together:
+    if text == "auto":
+        return "auto"
+    if text.isdecimal() and 1 <= int(text) <= MOST_ROWS:
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither a number from 1 to {MOST_ROWS:,} nor auto")
+
+
+TogetherOption = Annotated[
+    Any,
+    typer.Option(
+        "--batch-size",
+        parser=_together,
+        metavar="N|auto",
+        help="Rows answered together; auto: as many as memory has room for.",
+    ),
 ]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, max=MOST, help="Use the first N examples only.")

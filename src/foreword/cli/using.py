@@ -56,7 +56,7 @@ def generate(
     ] = None,
     *,
     on: o.ArtifactFlags,
-    batch_size: o.BatchSizeOption = None,
+    batch_size: o.TogetherOption = None,
     limit: o.LimitOption = None,
     seed: o.SeedOption = None,
 ) -> None:
@@ -109,7 +109,7 @@ def predict(
     overwrite: o.OverwriteOption = False,
     *,
     on: o.ArtifactFlags,
-    batch_size: o.BatchSizeOption = None,
+    batch_size: o.TogetherOption = None,
     limit: o.LimitOption = None,
 ) -> None:
     """Tell labels, tags, spans or missing words, with probabilities, by a trained prompt or by the
@@ -153,7 +153,7 @@ def evaluate(
     overwrite: o.OverwriteOption = False,
     *,
     on: o.ArtifactFlags,
-    batch_size: o.BatchSizeOption = None,
+    batch_size: o.TogetherOption = None,
     limit: o.LimitOption = None,
     seed: o.SeedOption = None,
     as_json: o.JsonOption = False,

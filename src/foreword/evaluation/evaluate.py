@@ -9,6 +9,7 @@ from typing import Any
 from foreword.backbone import Decoding
 from foreword.data import Example
 from foreword.evaluation.metrics import METRICS
+from foreword.names import Together
 from foreword.tasks import BoundTask, Prediction
 
 Scores = dict[str, float | None]
@@ -54,7 +55,7 @@ def evaluate(
     how: Decoding,
     *,
     metrics: Sequence[str],
-    batch_size: int = 32,
+    batch_size: Together = 32,
     seed: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Report:

@@ -5,19 +5,12 @@ from __future__ import annotations
 import torch
 
 from foreword.backbone import Backbone, packed_bytes
+from foreword.backbone.memory import bytes_of_position
 from foreword.common.memory import of_machine
 from foreword.tuned import TunedModel
 
 SHARE = 0.25
 """Of the memory that there is, what rows that are written may take; and weights laid out again."""
-
-
-def bytes_of_position(backbone: Backbone) -> int:
-    """What one position of a row takes: its keys and values in every layer."""
-    g = backbone.geometry
-    sites = [g.main, *(g.sites[site] for site in ("cross",) if site in g.sites)]
-    numbers = sum(site.width or 2 * site.layers * g.width for site in sites)
-    return numbers * int(backbone.model.dtype.itemsize)
 
 
 def positions_in_memory(backbone: Backbone, longest: int, rows: int) -> int:

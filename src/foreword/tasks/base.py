@@ -17,6 +17,7 @@ from foreword.backbone import Backbone, Chats, Decoding
 from foreword.data import Example
 from foreword.errors import DataError, RecipeError, UserError
 from foreword.methods.examples import Demonstration
+from foreword.names import Together
 from foreword.recipe import TaskId, TaskSpec
 from foreword.tasks.bound import BoundTask, Request
 from foreword.tasks.inputs import Inputs
@@ -118,7 +119,7 @@ class Task(Inputs, ABC):
     @staticmethod
     @abstractmethod
     def answer_requests(
-        requests: Sequence[Request], *, batch_size: int, advance: Callable[[int], None]
+        requests: Sequence[Request], *, batch_size: Together, advance: Callable[[int], None]
     ) -> list[Prediction]:
         """Answer requests of this kind together, in their order; their models may differ."""
 

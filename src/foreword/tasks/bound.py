@@ -19,6 +19,7 @@ from foreword.common.progress import Progress, Silent
 from foreword.common.shares import parts, processes
 from foreword.data import Example
 from foreword.errors import DataError, UserError
+from foreword.names import Together
 from foreword.tasks.rows import Prediction, Row, by_name
 from foreword.tuned import TunedModel
 
@@ -214,7 +215,7 @@ class BoundTask:
         examples: Sequence[Example],
         how: Decoding | None = None,
         *,
-        batch_size: int = 32,
+        batch_size: Together = 32,
         seed: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
     ) -> list[Prediction]:
@@ -223,7 +224,7 @@ class BoundTask:
         Args:
             examples: their references or labels are not looked at.
             how: decoding, where the answer is a text.
-            batch_size: rows that are answered together.
+            batch_size: rows that are answered together; see `Together`.
             seed: of the first example's draws, where texts are drawn; the next ones have the next
                 numbers. From torch's random state if not given.
             advance: called with the number of examples that are done.
@@ -270,14 +271,15 @@ class Request:
 def answer_together(
     requests: Sequence[Request],
     *,
-    batch_size: int = 32,
+    batch_size: Together = 32,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Prediction]:
     """Answers of any tasks and models of one backbone, in the order of the requests.
 
     Args:
         requests: what is asked.
-        batch_size: rows that are answered together; it changes no answer beyond ties and rounding.
+        batch_size: rows that are answered together (see `Together`); it changes no answer beyond
+            ties and rounding.
         advance: called with the number of requests that are done.
 
     Raises:

@@ -9,7 +9,12 @@ import torch
 
 from foreword.axes.readout import Generation
 from foreword.backbone import Call, Decoding, columns_of, generate, write
+from foreword.backbone.memory import bytes_of_position, resident, rows_that_fit
+from foreword.names import MOST_TOGETHER, Together
 from foreword.tuned import TunedModel
+
+COPIES = 2
+"""Of what rows hold while they are written, as many at once: it is moved where one grows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class Writing:
 def decode_rows(
     rows: Sequence[Writing],
     *,
-    batch_size: int,
+    batch_size: Together,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
     """The answers as texts, in the order of the rows; see `write_rows`."""
@@ -55,7 +60,7 @@ def decode_rows(
 def write_rows(
     rows: Sequence[Writing],
     *,
-    batch_size: int,
+    batch_size: Together,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[list[int]]:
     """The answers as tokens, in the order of the rows, end tokens left off.
@@ -66,7 +71,7 @@ def write_rows(
     Args:
         rows: what is to be written.
         batch_size: rows that are written together, of similar lengths; a row that is at an end
-            makes room for the next one.
+            makes room for the next one. See `Together`.
         advance: called with the number of rows that are done.
     """
     if not rows:
@@ -88,6 +93,7 @@ def write_rows(
             calls.append((model.call(layout), own))
         return calls
 
+    size = batch_size if batch_size != "auto" else _most_together(rows, order, arrange)
     if steps:
         at = {i: number for number, i in enumerate(steps)}
         written = write(
@@ -97,7 +103,7 @@ def write_rows(
             ],
             [rows[i].how for i in steps],
             [rows[i].seed for i in steps],
-            rows=batch_size,
+            rows=size,
             columns=_columns(rows, steps, arrange),
             advance=advance,
         )
@@ -107,12 +113,37 @@ def write_rows(
         if rows[i].how.num_beams > 1:
             searching.setdefault((id(rows[i].model), rows[i].how), []).append(i)
     for (_, how), members in searching.items():
-        for start in range(0, len(members), batch_size):
-            (call, own), *_ = arrange(members[start : start + batch_size])
+        for start in range(0, len(members), size):
+            (call, own), *_ = arrange(members[start : start + size])
             written = generate(backbone, call, how, rows[own[0]].seed)
             new.update(zip(own, written, strict=True))
             advance(len(own))
     return [new[i] for i in range(len(rows))]
+
+
+def _most_together(
+    rows: Sequence[Writing],
+    order: Sequence[int],
+    arrange: Callable[[Sequence[int]], list[tuple[Call, list[int]]]],
+) -> int:
+    """As many rows as memory has room for: the longest one is read for that."""
+    longest = order[0]
+    model = rows[longest].model
+    backbone, beams = model.backbone, max(row.how.num_beams for row in rows)
+    positions = COPIES * bytes_of_position(backbone) * _columns(rows, order, arrange)
+    scores = COPIES * 4 * backbone.geometry.vocabulary  # in float32
+
+    def read(count: int) -> None:
+        (call, _), *_ = arrange([longest] * count)
+        generate(backbone, call, Decoding(max_new_tokens=1))
+
+    return rows_that_fit(
+        read,
+        [*resident(backbone.model), *model.parameters()],
+        backbone.device,
+        most=min(MOST_TOGETHER, len(rows)),
+        beside=beams * (positions + scores),
+    )
 
 
 def _columns(

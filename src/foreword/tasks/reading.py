@@ -13,8 +13,11 @@ from torch import Tensor
 
 from foreword.axes.readout import Predictor, read_together
 from foreword.backbone import Backbone
+from foreword.backbone.leaving_out import doing
+from foreword.backbone.memory import resident, rows_that_fit
 from foreword.data import Example
 from foreword.errors import DataError
+from foreword.names import MOST_TOGETHER, Together
 from foreword.tasks.base import Task
 from foreword.tasks.bound import Request
 from foreword.tasks.rows import Prediction, Row
@@ -44,7 +47,7 @@ class ReadTask(Task):
 
     @staticmethod
     def answer_requests(
-        requests: Sequence[Request], *, batch_size: int, advance: Callable[[int], None]
+        requests: Sequence[Request], *, batch_size: Together, advance: Callable[[int], None]
     ) -> list[Prediction]:
         """Read the answers in batches of similar lengths; no answer depends on the others of its
         batch."""
@@ -73,15 +76,16 @@ class ReadTask(Task):
 
 
 def _read_requests(
-    requests: Sequence[Request], batch_size: int, advance: Callable[[int], None]
+    requests: Sequence[Request], batch_size: Together, advance: Callable[[int], None]
 ) -> list[Prediction]:
     reader = Reader()
     for number, request in enumerate(requests):
         reader.add(number, request)
     reader.sort()
+    size = reader.most_together() if batch_size == "auto" else batch_size
     predictions: dict[int, Prediction] = {}
     while len(predictions) < len(requests):
-        done = reader.read(batch_size)
+        done = reader.read(size)
         predictions.update((one.number, one.prediction) for one in done)
         advance(len(done))
     return [predictions[number] for number in range(len(requests))]
@@ -170,6 +174,21 @@ class Reader:
             return -longest[beginning], beginning, -_length(at)
 
         self._waiting = deque(sorted(self._waiting, key=place))
+
+    @torch.no_grad()
+    def most_together(self) -> int:
+        """As many of the sorted rows as memory has room for: the longest one is read for that."""
+        if not self._waiting:
+            return 1
+        longest = self._waiting[0]
+        model = longest[0].request.task.model
+        with doing(["beginnings"]):  # rows that are alike would be read once
+            return rows_that_fit(
+                lambda rows: list(_outputs([longest] * rows)),
+                [*resident(model.backbone.model), *model.parameters()],
+                model.backbone.device,
+                most=min(MOST_TOGETHER, len(self._waiting)),
+            )
 
     def drop(self, number: int) -> None:
         """Forget a request; nothing if it is answered."""

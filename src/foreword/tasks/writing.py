@@ -9,6 +9,7 @@ from foreword.axes.readout import Generation
 from foreword.backbone import Backbone, Decoding
 from foreword.data import Example
 from foreword.errors import UserError
+from foreword.names import Together
 from foreword.tasks.base import Task, Verb
 from foreword.tasks.bound import Request
 from foreword.tasks.decoding import Writing, decode_rows
@@ -38,7 +39,7 @@ class WrittenTask(Task):
 
     @staticmethod
     def answer_requests(
-        requests: Sequence[Request], *, batch_size: int, advance: Callable[[int], None]
+        requests: Sequence[Request], *, batch_size: Together, advance: Callable[[int], None]
     ) -> list[Prediction]:
         """Write the answers, all rows through one decoder."""
         rows = []

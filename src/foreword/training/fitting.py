@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from foreword.backbone import devices
+from foreword.backbone import devices, memory
 from foreword.backbone.layout import Pair
 from foreword.backbone.stored_pairs import answers, lengths
 from foreword.errors import BackboneError, UserError
 from foreword.recipe import TrainingSpec
-from foreword.training import memory, randomness
+from foreword.training import randomness
 from foreword.training.hardware import Hardware
 from foreword.training.held_out import lay_out
 from foreword.tuned import TunedModel

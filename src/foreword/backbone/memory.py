@@ -1,11 +1,11 @@
-"""How many bytes a step holds, and how many a device has: what `foreword.training.fitting` asks."""
+"""How many bytes a forward pass or a step holds, and how many a device has."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,45 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foreword.common.memory import of_machine
+
+if TYPE_CHECKING:
+    from foreword.backbone import Backbone
+
+
+SHARE = 0.7
+"""Of the memory that is free, what rows that are answered may take."""
+
+
+def rows_that_fit(
+    run: Callable[[int], Any],
+    known: Sequence[Tensor],
+    device: torch.device,
+    *,
+    most: int,
+    beside: int = 0,
+) -> int:
+    """How many rows can go through a model at once, by what one and two of them hold.
+
+    Args:
+        run: a forward pass of so many rows, of the longest.
+        known: what lies in memory already.
+        device: where it runs.
+        most: no more than these are asked for.
+        beside: bytes that a row takes later and that `run` does not show.
+
+    Returns:
+        As many as a share of what is free has room for; one where there is no room, too.
+    """
+    if most < 2:
+        return 1
+    peaks = []
+    for rows in (1, 2):
+        with counting(device, known) as counted:
+            run(rows)
+        peaks.append(counted.peak)
+    one, two = peaks
+    left = int(SHARE * free(device)) - one - beside
+    return max(1, min(most, 1 + left // max(1, two - one + beside)))
 
 
 class Peak:
@@ -100,6 +139,14 @@ def free(device: torch.device) -> int:
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     return of_machine().free
+
+
+def bytes_of_position(backbone: Backbone) -> int:
+    """What one position of a row takes in a cache: its keys and values in every layer."""
+    g = backbone.geometry
+    sites = [g.main, *(g.sites[site] for site in ("cross",) if site in g.sites)]
+    numbers = sum(site.width or 2 * site.layers * g.width for site in sites)
+    return numbers * int(backbone.model.dtype.itemsize)
 
 
 def storages(tensor: Tensor) -> list[tuple[int, torch.UntypedStorage]]:
