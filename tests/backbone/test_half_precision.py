@@ -9,9 +9,10 @@ from tiny_families import batch, random_prompt, small_backbone, small_model
 from conftest import mini_tokens
 from foreword.backbone import Backbone, Call, Decoding
 from foreword.backbone.layout import Pair
-from foreword.methods import PrefixTuning, PromptTuning
+from foreword.methods import FineTuning, PrefixTuning, PromptTuning
 from foreword.methods.axes import MLP, Table
 from foreword.recipe import TrainingSpec
+from foreword.training import train
 from foreword.training.fitting import Fit
 from foreword.training.hardware import Hardware
 from foreword.training.loop import _Loop
@@ -64,6 +65,22 @@ def test_prompt_and_optimizer_stay_float32(family, method, dtype) -> None:
     assert {one.dtype for one in states} == {torch.float32}
     layout = model.lay_out(PAIRS)
     assert model(layout).dtype == torch.float32
+
+
+def test_own_weights_of_16_bits_lose_most_of_what_a_step_adds() -> None:
+    """Why a recipe's `dtype: auto` is float32 where the backbone's own weights move."""
+    stood_still = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        before = dict(gentle("llama", dtype).model.named_parameters())
+        model = compose(gentle("llama", dtype), FineTuning(name="fine-tuning"))
+        spec = TrainingSpec(steps=1, batch_size=2, learning_rate=1e-4, warmup=0, best_by=None)
+        train(model, PAIRS, spec)
+        after = dict(model.backbone.model.named_parameters())
+        layers = [name for name in before if "layers" in name and before[name].ndim > 1]
+        still = [(after[name] == before[name]).float().mean() for name in layers]
+        stood_still[dtype] = torch.stack(still).mean().item()
+    assert stood_still[torch.float32] < 0.05
+    assert stood_still[torch.bfloat16] > 0.5
 
 
 @pytest.mark.parametrize("dtype", HALF)

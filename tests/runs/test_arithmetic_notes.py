@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from foreword.cli.loading import complain_of_slowness
 from foreword.common.progress import Silent
 from foreword.recipe import Recipe, parse_recipe
 from foreword.recipe.yaml_text import read_yaml
-from foreword.runs.preparing import prepare
+from foreword.runs.preparing import load, prepare
 from foreword.runs.resuming import about
 from foreword.runs.run import train
 from foreword.training.hardware import Hardware
@@ -68,6 +69,30 @@ def test_a_run_says_how_it_computes_where_weights_are_as_they_are_stored(
     notes = prepare(auto, "cpu", backbone, Silent()).notes
     assert precisions == ["float32", "float32"]
     assert "training.precision: auto is float32 here" in notes
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [
+        ("fine-tuning", "float32"),
+        ("bitfit", "float32"),
+        ({"name": "prompt-tuning", "delta": {"kind": "top", "layers": 1}}, "float32"),
+        ("lora", "float16"),
+        ("adapter", "float16"),
+        ("prefix-tuning", "float16"),
+    ],
+)
+def test_a_backbone_whose_own_weights_move_is_loaded_as_float32(
+    method: str | dict[str, Any], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "_processor", lambda: {"amx_fp16": True})
+    raw = {**read_yaml(QUICKSTART), "method": method}
+    auto = parse_recipe(raw, [*FEW, "backbone.dtype=auto"])
+    assert load(auto, "cpu").dtype == dtype
+    assert load(parse_recipe(raw, [*FEW, "backbone.dtype=float16"]), "cpu").dtype == "float16"
+    notes = prepare(auto, "cpu", load_backbone("foreword/mini", dtype="float16"), Silent()).notes
+    line = "backbone.dtype: the backbone's own weights move in float16"
+    assert any(note.startswith(line) for note in notes) == (dtype == "float32")
 
 
 @pytest.mark.usefixtures("no_units")

@@ -88,7 +88,7 @@ class Loaded:
         """
         from foreword.runs import train
 
-        backbone = self._backbone(recipe.backbone)
+        backbone = self._backbone(recipe.loads)
         with kept_cost(folder):
             train(
                 recipe,

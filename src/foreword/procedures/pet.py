@@ -334,6 +334,7 @@ class Procedure:
                 "warmup": 0.0,
                 "weight_decay": 0.01,
                 "best_by": None,
+                "precision": self.recipe.training.precision,
                 "mlm_weight": masks,
                 "mlm_batch_size": method.mlm_batch_size,
             }

@@ -123,6 +123,15 @@ class Recipe(Data):
         read = {f"teacher.{key}": path for key, path in taught.items()}
         return read | {f"task.data.{key}": path for key, path in self.task.data.files.items()}
 
+    @property
+    def loads(self) -> BackboneSpec:
+        """The backbone as a run loads it: `dtype: auto` is float32 where its own weights move. In
+        16 bits most of what an optimizer adds to a weight is less than half of what tells two
+        neighbouring numbers apart, and lost (Micikevicius et al. 2018, section 3.1)."""
+        if self.backbone.dtype != "auto" or not self.method.moves.in_place:
+            return self.backbone
+        return self.backbone.model_copy(update={"dtype": "float32"})
+
     @field_validator("backbone", mode="before", json_schema_input_type=BackboneSpec | str)
     @classmethod
     def _plain_backbone(cls, value: Any) -> Any:

@@ -10,6 +10,7 @@ from foreword import names
 from foreword.artifacts.card import said_of_trained
 from foreword.artifacts.starting import going_on, read_trained, starts_from
 from foreword.backbone import Backbone, Decoding, load_backbone, seed_all, slowness
+from foreword.backbone.arithmetic import HALVES
 from foreword.common.progress import Progress
 from foreword.errors import RecipeError
 from foreword.recipe import Recipe, TaskId, types_rule, written_input
@@ -142,13 +143,20 @@ def prepare(
 def _arithmetic(backbone: Backbone, recipe: Recipe) -> list[str]:
     """What there is to say of the types in which a device computes."""
     device, precision = backbone.device.type, recipe.training.precision
-    kept = settled_precision(precision, recipe.backbone.dtype, device)
+    kept = settled_precision(precision, recipe.loads.dtype, device)
     autocast = slowness(
         kept, device, "training.precision", "give float32, or auto, which is float32 here"
     )
     own = kept if backbone.dtype == "float32" else backbone.dtype
     chosen = f"training.precision: auto is {own} here" if precision == "auto" else None
-    return [line for line in (backbone.slowness, autocast, chosen) if line]
+    lost = None
+    if recipe.method.moves.in_place and backbone.dtype in HALVES:
+        lost = (
+            f"backbone.dtype: the backbone's own weights move in {backbone.dtype}, in which most "
+            "of what a step adds to them is lost; give float32, and training.precision: auto for "
+            "arithmetic in 16 bits"
+        )
+    return [line for line in (backbone.slowness, autocast, chosen, lost) if line]
 
 
 def load(
@@ -159,7 +167,7 @@ def load(
     Raises:
         BackboneError: it cannot be loaded.
     """
-    spec = recipe.backbone
+    spec = recipe.loads
     return load_backbone(
         spec.name,
         revision=spec.revision,

@@ -112,7 +112,7 @@ def train(
     where = recipe_device(recipe.backbone, device, backbone)
     hardware = Hardware.of(
         where,
-        settled_precision(recipe.training.precision, recipe.backbone.dtype, where),
+        settled_precision(recipe.training.precision, recipe.loads.dtype, where),
         tracker=recipe.training.tracker,
     )
     progress = progress if progress and hardware.main else Silent()

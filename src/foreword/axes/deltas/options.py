@@ -24,9 +24,11 @@ class DeltaSpec(Data):
 
     Attributes:
         changeable: options of which training may go on with others, from stored weights.
+        in_place: whether weights of the backbone move in the type that they have.
     """
 
     changeable: ClassVar[frozenset[str]] = frozenset()
+    in_place: ClassVar[bool] = False
 
     kind: str
 
@@ -88,6 +90,8 @@ class Frozen(DeltaSpec):
 class Full(DeltaSpec):
     """Every weight moves."""
 
+    in_place: ClassVar[bool] = True
+
     kind: Literal["full"] = "full"
 
     def build(self, backbone: Backbone, *, head: bool) -> Delta:
@@ -107,6 +111,8 @@ class TopOptions(Data):
 class TopLayers(TopOptions, DeltaSpec):
     """The last layers move (FT-top2 of Li & Liang 2021, section 5.2)."""
 
+    in_place: ClassVar[bool] = True
+
     kind: Literal["top"] = "top"
 
     def build(self, backbone: Backbone, *, head: bool) -> Delta:  # noqa: ARG002
@@ -119,6 +125,8 @@ class TopLayers(TopOptions, DeltaSpec):
 @delta
 class Biases(DeltaSpec):
     """The biases move (Ben Zaken et al. 2022)."""
+
+    in_place: ClassVar[bool] = True
 
     kind: Literal["bitfit"] = "bitfit"
 
