@@ -94,6 +94,16 @@ def test_rates_under_which_nothing_moves(method: Any, slow: float, fine: float) 
     assert said(method, {"steps": 60, "warmup": 0, "learning_rate": fine}) == []
 
 
+def test_keys_and_values_of_real_words_need_not_move_far() -> None:
+    method = {"name": "prefix-tuning", "reparameterization": "table"}
+    training = {"steps": 60, "warmup": 0, "learning_rate": 2e-3}
+    assert len(said(method, training)) == 1
+    started = {**method, "init": {"kind": "activations", "examples": 4}}
+    assert said(started, training) == []
+    (line,) = said(started, {**training, "learning_rate": 10})
+    assert line.startswith("training.learning_rate: 10 is high for ")
+
+
 @pytest.mark.parametrize(
     ("method", "rate"),
     [

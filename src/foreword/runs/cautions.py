@@ -6,7 +6,7 @@ The rates are those of docs/choosing.md, widened by what papers and shipped reci
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foreword.methods import METHODS, PET, MethodOptions
 from foreword.recipe import Recipe, TrainingSpec
@@ -134,7 +134,10 @@ def _by_rate(spec: TrainingSpec, recipe: Recipe) -> Iterator[tuple[str, float, W
     method: MethodOptions = recipe.method
     if method.length:
         kinds = EMBEDDINGS if method.enters.has_slots else KEYS_VALUES
-        yield "learning_rate", spec.learning_rate, kinds.get(method.reparameterization.kind)
+        wants = kinds.get(method.reparameterization.kind)
+        if wants is not None and kinds is KEYS_VALUES and method.init.kind != "random":
+            wants = replace(wants, least=0.0)  # what starts from real words need not move far
+        yield "learning_rate", spec.learning_rate, wants
     if method.moves.kind != "none":
         own = spec.delta_learning_rate
         field = "learning_rate" if own is None else "delta_learning_rate"
