@@ -26,7 +26,7 @@ from foreword.backbone.layout import Layout, PositionRule
 from foreword.tuned import TunedModel
 from launching import Launcher, launching
 
-pytest_plugins = ["quick"]
+pytest_plugins = ["quick", "benchmarks"]
 
 # One thread for a process, and for those that tests start: more of them than free processors wait
 # for each other by spinning, which doubles what a test takes.

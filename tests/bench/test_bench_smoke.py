@@ -1,22 +1,16 @@
 """The benchmark runs and reports everything; its floor computes what it says. No timing here."""
 
 import json
-import sys
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from transformers.utils import logging
 
+from benchmarks import Bench
 from foreword.backbone.layout import Layout
 from foreword.methods import PrefixTuning
 from foreword.tuned.compose import compose
 
-BENCH = Path(__file__).parent.parent.parent / "bench"
 VARIANTS = {
     "floor",
     "floor, again",
@@ -31,32 +25,6 @@ VARIANTS = {
 }
 
 
-@pytest.fixture
-def floor(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module bench/floor.py, found as bench/training.py finds it."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    yield import_module("floor")
-    sys.modules.pop("floor")
-
-
-@pytest.fixture
-def training(floor: ModuleType) -> Iterator[ModuleType]:
-    """The module bench/training.py; what running it sets for the whole process is set back."""
-    threads, verbosity = torch.get_num_threads(), logging.get_verbosity()
-    yield import_module("training")
-    sys.modules.pop("training")
-    torch.set_num_threads(threads)
-    logging.set_verbosity(verbosity)
-    AcceleratorState._reset_state()
-
-
-@pytest.fixture
-def infix(training: ModuleType) -> Iterator[ModuleType]:
-    """The module bench/infix.py, which takes its flags and its clock from bench/training.py."""
-    yield import_module("infix")
-    sys.modules.pop("infix")
-
-
 def layout_of(vocabulary: int, *, virtual: int = 0) -> Layout:
     dice = torch.Generator().manual_seed(1)
 
@@ -67,9 +35,10 @@ def layout_of(vocabulary: int, *, virtual: int = 0) -> Layout:
 
 
 def test_all_variants_are_reported_without_any_time(
-    training: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("peft")
+    training = bench("training")
     options = "--shape tiny --rounds 1 --steps 1 --lengths synthetic --threads 1"
     assert training.main([*options.split(), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr()
@@ -89,8 +58,9 @@ def test_all_variants_are_reported_without_any_time(
 
 
 def test_infix_is_reported_without_any_time(
-    infix: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    infix = bench("infix")
     options = "--shape tiny --rounds 2 --steps 1 --lengths synthetic --threads 1"
     assert infix.main([*options.split(), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr()
@@ -110,8 +80,9 @@ def test_infix_is_reported_without_any_time(
     assert all(f"| {name} |" in printed.out for name in found)
 
 
-def test_what_is_kept_changes_no_loss(infix: ModuleType, training: ModuleType) -> None:
+def test_what_is_kept_changes_no_loss(bench: Bench) -> None:
     """What is timed is the same step: the same losses with sources read anew and kept."""
+    infix, training = bench("infix"), bench("training")
     flags = "--shape tiny --rounds 1 --steps 1 --lengths synthetic --threads 1"
     options = training._options(flags.split())
     pairs, _ = training.make_pairs(options)
@@ -127,7 +98,8 @@ def test_what_is_kept_changes_no_loss(infix: ModuleType, training: ModuleType) -
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_the_floor_computes_the_bare_models_loss(floor: ModuleType) -> None:
+def test_the_floor_computes_the_bare_models_loss(bench: Bench) -> None:
+    floor = bench("floor")
     model = floor.random_gpt2("tiny")
     layout = layout_of(floor.SHAPES["tiny"]["vocab_size"])
     loss, gradient = floor.floor_loss(model, layout)
@@ -140,8 +112,9 @@ def test_the_floor_computes_the_bare_models_loss(floor: ModuleType) -> None:
     assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
 
 
-def test_the_floors_gradient_is_that_of_the_whole_model(floor: ModuleType) -> None:
+def test_the_floors_gradient_is_that_of_the_whole_model(bench: Bench) -> None:
     """Reading at target positions only changes nothing but what is computed in vain."""
+    floor = bench("floor")
     model = floor.random_gpt2("tiny")
     layout = layout_of(floor.SHAPES["tiny"]["vocab_size"])
     _, gradient = floor.floor_loss(model, layout)

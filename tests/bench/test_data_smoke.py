@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-FILE = Path(__file__).parents[2] / "bench" / "data.py"
-
-
-def bench() -> Any:
-    spec = importlib.util.spec_from_file_location("bench_data", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from benchmarks import Bench
 
 
 @pytest.mark.slow
-def test_it_measures_a_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_measures_a_start(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "data.json"
-    bench().main(["--rows", "30", "--rounds", "0", "--out", str(out)])
+    bench("data").main(["--rows", "30", "--rounds", "0", "--out", str(out)])
     told = json.loads(out.read_text(encoding="utf-8"))
     (row,) = told["starts"]
     assert (row["rows"], row["start"], row["of_before"]) == (30, "first start", None)
@@ -32,7 +23,7 @@ def test_it_measures_a_start(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "| 30 | first start | " in capsys.readouterr().out
 
 
-def test_starts_are_compared_with_the_one_before_and_must_agree() -> None:
+def test_starts_are_compared_with_the_one_before_and_must_agree(bench: Bench) -> None:
     one = {"rows": 5, "order": "a", "amount": "b", "counted": ["c"], "seconds": 1.0, "bytes": 2e6}
     starts = [
         {**one, "start": "first start", "processor": 2.0},
@@ -40,9 +31,9 @@ def test_starts_are_compared_with_the_one_before_and_must_agree() -> None:
         {**one, "start": "second start 1", "processor": 0.3},
         {**one, "start": "before", "processor": 4.0},
     ]
-    made = bench()
-    made._check_same(starts)
-    table = made._table(starts)
+    data = bench("data")
+    data._check_same(starts)
+    table = data._table(starts)
     assert [(row["start"], row["of_before"]) for row in table] == [
         ("before", 1.0),
         ("first start", 0.5),
@@ -50,4 +41,4 @@ def test_starts_are_compared_with_the_one_before_and_must_agree() -> None:
     ]
     assert {row["megabytes"] for row in table} == {2.0}
     with pytest.raises(RuntimeError, match="differ in order"):
-        made._check_same([*starts, {**starts[0], "order": "z"}])
+        data._check_same([*starts, {**starts[0], "order": "z"}])

@@ -2,28 +2,24 @@
 
 import json
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
-BENCH = Path(__file__).parent.parent.parent / "bench"
+from benchmarks import Bench
 
 
 def test_it_runs_and_reports_every_variant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    bench = import_module("distillation")
-    out, threads = tmp_path / "figures.json", torch.get_num_threads()
+    distillation, out = bench("distillation"), tmp_path / "figures.json"
     flags = ["--lengths", "4,16", "--rounds", "1", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["distillation.py", *flags])
-    try:
-        bench.main()
-    finally:
-        torch.set_num_threads(threads)
-        sys.modules.pop("distillation")
+    distillation.main()
     rows = json.loads(out.read_text(encoding="utf-8"))
     assert [row["variant"] for row in rows] == [
         "no text",
@@ -37,13 +33,8 @@ def test_it_runs_and_reports_every_variant(
     assert "virtual tokens" in capsys.readouterr().out
 
 
-def test_a_kept_text_says_what_the_text_in_the_context_says(
-    monkeypatch: pytest.MonkeyPatch, mini: object
-) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    bench = import_module("distillation")
-    sys.modules.pop("distillation")
-    calls = bench.variants(mini, list(range(40, 80)), [5, 6, 7], [8])
+def test_a_kept_text_says_what_the_text_in_the_context_says(bench: Bench, mini: object) -> None:
+    calls = bench("distillation").variants(mini, list(range(40, 80)), [5, 6, 7], [8])
     with torch.no_grad():
         kept, whole = (
             mini.logits(calls[name][0])[0, -1]  # type: ignore[attr-defined]

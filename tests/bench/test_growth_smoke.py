@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
-import torch
-from accelerate.state import AcceleratorState
-from transformers.utils import logging
 
-BENCH = Path(__file__).parent.parent.parent / "bench"
-OWN = ("growth", "tried", "steps", "training", "floor", "shapes", "peft_steps")
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Finds benchmarks; what running one sets for the whole process is set back."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    for name in OWN:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    threads, verbosity = torch.get_num_threads(), logging.get_verbosity()
-    yield import_module
-    torch.set_num_threads(threads)
-    logging.set_verbosity(verbosity)
-    AcceleratorState._reset_state()
+from benchmarks import Bench
 
 
 def test_every_axis_is_reported_as_ratios(
-    bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    growth: ModuleType = bench("growth")
+    growth = bench("growth")
     options = "--shape tiny --rounds 1 --threads 1"
     assert growth.main([*options.split(), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -52,8 +30,8 @@ def test_every_axis_is_reported_as_ratios(
     assert capsys.readouterr().out == printed
 
 
-def test_exponents_are_of_the_last_two_values(bench: Any) -> None:
-    growth: ModuleType = bench("growth")
+def test_exponents_are_of_the_last_two_values(bench: Bench) -> None:
+    growth = bench("growth")
 
     def point(ours: float, bare: float) -> dict[str, dict[str, float]]:
         return {what: {"foreword": ours, "bare": bare} for what in ("step", "peak", "token")}
@@ -64,9 +42,9 @@ def test_exponents_are_of_the_last_two_values(bench: Any) -> None:
 
 
 def test_what_was_tried_gives_the_same_losses(
-    bench: Any, capsys: pytest.CaptureFixture[str]
+    bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tried: ModuleType = bench("tried")
+    tried = bench("tried")
     options = tried._options(["--shape", "tiny-gpt2", "--backend", "eager"])
     plain, compiled = (run()[0].item() for run in tried.compiled(options).values())
     assert math.isclose(plain, compiled, rel_tol=1e-5)

@@ -1,33 +1,18 @@
 """The memory benchmark runs, and counts what it says. No timing here."""
 
 import json
-import sys
-import warnings
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from transformers.utils import logging
 
-BENCH = Path(__file__).parent.parent.parent / "bench"
-
-
-@pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module bench/memory.py; what running it sets for the whole process is set back."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    verbosity = logging.get_verbosity()
-    with warnings.catch_warnings():
-        yield import_module("memory")
-    sys.modules.pop("memory")
-    logging.set_verbosity(verbosity)
+from benchmarks import Bench
 
 
-def test_it_reports_every_variant(memory: ModuleType, tmp_path: Path, capsys) -> None:
-    out = tmp_path / "memory.json"
+def test_it_reports_every_variant(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory, out = bench("memory"), tmp_path / "memory.json"
     flags = ["--shape", "tiny", "--rounds", "1", "--batch-size", "2", "--length", "3"]
     assert memory.main([*flags, "--out", str(out)]) == 0
     report = json.loads(out.read_text())
@@ -43,7 +28,8 @@ def test_it_reports_every_variant(memory: ModuleType, tmp_path: Path, capsys) ->
     assert "| backbone | weights | kept | peak | time |" in table
 
 
-def test_bytes_are_counted(memory: ModuleType) -> None:
+def test_bytes_are_counted(bench: Bench) -> None:
+    memory = bench("memory")
     known = torch.zeros(100)
     with memory.Alive([known]) as alive:
         kept = known + 1

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
-from transformers.utils import logging
+
+from benchmarks import Bench
 
 ROOT = Path(__file__).parent.parent.parent
 FEW = ("training.steps=3", "task.limits.train=16", "task.limits.dev=2", "method.length=4")
 
 
-def test_both_learn_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_both_learn_the_same(bench: Bench, tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    monkeypatch.delitem(sys.modules, "peft_run", raising=False)
-    verbosity = logging.get_verbosity()
     sets = [part for change in (*FEW, "decoding.max_new_tokens=4") for part in ("--set", change)]
     recipe, out = str(ROOT / "recipes" / "quickstart.yaml"), tmp_path / "out"
-    assert import_module("peft_run").main([recipe, *sets, "--out", str(out)]) == 0
-    logging.set_verbosity(verbosity)
+    assert bench("peft_run").main([recipe, *sets, "--out", str(out)]) == 0
     report = json.loads((out / "figures.json").read_text("utf-8"))
     assert report["steps"] == 3
     losses, scores = report["last_losses"], report["scores"]

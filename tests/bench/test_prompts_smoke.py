@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-import torch
-from transformers.utils import logging
 
-BENCH = Path(__file__).parent.parent.parent / "bench"
-
-
-@pytest.fixture
-def prompts(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module bench/prompts.py; what running it sets for the whole process is set back."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    threads, verbosity = torch.get_num_threads(), logging.get_verbosity()
-    yield import_module("prompts")
-    for name in ("prompts", "training", "floor"):
-        sys.modules.pop(name, None)
-    torch.set_num_threads(threads)
-    logging.set_verbosity(verbosity)
+from benchmarks import Bench
 
 
 def test_all_variants_are_reported(
-    prompts: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    prompts = bench("prompts")
     few = ["--rounds", "2", "--steps", "1", "--registered", "3", "--length", "2", "--threads", "1"]
     assert prompts.main(["--shape", "tiny", *few, "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "prompts-tiny-cpu.json").read_text("utf-8"))

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
-from transformers.utils import logging
 
-BENCH = Path(__file__).parent.parent.parent / "bench"
+from benchmarks import Bench
+
 FEW = ["--backbone", "tiny", "--requests", "3", "--prompts", "2", "--length", "2"]
 FEW += ["--threads", "1", "--clock", "cpu"]
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """Modules of bench/; what running them sets for the whole process is set back."""
+@pytest.fixture(autouse=True)
+def _peft() -> None:
+    """All of them measure PEFT, too."""
     pytest.importorskip("peft")
-    monkeypatch.syspath_prepend(str(BENCH))
-    threads, verbosity = torch.get_num_threads(), logging.get_verbosity()
-    yield import_module
-    for name in ("serving", "serving_load", "decoding", "training", "floor"):
-        sys.modules.pop(name, None)
-    torch.set_num_threads(threads)
-    logging.set_verbosity(verbosity)
 
 
 def report_of(module: ModuleType, flags: list[str], folder: Path, name: str) -> dict[str, object]:
@@ -37,7 +26,7 @@ def report_of(module: ModuleType, flags: list[str], folder: Path, name: str) -> 
     return found
 
 
-def test_throughput(bench: Callable[[str], ModuleType], tmp_path: Path) -> None:
+def test_throughput(bench: Bench, tmp_path: Path) -> None:
     serving = bench("serving")
     flags = ["--rounds", "2", "--turns", "1", "--without", serving.CONTINUOUS]
     report = report_of(serving, flags, tmp_path, "serving-tiny-3-cpu")
@@ -47,9 +36,7 @@ def test_throughput(bench: Callable[[str], ModuleType], tmp_path: Path) -> None:
     assert report["answers of one prompt that differ, engine and generate"] == 0
 
 
-def test_latency_by_load(
-    bench: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latency_by_load(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = bench("serving_load")
     monkeypatch.setattr(load, "LOADS", (0.5, 1.2))
     report = report_of(load, ["--each", "9"], tmp_path, "serving-load-tiny-cpu")
@@ -61,7 +48,7 @@ def test_latency_by_load(
     assert (tmp_path / "serving-load-tiny-cpu.png").stat().st_size > 1000
 
 
-def test_many_registered(bench: Callable[[str], ModuleType], tmp_path: Path) -> None:
+def test_many_registered(bench: Bench, tmp_path: Path) -> None:
     load = bench("serving_load")
     flags = ["--registered", "12", "--rounds", "1"]
     report = report_of(load, flags, tmp_path, "serving-registered-tiny-cpu")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench"
+from benchmarks import Bench
 
 
 def test_it_measures_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    starting = import_module("starting")
+    starting = bench("starting")
     monkeypatch.setattr(starting, "IMPORTS", "import json")
     out = tmp_path / "starting.json"
     starting.main(["--rounds", "2", "--only", "foreword --help", "--out", str(out)])

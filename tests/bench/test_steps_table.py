@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from transformers.utils import logging
 
+from benchmarks import Bench
 from foreword.methods import PrefixTuning, PTuningV2
 from foreword.tuned.compose import compose
 
-BENCH = Path(__file__).parent.parent.parent / "bench"
-OWN = ("steps", "training", "floor", "shapes", "peft_steps", "memory")
 FLAGS = ["--rounds", "1", "--steps", "1", "--threads", "1"]
-
-
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module bench/steps.py; what running it sets for the whole process is set back."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    for name in OWN:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    threads, verbosity = torch.get_num_threads(), logging.get_verbosity()
-    yield import_module("steps")
-    torch.set_num_threads(threads)
-    logging.set_verbosity(verbosity)
-    AcceleratorState._reset_state()
 
 
 @pytest.mark.parametrize("shape", ["tiny-bert", "tiny-t5"])
 def test_a_row_has_every_variant_and_no_time(
-    shape: str, steps: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shape: str, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("peft")
+    steps = bench("steps")
     name = "P-Tuning v2" if shape == "tiny-bert" else "prefix, table"
     given = ["--shape", shape, *FLAGS, "--out", str(tmp_path), "--methods"]
     assert steps.main([*given, name]) == 0
@@ -68,19 +49,21 @@ def test_a_row_has_every_variant_and_no_time(
 
 
 def test_what_peft_cannot_do_is_said(
-    steps: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*_: object) -> None:
         raise ValueError("no such thing\nand more")
 
+    steps = bench("steps")
     monkeypatch.setattr(steps.peft_steps, "step_of", fails)
     assert steps.main(["--shape", "tiny-bert", *FLAGS, "--methods", "prompt"]) == 0
     assert "| fails | – | – |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shape", ["tiny-gpt2", "tiny-bert", "tiny-bart", "tiny-t5"])
-def test_the_floor_is_the_bare_backbones_loss(shape: str, steps: ModuleType) -> None:
+def test_the_floor_is_the_bare_backbones_loss(shape: str, bench: Bench) -> None:
     """The floor, which transformers' modules compute, equals foreword's bare backbone."""
+    steps = bench("steps")
     own = steps.SHAPES[shape]
     weights = steps.make_model(shape)
     pairs = own.pairs(5, weights.config.vocab_size, 0)
