@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,10 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from foreword.backbone import Backbone, Prompt, Tokens, bundled_backbones, load_backbone
 from foreword.backbone.layout import Layout, PositionRule
+from foreword.common import files
+from foreword.common.pictures import write_figure
+from foreword.runs import curve
+from foreword.scoring import confusion
 from foreword.tuned import TunedModel
 from launching import Launcher, launching
 
@@ -32,6 +38,14 @@ pytest_plugins = ["quick", "benchmarks"]
 # for each other by spinning, which doubles what a test takes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def pytest_collection_finish() -> None:
+    """What modules and collected tests hold stays, so the garbage collector need not look at it
+    again and again."""
+    gc.collect()
+    gc.freeze()
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VOCABULARY = 8192
@@ -201,6 +215,39 @@ def tolerance(reference: torch.Tensor) -> float:
     return 1e-9 if reference.dtype == torch.float64 else 1e-5 * scale
 
 
+LOADERS = (
+    "foreword.artifacts.artifact",
+    "foreword.backbone",
+    "foreword.compat.importing",
+    "foreword.runs.preparing",
+    "foreword.session",
+)
+"""Modules that load backbones by their names."""
+
+
+@contextmanager
+def loading_once(wanted: Callable[[str], bool]) -> Iterator[None]:
+    """A backbone is loaded once meanwhile, as from Python whoever shares one does.
+
+    Args:
+        wanted: whether those of a name are.
+    """
+    loaded: dict[str, Backbone] = {}
+
+    def load(name: str, **how: Any) -> Backbone:
+        if not wanted(name):
+            return load_backbone(name, **how)
+        key = repr((name, sorted(how.items(), key=lambda item: item[0])))
+        if key not in loaded:
+            loaded[key] = load_backbone(name, **how)
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in LOADERS:
+            patch.setattr(f"{module}.load_backbone", load)
+        yield
+
+
 def one_of_each(cases: Sequence[tuple[Any, ...]], count: int) -> list[Any]:
     """Parameters of which some are for `make soak`: of cases with the same `count` first parts one
     is kept, another one from group to group."""
@@ -224,6 +271,45 @@ def _seeded() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _unsynced() -> Iterator[None]:
+    """No test outlasts its machine, so none waits until the disk has what was written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
+@pytest.fixture(scope="module")
+def loaded_once() -> Iterator[None]:
+    """Tests of a file share backbones loaded by names that mean the same in every folder."""
+    with loading_once(lambda name: name.startswith(("foreword/", "/"))):
+        yield
+
+
+@contextmanager
+def figures_written_by(write: Callable[[Any, Path], None]) -> Iterator[None]:
+    """How the pictures of runs are written meanwhile, instead of `write_figure`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (curve, confusion):
+            patch.setattr(module, "write_figure", write)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _undrawn() -> Iterator[None]:
+    """Pictures are files with nothing in them, but for tests `with_pictures`: drawing one takes as
+    long as training a tiny model."""
+    with figures_written_by(lambda _, file: files.write_bytes(file, b"\x89PNG")):
+        yield
+
+
+@pytest.fixture
+def with_pictures() -> Iterator[None]:
+    """The pictures of runs are drawn."""
+    with figures_written_by(write_figure):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Hashes are cached away from the user's home."""
     with pytest.MonkeyPatch.context() as patch:
@@ -242,6 +328,14 @@ def launcher() -> Iterator[Launcher]:
 def mini() -> Backbone:
     """The bundled backbone; frozen, so that tests may share it."""
     return load_backbone("foreword/mini")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Backbone:
+    """Random weights under the name of the bundled backbone, for runs in which its words tell
+    nothing; frozen, so that tests may share it."""
+    made = tiny_model("gpt2", n_layer=2, n_positions=512)
+    return Backbone.wrap(made, mini_tokens(), name="foreword/mini")
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from foreword.common import pictures
 from foreword.common.pictures import OWN, Lettering
 from foreword.scoring import confusion_matrix
 
+pytestmark = pytest.mark.usefixtures("with_pictures")
 FAMILY = "Two Characters"
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import one_of_each
 from families import by_hand, measures
 from families.catalogue import DECODERS, ENCODER_DECODERS
 from families.measures import LENGTH, SOURCES, START, backbone_of
@@ -77,8 +78,14 @@ def check_greedy(case: Case) -> None:
     assert case.generate(Decoding(max_new_tokens=NEW), SOURCES[1:2]) == expected[1:2]
 
 
-@pytest.mark.parametrize("method", ["prefix-tuning", "prompt-tuning"])
-@pytest.mark.parametrize("family", [*DECODERS, *ENCODER_DECODERS])
+WRITERS = [
+    (family, method)
+    for family in (*DECODERS, *ENCODER_DECODERS)
+    for method in ("prefix-tuning", "prompt-tuning")
+]
+
+
+@pytest.mark.parametrize(("family", "method"), one_of_each(WRITERS, 1))
 def test_greedy(family, method) -> None:
     backbone = backbone_of(family)
     check_greedy(Case(backbone, measures.injection_of(backbone, method)))
@@ -113,8 +120,10 @@ def test_greedy_with_embeddings_in_the_decoder(family, sites) -> None:
     check_greedy(Case(backbone, Embeddings(backbone, sites)))
 
 
-@pytest.mark.parametrize("rule", ["shift", "keep"])
-@pytest.mark.parametrize("family", DECODERS)
+RULES = [(family, rule) for family in DECODERS for rule in ("shift", "keep")]
+
+
+@pytest.mark.parametrize(("family", "rule"), one_of_each(RULES, 1))
 def test_greedy_with_a_prefix_at_some_layers(family, rule) -> None:
     """It does not lie in the cache, whose layers are all of one length; one that can lie nowhere
     else is refused."""

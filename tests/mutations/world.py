@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from command_line import Situation, check, run
 from mutators import paths
 from odd import ENCODINGS, NUMBERS, odd_text, odd_value, spoil
 
-from conftest import mini_tokens, tiny_model
-from foreword.backbone import load_backbone
+from conftest import loading_once, mini_tokens, tiny_model
 from foreword.names import FORMATS
 
 ROWS = [
@@ -31,8 +30,6 @@ ROWS = [
     )
 ]
 SENTENCES = "Ana B-PER\nsaw O\nRome B-LOC\n\nthe O\ncat O\nsleeps O\n\n" * 2
-USERS = ("foreword.artifacts.artifact", "foreword.session", "foreword.runs.preparing")
-USERS += ("foreword.compat.importing", "foreword.backbone")
 RUNS = {
     "texts": ({"name": "prefix-tuning", "length": 2}, {"format": "jsonl"}, "rows.jsonl"),
     "labels": (
@@ -93,23 +90,9 @@ def make(folder: Path) -> Path:
     return world
 
 
-@contextmanager
-def cached(backbone: Path) -> Iterator[None]:
-    """The sound backbone is loaded once, as from Python whoever shares one does."""
-    loaded: dict[str, Any] = {}
-
-    def load(name: str, **how: Any) -> Any:
-        if name != str(backbone):
-            return load_backbone(name, **how)
-        key = repr(sorted(how.items(), key=lambda item: item[0]))
-        if key not in loaded:
-            loaded[key] = load_backbone(name, **how)
-        return loaded[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        for user in USERS:
-            patch.setattr(f"{user}.load_backbone", load)
-        yield
+def cached(backbone: Path) -> AbstractContextManager[None]:
+    """The sound backbone is loaded once."""
+    return loading_once(lambda name: name == str(backbone))
 
 
 def copied(world: Path, to: Path) -> Path:

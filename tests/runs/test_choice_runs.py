@@ -102,8 +102,8 @@ def rows(run: Run) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_one_choice(way: str, mini: Backbone, files: Path, tmp_path: Path) -> None:
-    run = start(recipe(files, WAYS[way], training={"best_by": "accuracy"}), mini, tmp_path / "run")
+def test_one_choice(way: str, tiny: Backbone, files: Path, tmp_path: Path) -> None:
+    run = start(recipe(files, WAYS[way], training={"best_by": "accuracy"}), tiny, tmp_path / "run")
     manifest = read_manifest(run.artifact)
     assert (manifest.task.answer, manifest.task.choices) == ("choice", ("one", "two"))
     names = {"likelihood": "likelihood", "head": "choice_head", "words": "verbalizer"}
@@ -119,7 +119,7 @@ def test_one_choice(way: str, mini: Backbone, files: Path, tmp_path: Path) -> No
         assert row["probability"] == max(row["probabilities"])
         assert ("log_likelihoods" in row) == (way == "likelihood")
     assert run.samples[0]["reference"] == found[0]["choices"][found[0]["right"][0]]
-    prompt = foreword.load(run.folder, backbone=mini, device="cpu")
+    prompt = foreword.load(run.folder, backbone=tiny, device="cpu")
     given = [
         {"thing": row["input"], "one": row["choices"][0], "two": row["choices"][1]} for row in found
     ]
@@ -135,7 +135,7 @@ def test_one_choice(way: str, mini: Backbone, files: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("way", ["head", "words"])
-def test_several_choices(way: str, mini: Backbone, files: Path, tmp_path: Path) -> None:
+def test_several_choices(way: str, tiny: Backbone, files: Path, tmp_path: Path) -> None:
     task = {**PASSAGE}
     if way == "words":
         task |= {
@@ -144,7 +144,7 @@ def test_several_choices(way: str, mini: Backbone, files: Path, tmp_path: Path) 
             "verbalizer": WORDS["verbalizer"],
         }
     told = Told()
-    run = start(recipe(files, task), mini, tmp_path / "run", progress=told)
+    run = start(recipe(files, task), tiny, tmp_path / "run", progress=told)
     manifest = read_manifest(run.artifact)
     least = manifest.task.thresholds["right"]
     assert any("thresholds are tuned on the dev examples" in line for line in told.lines)
@@ -162,7 +162,7 @@ def test_several_choices(way: str, mini: Backbone, files: Path, tmp_path: Path) 
     assert scores["choices_f1"] == pytest.approx(100 * f1_score(*flat, zero_division=0))
     exact = sum(row["right"] == row["chosen"] for row in found) / len(found)
     assert scores["accuracy"] == pytest.approx(100 * exact)
-    prompt = foreword.load(run.folder, backbone=mini, device="cpu")
+    prompt = foreword.load(run.folder, backbone=tiny, device="cpu")
     asked = {
         "passage": "The toad is old.",
         "question": "What is it?",
@@ -176,7 +176,7 @@ def test_several_choices(way: str, mini: Backbone, files: Path, tmp_path: Path) 
     "method", ["hard-prompt", "cpt", "prompt-tuning", "p-tuning", "infix-tuning"]
 )
 def test_methods_choose_by_likelihood(
-    method: str, mini: Backbone, files: Path, tmp_path: Path
+    method: str, tiny: Backbone, files: Path, tmp_path: Path
 ) -> None:
     task = {**LIKELIHOOD, "metrics": ["accuracy"]}
     options: dict[str, Any] = {
@@ -188,9 +188,9 @@ def test_methods_choose_by_likelihood(
     if method == "p-tuning":
         task["input"] = "{soft:2} {thing}"
     given = recipe(files, task, method={"name": method, **options.get(method, {})})
-    run = start(given, mini, tmp_path / "run")
+    run = start(given, tiny, tmp_path / "run")
     assert run.metrics["prompt"]["all"]["accuracy"] is not None
-    prompt = foreword.load(run.folder, backbone=mini, device="cpu")
+    prompt = foreword.load(run.folder, backbone=tiny, device="cpu")
     examples = foreword.read_examples(
         files / "test.jsonl", "jsonl", choices=("one", "two"), group="kind"
     )
@@ -199,12 +199,12 @@ def test_methods_choose_by_likelihood(
         assert prompt.manifest.task.input.count(" is ") == 2, "two rows with their right choices"
 
 
-def test_the_right_choice_alone_is_learned(mini: Backbone, files: Path, tmp_path: Path) -> None:
+def test_the_right_choice_alone_is_learned(tiny: Backbone, files: Path, tmp_path: Path) -> None:
     task = {**LIKELIHOOD, "choice": {"objective": "generative"}}
-    shown = preview(load(recipe(files, task)), count=1, device="cpu", backbone=mini)
+    shown = preview(load(recipe(files, task)), count=1, device="cpu", backbone=tiny)
     (row,) = shown.examples[0].rows
     assert row.target[-1].endswith("good")
-    run = start(recipe(files, task), mini, tmp_path / "run")
+    run = start(recipe(files, task), tiny, tmp_path / "run")
     assert run.metrics["training"]["pairs"] == 8
 
 
@@ -214,8 +214,8 @@ def load(given: Any) -> Any:
     return parse_recipe(given)
 
 
-def test_a_preview_shows_every_choice(mini: Backbone, files: Path) -> None:
-    shown = preview(load(recipe(files, LIKELIHOOD)), count=2, device="cpu", backbone=mini)
+def test_a_preview_shows_every_choice(tiny: Backbone, files: Path) -> None:
+    shown = preview(load(recipe(files, LIKELIHOOD)), count=2, device="cpu", backbone=tiny)
     first, second = shown.examples
     assert [row.says for row in first.rows] == [["right"], ["wrong"]]
     assert [row.says for row in second.rows] == [["right"], ["wrong"]], "the right one first"
@@ -223,28 +223,28 @@ def test_a_preview_shows_every_choice(mini: Backbone, files: Path) -> None:
     assert [row.target[-1].strip("Ġ") for row in second.rows] == ["old", "bad"]
     assert shown.amount is not None
     assert shown.amount.answers == 8
-    shown = preview(load(recipe(files, HEAD)), count=1, device="cpu", backbone=mini)
+    shown = preview(load(recipe(files, HEAD)), count=1, device="cpu", backbone=tiny)
     assert [row.says for row in shown.examples[0].rows] == [["right"], ["wrong"]]
     assert all(len(row.read_at) == 1 for row in shown.examples[0].rows)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_that_was_killed_ends_with_the_same_bits(
-    way: str, mini: Backbone, files: Path, tmp_path: Path
+    way: str, tiny: Backbone, files: Path, tmp_path: Path
 ) -> None:
     given = recipe(files, WAYS[way], training={"checkpoint_every": 1})
-    whole = start(given, mini, tmp_path / "whole")
+    whole = start(given, tiny, tmp_path / "whole")
     with pytest.raises(Killed):
-        start(given, mini, tmp_path / "run", resume=True, progress=Told(2))
-    run = start(given, mini, tmp_path / "run", resume=True)
+        start(given, tiny, tmp_path / "run", resume=True, progress=Told(2))
+    run = start(given, tiny, tmp_path / "run", resume=True)
     for name in ("artifact/prompt.safetensors", "answers.jsonl", "log.jsonl"):
         assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
-def test_choices_and_labels_of_one_batch(mini: Backbone, files: Path, tmp_path: Path) -> None:
-    bank = foreword.prompts(mini)
+def test_choices_and_labels_of_one_batch(tiny: Backbone, files: Path, tmp_path: Path) -> None:
+    bank = foreword.prompts(tiny)
     for way in WAYS:
-        bank.add(way, start(recipe(files, WAYS[way]), mini, tmp_path / way).folder)
+        bank.add(way, start(recipe(files, WAYS[way]), tiny, tmp_path / way).folder)
     fields = {"thing": "toad", "one": "is good", "two": "is bad and old"}
     asked = [{"prompt": way, **fields} for way in (*WAYS, *reversed(WAYS))]
     for row, one in zip(asked, bank.predict(asked), strict=True):
@@ -255,15 +255,15 @@ def test_choices_and_labels_of_one_batch(mini: Backbone, files: Path, tmp_path: 
         bank.predict([{"prompt": "head", "thing": "toad", "one": "is good"}])
 
 
-def test_a_file_without_the_columns(mini: Backbone, files: Path, tmp_path: Path) -> None:
+def test_a_file_without_the_columns(tiny: Backbone, files: Path, tmp_path: Path) -> None:
     given = recipe(files, LIKELIHOOD)
     given["task"]["data"]["choices"] = ["one", "three"]
     with pytest.raises(DataError, match=r"train\.jsonl, line 1: field 'three' is missing"):
-        start(given, mini, tmp_path / "run")
+        start(given, tiny, tmp_path / "run")
     given = recipe(files, LIKELIHOOD)
     given["task"]["data"]["right"] = "kind"
     with pytest.raises(DataError, match=r"line 1, field 'kind': expected a number from 0 to 1, or"):
-        start(given, mini, tmp_path / "run")
+        start(given, tiny, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from stopping import Killed, Told
 
 import foreword
+from conftest import one_of_each
 from foreword.artifacts.manifest import MANIFEST, read_manifest
 from foreword.backbone import Backbone
 from foreword.compat import export_peft
@@ -88,13 +89,19 @@ def answers(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("kind", ["encoder", "decoder"])
-@pytest.mark.parametrize("calibration", ["none", "content-free", "examples"])
+CALIBRATED = [
+    (calibration, kind)
+    for calibration in ("none", "content-free", "examples")
+    for kind in ("encoder", "decoder")
+]
+
+
+@pytest.mark.parametrize(("calibration", "kind"), one_of_each(CALIBRATED, 1))
 def test_label_words(
-    kind: str, calibration: str, masked: Backbone, mini: Backbone, rated: Path, tmp_path: Path
+    kind: str, calibration: str, masked: Backbone, tiny: Backbone, rated: Path, tmp_path: Path
 ) -> None:
     """What an artifact predicts, its run measured."""
-    backbone = masked if kind == "encoder" else mini
+    backbone = masked if kind == "encoder" else tiny
     untouched = {name: weight.clone() for name, weight in backbone.model.state_dict().items()}
     words = {"words": WORDS, "calibration": calibration, "order": "max-first"}
     given = labelled(rated, backbone, task={"verbalizer": words}, training={"best_by": "accuracy"})
@@ -141,15 +148,15 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 
 
 def test_the_backbone_alone_has_a_prior_of_its_own(
-    mini: Backbone, rated: Path, tmp_path: Path
+    tiny: Backbone, rated: Path, tmp_path: Path
 ) -> None:
     """As measured without any prompt: the trained prompt's prior is not taken off it."""
     words = {"words": WORDS, "calibration": "content-free"}
     task = {"input": "{soft:2} {sentence} It was {mask}", "verbalizer": words}
-    run = start(labelled(rated, mini, task=task), mini, tmp_path / "run")
+    run = start(labelled(rated, tiny, task=task), tiny, tmp_path / "run")
     task = {"input": "{sentence} It was {mask}", "verbalizer": words}
-    given = labelled(rated, mini, task=task, method={"name": "hard-prompt"})
-    bare = start(given, mini, tmp_path / "bare")
+    given = labelled(rated, tiny, task=task, method={"name": "hard-prompt"})
+    bare = start(given, tiny, tmp_path / "bare")
     assert run.metrics["backbone"] == bare.metrics["prompt"]
 
 
@@ -201,7 +208,7 @@ def test_probing(kind: str, masked: Backbone, mini: Backbone, facts: Path, tmp_p
         prompt.generate(["grass"])
 
 
-def test_text_with_slots(mini: Backbone, tmp_path: Path) -> None:
+def test_text_with_slots(tiny: Backbone, tmp_path: Path) -> None:
     """A decoder writes after words and virtual tokens that are mixed."""
     data = {
         "format": "jsonl",
@@ -210,7 +217,7 @@ def test_text_with_slots(mini: Backbone, tmp_path: Path) -> None:
     }
     given = recipe(
         data,
-        mini,
+        tiny,
         task={
             "input": "{soft:4} {record} ->{soft:2}",
             "target": " {reference}",
@@ -219,9 +226,9 @@ def test_text_with_slots(mini: Backbone, tmp_path: Path) -> None:
         decoding={"max_new_tokens": 8},
         method={"name": "prompt-tuning"},
     )
-    run = start(given, mini, tmp_path / "run")
+    run = start(given, tiny, tmp_path / "run")
     assert {"prompt", "backbone"} <= set(run.metrics)
-    prompt = foreword.load(run.folder, backbone=mini, device="cpu")
+    prompt = foreword.load(run.folder, backbone=tiny, device="cpu")
     found = answers(run)
     rows = [
         {"record": row["input"].removeprefix("{soft:4} ").removesuffix(" ->{soft:2}")}
@@ -232,25 +239,25 @@ def test_text_with_slots(mini: Backbone, tmp_path: Path) -> None:
         export_peft(run.artifact, tmp_path / "peft")
 
 
-def test_peft_has_no_place_for_label_words(mini: Backbone, rated: Path, tmp_path: Path) -> None:
+def test_peft_has_no_place_for_label_words(tiny: Backbone, rated: Path, tmp_path: Path) -> None:
     task = {"input": "{sentence} It was {mask}"}
-    given = labelled(rated, mini, task=task, method={"name": "prompt-tuning", "length": 3})
-    run = start(given, mini, tmp_path / "run")
+    given = labelled(rated, tiny, task=task, method={"name": "prompt-tuning", "length": 3})
+    run = start(given, tiny, tmp_path / "run")
     with pytest.raises(UserError, match="readout is verbalizer"):
         export_peft(run.artifact, tmp_path / "peft")
     assert not (tmp_path / "peft").exists()
 
 
 def test_an_artifact_whose_slots_and_length_part_is_refused(
-    mini: Backbone, rated: Path, tmp_path: Path
+    tiny: Backbone, rated: Path, tmp_path: Path
 ) -> None:
-    run = start(labelled(rated, mini), mini, tmp_path / "run")
+    run = start(labelled(rated, tiny), tiny, tmp_path / "run")
     file = run.artifact / MANIFEST
     stated = json.loads(file.read_text(encoding="utf-8"))
     stated["task"]["input"] = stated["task"]["input"].replace("{soft:2}", "{soft:5}")
     file.write_text(json.dumps(stated), encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"6 \{soft\} slots, but method.length is 3"):
-        foreword.load(run.folder, backbone=mini, device="cpu")
+        foreword.load(run.folder, backbone=tiny, device="cpu")
 
 
 def refused(given: dict[str, Any], *said: str) -> None:
@@ -260,9 +267,9 @@ def refused(given: dict[str, Any], *said: str) -> None:
         assert part in str(caught.value)
 
 
-def test_recipes_that_have_no_meaning(mini: Backbone, rated: Path) -> None:
+def test_recipes_that_have_no_meaning(tiny: Backbone, rated: Path) -> None:
     def given(**more: Any) -> dict[str, Any]:
-        return labelled(rated, mini, **more)
+        return labelled(rated, tiny, **more)
 
     words = {"words": WORDS}
     refused(given(method={"name": "prefix-tuning"}), "prefix-tuning puts no virtual tokens")
@@ -276,23 +283,23 @@ def test_recipes_that_have_no_meaning(mini: Backbone, rated: Path) -> None:
     refused(given(task={"verbalizer": {"words": {"yes": ["a", "a"], "no": "b"}}}), "a word twice")
     refused(given(task={"metrics": ["bleu"]}), "`bleu` measures a text")
     text = {"format": "jsonl", "train": "x", "dev": "y"}
-    refused(recipe(text, mini, task={"input": "{a}", "verbalizer": words}), "give `data.label`")
+    refused(recipe(text, tiny, task={"input": "{a}", "verbalizer": words}), "give `data.label`")
     span = {"format": "squad", "train": "x", "dev": "y"}
-    refused(recipe(span, mini, task={"input": "{soft} {a}"}), "`input` is not read")
+    refused(recipe(span, tiny, task={"input": "{soft} {a}"}), "`input` is not read")
     refused(
-        recipe(text, mini, task={"input": "{a} {mask}"}, training={"best_by": "bleu"}),
+        recipe(text, tiny, task={"input": "{a} {mask}"}, training={"best_by": "bleu"}),
         "`bleu` measures a text, but this task asks for a missing word",
     )
 
 
 def test_a_label_without_a_word_is_an_error_with_its_line(
-    mini: Backbone, rated: Path, tmp_path: Path
+    tiny: Backbone, rated: Path, tmp_path: Path
 ) -> None:
     given = labelled(
-        rated, mini, task={"verbalizer": {"words": {"yes": "good", "perhaps": "maybe"}}}
+        rated, tiny, task={"verbalizer": {"words": {"yes": "good", "perhaps": "maybe"}}}
     )
     with pytest.raises(DataError, match=r"train\.tsv, line \d+: the label 'no'"):
-        start(given, mini, tmp_path / "run")
+        start(given, tiny, tmp_path / "run")
 
 
 def seen(given: dict[str, Any], backbone: Backbone, **options: Any) -> dict[str, Any]:
@@ -300,15 +307,15 @@ def seen(given: dict[str, Any], backbone: Backbone, **options: Any) -> dict[str,
     return json.loads(json.dumps(found.as_json()))
 
 
-def test_a_measured_label_without_a_word_is_an_error(mini: Backbone, rated: Path) -> None:
+def test_a_measured_label_without_a_word_is_an_error(tiny: Backbone, rated: Path) -> None:
     """No answer could ever be right."""
     data = {"format": "tsv", "dev": str(rated), "label": "answer"}
-    given = recipe(data, mini)
+    given = recipe(data, tiny)
     given["method"] = "hard-prompt"
     given["task"]["input"] = "{sentence} It was {mask}"
     given["task"]["verbalizer"] = {"words": {"yes": "good", "non": "bad"}}
     with pytest.raises(RecipeError, match="has no word for the label 'no' of the dev examples"):
-        train(given, backbone=mini, device="cpu")
+        train(given, backbone=tiny, device="cpu")
 
 
 def test_a_preview_of_label_words(masked: Backbone, rated: Path) -> None:
@@ -335,18 +342,18 @@ def test_a_preview_of_label_words(masked: Backbone, rated: Path) -> None:
 
 
 def test_a_preview_of_every_kind_of_task(
-    masked: Backbone, mini: Backbone, rated: Path, facts: Path, tmp_path: Path
+    masked: Backbone, tiny: Backbone, rated: Path, facts: Path, tmp_path: Path
 ) -> None:
     head = seen(labelled(rated, masked, task={"input": "{sentence}", "verbalizer": None}), masked)
     (row,) = head["examples"][0]["rows"]
     assert (row["says"], row["read_at"]) == (["yes"], row["tokens"][:1])
 
     data = {"format": "jsonl", "train": str(facts), "dev": str(facts), "references": "object"}
-    text = recipe(data, mini, task={"input": "{subject} is"}, method={"name": "prefix-tuning"})
-    written = seen(text, mini, count=1)
+    text = recipe(data, tiny, task={"input": "{subject} is"}, method={"name": "prefix-tuning"})
+    written = seen(text, tiny, count=1)
     assert written["virtual_tokens_in_front"] > 0
-    assert written["examples"][0]["rows"][0]["target"][-1] == mini.tokens.tokenizer.eos_token
-    asked = seen(recipe(data, mini, task={"input": "{subject} is {mask}"}), mini)
+    assert written["examples"][0]["rows"][0]["target"][-1] == tiny.tokens.tokenizer.eos_token
+    asked = seen(recipe(data, tiny, task={"input": "{subject} is {mask}"}), tiny)
     assert asked["examples"][0]["rows"][0]["says"] == ["Ġgreen"]
 
     tags = tmp_path / "tags.conll"
@@ -367,30 +374,30 @@ def test_a_preview_of_every_kind_of_task(
     span = seen(recipe(data, masked, task=task, method={"name": "head-only"}), masked)
     assert "".join(span["examples"][0]["rows"][0]["read_at"]) == "ĠBo"
 
-    chatting = copy.deepcopy(mini.tokens.tokenizer)
+    chatting = copy.deepcopy(tiny.tokens.tokenizer)
     chatting.chat_template = CHAT
-    other = replace(mini, tokens=replace(mini.tokens, tokenizer=chatting))
+    other = replace(tiny, tokens=replace(tiny.tokens, tokenizer=chatting))
     data = {"format": "jsonl", "train": str(facts), "dev": str(facts), "references": "object"}
     messages = [{"role": "user", "content": "What is {subject:cut}?"}]
     chat = seen(recipe(data, other, task={"input": messages, "max_tokens": 60}), other, count=1)
     assert chat["examples"][0]["text"] == "[user] What is grass?\n[assistant] "
 
 
-def test_a_preview_where_nothing_is_trained(mini: Backbone, rated: Path) -> None:
+def test_a_preview_where_nothing_is_trained(tiny: Backbone, rated: Path) -> None:
     task = {"input": "{sentence} It was {mask}"}
-    given = labelled(rated, mini, task=task, method={"name": "hard-prompt"})
-    shown = seen(given, mini)
+    given = labelled(rated, tiny, task=task, method={"name": "hard-prompt"})
+    shown = seen(given, tiny)
     assert len(shown["examples"]) == 3
     assert all("says" not in row for one in shown["examples"] for row in one["rows"])
 
 
 def test_an_artifact_whose_labels_and_words_part_is_refused(
-    mini: Backbone, rated: Path, tmp_path: Path
+    tiny: Backbone, rated: Path, tmp_path: Path
 ) -> None:
-    run = start(labelled(rated, mini, training={"steps": 1}), mini, tmp_path / "run")
+    run = start(labelled(rated, tiny, training={"steps": 1}), tiny, tmp_path / "run")
     file = run.artifact / MANIFEST
     stated = json.loads(file.read_text(encoding="utf-8"))
     stated["task"]["labels"] = ["yes", "maybe"]
     file.write_text(json.dumps(stated), encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"task\.verbalizer\.words: has words for"):
-        foreword.load(run.folder, backbone=mini, device="cpu")
+        foreword.load(run.folder, backbone=tiny, device="cpu")

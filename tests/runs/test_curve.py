@@ -75,6 +75,7 @@ def test_a_development_loss_above_the_training_loss_is_in_the_picture(drawn: lis
     assert drawn[0].axes[0].get_ylim()[1] > 2.5
 
 
+@pytest.mark.usefixtures("with_pictures")
 def test_the_picture_is_written(tmp_path: Path) -> None:
     curve.draw_curve(tmp_path / "curve.png", recipe(), history())
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 
 import foreword
 from axes.deltas.moving import MOVING, method
+from conftest import one_of_each
 from families.catalogue import plain_model
 from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone, bundled_backbones, load_backbone
@@ -34,7 +35,7 @@ def folder_of(family: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["gpt2", "bart", "bert"])
+@pytest.fixture(scope="module")
 def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     folder = folder_of(request.param, tmp_path_factory.mktemp(request.param))
     return load_backbone(str(folder), device="cpu")
@@ -78,11 +79,16 @@ def start(backbone: Backbone, given: dict[str, Any], out: Path, **more: Any) -> 
     return train(given, out=out, backbone=backbone, device="cpu", **more)
 
 
-@pytest.mark.parametrize("options", [*MOVING, MIXED], ids=str)
-def test_a_run(options: Any, backbone: Backbone, data: Path, tmp_path: Path) -> None:
+OPTIONS: dict[str, Any] = {**{name: name for name in MOVING}, "mixed": MIXED}
+RUNS = [(name, family) for name in OPTIONS for family in ("gpt2", "bart", "bert")]
+
+
+@pytest.mark.parametrize(("name", "backbone"), one_of_each(RUNS, 1), indirect=["backbone"])
+def test_a_run(name: str, backbone: Backbone, data: Path, tmp_path: Path) -> None:
     before = {name: weight.clone() for name, weight in backbone.model.state_dict().items()}
     told = Told()
-    run = start(backbone, recipe(backbone, data, options), tmp_path / "run", progress=told)
+    given = recipe(backbone, data, OPTIONS[name])
+    run = start(backbone, given, tmp_path / "run", progress=told)
     assert all(torch.equal(w, before[name]) for name, w in backbone.model.state_dict().items())
     trained = run.metrics["training"]["trained_parameters"]
     share = run.metrics["training"]["trained_share"]

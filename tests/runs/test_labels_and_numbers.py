@@ -74,9 +74,9 @@ def hot(told: list[list[str]]) -> list[list[int]]:
     return [[int(label in own) for label in LABELS] for own in told]
 
 
-def test_several_labels(mini: Backbone, files: Path, tmp_path: Path) -> None:
+def test_several_labels(tiny: Backbone, files: Path, tmp_path: Path) -> None:
     told = Told()
-    run = start(recipe(files, "tells"), mini, tmp_path / "run", progress=told)
+    run = start(recipe(files, "tells"), tiny, tmp_path / "run", progress=told)
     manifest = read_manifest(run.artifact)
     assert (manifest.task.answer, manifest.task.labels) == ("labels", LABELS)
     assert (manifest.task.label_list, manifest.axes["readout"]) == ("tells", "labels_head")
@@ -94,7 +94,7 @@ def test_several_labels(mini: Backbone, files: Path, tmp_path: Path) -> None:
     for average in ("micro", "macro", "samples"):
         expected = f1_score(gold, said, average=average, zero_division=0)
         assert scores[f"{average}_f1"] == pytest.approx(100 * expected)
-    prompt = foreword.load(run.folder, backbone=mini, device="cpu")
+    prompt = foreword.load(run.folder, backbone=tiny, device="cpu")
     again = prompt.predict([row["input"] for row in found])
     assert [list(one.answer) for one in again] == [row["output"] for row in found]
     dev = foreword.read_examples(files / "dev.jsonl", "jsonl", label_list="tells")
@@ -113,13 +113,13 @@ def test_several_labels(mini: Backbone, files: Path, tmp_path: Path) -> None:
     [("shared", "train dev test", False), (0.3, "train dev", False), ("per_label", "train dev", 1)],
 )
 def test_thresholds(
-    threshold: Any, splits: str, note: int, mini: Backbone, files: Path, tmp_path: Path
+    threshold: Any, splits: str, note: int, tiny: Backbone, files: Path, tmp_path: Path
 ) -> None:
     told = Told()
     given = recipe(
         files, "tells", splits=splits, task={"threshold": threshold}, training={"steps": 2}
     )
-    run = start(given, mini, tmp_path / "run", progress=told)
+    run = start(given, tiny, tmp_path / "run", progress=told)
     thresholds = read_manifest(run.artifact).task.thresholds
     assert len(set(thresholds.values())) == 1 or threshold == "per_label"
     assert threshold != 0.3 or set(thresholds.values()) == {0.3}
@@ -128,16 +128,16 @@ def test_thresholds(
 
 
 def test_without_development_examples_thresholds_are_a_half(
-    mini: Backbone, files: Path, tmp_path: Path
+    tiny: Backbone, files: Path, tmp_path: Path
 ) -> None:
     given = recipe(files, "tells", splits="train test", training={"steps": 1})
-    run = start(given, mini, tmp_path / "run")
+    run = start(given, tiny, tmp_path / "run")
     assert set(read_manifest(run.artifact).task.thresholds.values()) == {0.5}
 
 
-def test_numbers(mini: Backbone, files: Path, tmp_path: Path) -> None:
+def test_numbers(tiny: Backbone, files: Path, tmp_path: Path) -> None:
     given = recipe(files, "words", training={"steps": 60, "best_by": "mse", "evaluate_every": 20})
-    run = start(given, mini, tmp_path / "run")
+    run = start(given, tiny, tmp_path / "run")
     manifest = read_manifest(run.artifact)
     assert (manifest.task.answer, manifest.task.number) == ("number", "words")
     numbers = [n for *_, n in sentences()]
@@ -154,46 +154,46 @@ def test_numbers(mini: Backbone, files: Path, tmp_path: Path) -> None:
     best = min(watched, key=lambda entry: entry["mse"])
     assert run.metrics["training"]["best_step"] == best["step"]
     assert best["mse"] == pytest.approx(best["loss"] * manifest.task.deviation**2, rel=1e-4)
-    prompt = foreword.load(run.folder, backbone=mini, device="cpu")
+    prompt = foreword.load(run.folder, backbone=tiny, device="cpu")
     for row, one in zip(found, prompt.predict([row["input"] for row in found]), strict=True):
         assert one.answer == pytest.approx(row["output"], rel=1e-4)
     assert float(run.samples[0]["output"]) == pytest.approx(found[0]["output"], rel=1e-3)
 
 
-def test_numbers_as_they_are(mini: Backbone, files: Path, tmp_path: Path) -> None:
+def test_numbers_as_they_are(tiny: Backbone, files: Path, tmp_path: Path) -> None:
     given = recipe(files, "words", task={"standardise": False}, training={"steps": 1})
-    task = read_manifest(start(given, mini, tmp_path / "run").artifact).task
+    task = read_manifest(start(given, tiny, tmp_path / "run").artifact).task
     assert (task.mean, task.deviation) == (0.0, 1.0)
 
 
-def test_numbers_that_are_all_the_same(mini: Backbone, tmp_path: Path) -> None:
+def test_numbers_that_are_all_the_same(tiny: Backbone, tmp_path: Path) -> None:
     text = "".join(json.dumps({"text": word, "words": 2}) + "\n" for word in "abc")
     for split in ("train", "dev", "test"):
         (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="all 3 numbers are 2, so there is nothing to learn"):
-        start(recipe(tmp_path, "words"), mini, tmp_path / "run")
+        start(recipe(tmp_path, "words"), tiny, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("column", ["tells", "words"])
 def test_a_run_that_was_killed_ends_with_the_same_bits(
-    column: str, mini: Backbone, files: Path, tmp_path: Path
+    column: str, tiny: Backbone, files: Path, tmp_path: Path
 ) -> None:
     given = recipe(files, column, training={"steps": 4, "checkpoint_every": 1})
-    whole = start(given, mini, tmp_path / "whole")
+    whole = start(given, tiny, tmp_path / "whole")
     with pytest.raises(Killed):
-        start(given, mini, tmp_path / "run", resume=True, progress=Told(2))
-    run = start(given, mini, tmp_path / "run", resume=True)
+        start(given, tiny, tmp_path / "run", resume=True, progress=Told(2))
+    run = start(given, tiny, tmp_path / "run", resume=True)
     for name in ("artifact/head.safetensors", "answers.jsonl", "log.jsonl"):
         assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
     task, other = (read_manifest(one.artifact).task for one in (run, whole))
     assert task == other
 
 
-def test_labels_and_numbers_of_one_batch(mini: Backbone, files: Path, tmp_path: Path) -> None:
-    bank = foreword.prompts(mini)
+def test_labels_and_numbers_of_one_batch(tiny: Backbone, files: Path, tmp_path: Path) -> None:
+    bank = foreword.prompts(tiny)
     for column in ("tells", "words"):
-        run = start(recipe(files, column, training={"steps": 2}), mini, tmp_path / column)
+        run = start(recipe(files, column, training={"steps": 2}), tiny, tmp_path / column)
         bank.add(column, run.folder)
     texts = [text for text, *_ in sentences()[:5]]
     asked = [{"prompt": ("tells", "words")[i % 2], "text": text} for i, text in enumerate(texts)]
@@ -204,15 +204,15 @@ def test_labels_and_numbers_of_one_batch(mini: Backbone, files: Path, tmp_path: 
 
 
 def test_an_artifact_whose_thresholds_are_of_other_labels(
-    mini: Backbone, files: Path, tmp_path: Path
+    tiny: Backbone, files: Path, tmp_path: Path
 ) -> None:
-    run = start(recipe(files, "tells", training={"steps": 1}), mini, tmp_path / "run")
+    run = start(recipe(files, "tells", training={"steps": 1}), tiny, tmp_path / "run")
     file = run.artifact / "foreword.json"
     manifest = json.loads(file.read_text(encoding="utf-8"))
     manifest["task"]["thresholds"] = {"colour": 0.5}
     file.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"task\.thresholds: are of \['colour'\], but the"):
-        foreword.load(run.folder, backbone=mini, device="cpu")
+        foreword.load(run.folder, backbone=tiny, device="cpu")
     manifest["task"]["thresholds"] = {"colour": 1.5}
     file.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"task\.thresholds\.colour: must be at most 1"):

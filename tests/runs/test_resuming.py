@@ -17,7 +17,6 @@ import yaml
 from stopping import Killed, Told
 from test_run import QUICKSTART, SMALL
 
-from conftest import mini_tokens, tiny_model
 from foreword.backbone import Backbone
 from foreword.backbone.weights.hashing import hash_module
 from foreword.common import files
@@ -60,14 +59,6 @@ def contents(run: Run) -> dict[str, Any]:
             for name in ("artifact/prompt.safetensors", "log.jsonl", "answers.jsonl", "recipe.yaml")
         },
     }
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Backbone:
-    """Random weights under the name of the recipe's backbone: how a run goes on is not their
-    doing."""
-    made = tiny_model("gpt2", n_layer=2, n_positions=512)
-    return Backbone.wrap(made, mini_tokens(), name="foreword/mini")
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +341,7 @@ def claimed_meanwhile(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [[], ["--resume"]])
+@pytest.mark.parametrize("flags", [pytest.param([], marks=pytest.mark.soak), ["--resume"]], ids=str)
 def test_two_commands_at_once(
     flags: list[str], alone: Run, launcher: Launcher, tmp_path: Path
 ) -> None:
@@ -447,10 +438,7 @@ def test_a_file_that_cannot_grow(launcher: Launcher, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_go_on_together(launcher: Launcher, tmp_path: Path) -> None:
-    """Both read the checkpoint that the first one wrote; SIGTERM stops both after one step.
-
-    `test_run` has two processes that torchrun itself starts.
-    """
+    """Both read the checkpoint that the first one wrote; SIGTERM stops both after one step."""
     overrides = [*TINY, "training.steps=20"]
     words = command("--out", "run", overrides=overrides)
     assert [one.end() for one in launcher.together(tmp_path / "whole", words)] == [0, 0]

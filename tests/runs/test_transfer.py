@@ -57,13 +57,13 @@ def recipe(data: Path, method: Any, *, task: Any = None, **training: Any) -> dic
     }
 
 
-def start(mini: Backbone, given: Any, out: Path, **more: Any) -> Run:
-    return train(given, out=out, backbone=mini, device="cpu", **more)
+def start(tiny: Backbone, given: Any, out: Path, **more: Any) -> Run:
+    return train(given, out=out, backbone=tiny, device="cpu", **more)
 
 
 @pytest.fixture(scope="module")
-def source(mini: Backbone, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return start(mini, recipe(data, PREFIX), tmp_path_factory.mktemp("source") / "first")
+def source(tiny: Backbone, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return start(tiny, recipe(data, PREFIX), tmp_path_factory.mktemp("source") / "first")
 
 
 def onwards(source: Run, **options: Any) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def onwards(source: Run, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("made_by", ["table", {"kind": "mlp", "hidden": 8, "fit_steps": 3}])
 def test_a_run_that_moves_nothing_is_the_artifact(
-    made_by: Any, source: Run, mini: Backbone, data: Path, tmp_path: Path
+    made_by: Any, source: Run, tiny: Backbone, data: Path, tmp_path: Path
 ) -> None:
     given = recipe(data, onwards(source, reparameterization=made_by), **STILL)
     told = Told()
-    run = start(mini, given, tmp_path / "second", progress=told)
+    run = start(tiny, given, tmp_path / "second", progress=told)
     before, after = (load_file(r.artifact / "prompt.safetensors") for r in (source, run))
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -90,9 +90,9 @@ def test_a_run_that_moves_nothing_is_the_artifact(
 
 
 def test_what_it_started_from_is_written_down(
-    source: Run, mini: Backbone, data: Path, tmp_path: Path
+    source: Run, tiny: Backbone, data: Path, tmp_path: Path
 ) -> None:
-    run = start(mini, recipe(data, onwards(source)), tmp_path / "second")
+    run = start(tiny, recipe(data, onwards(source)), tmp_path / "second")
     manifest = read_manifest(run.artifact)
     assert manifest.method.init.path == "first"
     assert manifest.recipe["method"]["init"]["path"] == "first"
@@ -102,36 +102,36 @@ def test_what_it_started_from_is_written_down(
     assert (stored.method.init.path, stored.method.length) == (str(source.folder), 4)
     text = "".join((run.artifact / name).read_text("utf-8") for name in ("foreword.json",))
     assert str(source.folder) not in text
-    third = start(mini, recipe(data, onwards(run)), tmp_path / "third")
+    third = start(tiny, recipe(data, onwards(run)), tmp_path / "third")
     assert read_manifest(third.artifact).method.init.path == "second"
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(
-    source: Run, mini: Backbone, data: Path, tmp_path: Path
+    source: Run, tiny: Backbone, data: Path, tmp_path: Path
 ) -> None:
     made_by = {"kind": "mlp", "hidden": 8, "fit_steps": 3}
     method = onwards(source, reparameterization=made_by, length=6)
     given = recipe(data, method, steps=4, checkpoint_every=1)
-    whole = start(mini, given, tmp_path / "whole")
+    whole = start(tiny, given, tmp_path / "whole")
     for at in (1, 2):
         with pytest.raises(Killed):
-            start(mini, given, tmp_path / "run", resume=True, progress=Told(at))
-    run = start(mini, given, tmp_path / "run", resume=True)
+            start(tiny, given, tmp_path / "run", resume=True, progress=Told(at))
+    run = start(tiny, given, tmp_path / "run", resume=True)
     for name in ("artifact/prompt.safetensors", "answers.jsonl", "log.jsonl"):
         assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
 def test_it_does_not_go_on_from_another_artifact(
-    source: Run, mini: Backbone, data: Path, tmp_path: Path
+    source: Run, tiny: Backbone, data: Path, tmp_path: Path
 ) -> None:
-    first = start(mini, recipe(data, PREFIX), tmp_path / "first")
+    first = start(tiny, recipe(data, PREFIX), tmp_path / "first")
     given = recipe(data, onwards(first), checkpoint_every=1)
     with pytest.raises(Killed):
-        start(mini, given, tmp_path / "run", progress=Told(2))
+        start(tiny, given, tmp_path / "run", progress=Told(2))
     manifest = first.artifact / "foreword.json"
     manifest.write_text(manifest.read_text("utf-8") + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"was made with transferred \(init\) of sha256"):
-        start(mini, given, tmp_path / "run", resume=True)
+        start(tiny, given, tmp_path / "run", resume=True)
 
 
 def test_paths_are_relative_to_the_recipe_and_to_the_command(
@@ -154,12 +154,12 @@ def test_paths_are_relative_to_the_recipe_and_to_the_command(
 
 
 def test_a_dry_run_says_what_a_run_would(
-    source: Run, mini: Backbone, data: Path, tmp_path: Path
+    source: Run, tiny: Backbone, data: Path, tmp_path: Path
 ) -> None:
     given = recipe(data, onwards(source, length=6))
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(given), encoding="utf-8")
-    shown = preview(load_recipe(file), backbone=mini)
+    shown = preview(load_recipe(file), backbone=tiny)
     (note,) = [note for note in shown.notes if "method.init" in note]
     assert note.endswith(
         "holds 4 virtual tokens, which come first; the other 2 start as by `init: random`"
@@ -167,36 +167,36 @@ def test_a_dry_run_says_what_a_run_would(
     given["method"]["init"]["path"] = str(tmp_path / "none")
     file.write_text(yaml.safe_dump(given), encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"^method\.init\.path: .*there is no such folder"):
-        preview(load_recipe(file), backbone=mini)
+        preview(load_recipe(file), backbone=tiny)
 
 
 def test_another_task_takes_the_prompt_and_a_new_head(
-    source: Run, mini: Backbone, data: Path, tmp_path: Path
+    source: Run, tiny: Backbone, data: Path, tmp_path: Path
 ) -> None:
     """From writing to labels, and on to the same labels."""
     task = {"data": {"label": "answer"}, "input": "{text}", "metrics": None}
     told = Told()
     second = start(
-        mini, recipe(data, onwards(source), task=task), tmp_path / "second", progress=told
+        tiny, recipe(data, onwards(source), task=task), tmp_path / "second", progress=told
     )
     assert [line for line in told.lines if "the head starts anew: the artifact has none" in line]
     told = Told()
     given = recipe(data, onwards(second), task=task, **STILL)
-    third = start(mini, given, tmp_path / "third", progress=told)
+    third = start(tiny, given, tmp_path / "third", progress=told)
     assert not [line for line in told.lines if "method.init" in line]
     heads = [load_file(run.artifact / "head.safetensors") for run in (second, third)]
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
 
 
-def test_cpt_goes_on_with_its_own_context(mini: Backbone, data: Path, tmp_path: Path) -> None:
+def test_cpt_goes_on_with_its_own_context(tiny: Backbone, data: Path, tmp_path: Path) -> None:
     words = {"words": {"yes": "good", "no": "bad"}}
     task = {"data": {"label": "answer"}, "input": "{text} is {mask}", "verbalizer": words}
     method = {"name": "cpt", "length": 64, "init": {"kind": "context", "shots": 4}}
     moving = {"learning_rate": 0.01, "steps": 4}
-    first = start(mini, recipe(data, method, task=task, **moving), tmp_path / "first")
+    first = start(tiny, recipe(data, method, task=task, **moving), tmp_path / "first")
     init = {"kind": "artifact", "path": str(first.folder)}
     given = recipe(data, {"name": "cpt", "init": init}, task=task, **STILL)
-    second = start(mini, given, tmp_path / "second")
+    second = start(tiny, given, tmp_path / "second")
     before, after = (load_file(r.artifact / "prompt.safetensors") for r in (first, second))
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
@@ -206,10 +206,11 @@ def test_cpt_goes_on_with_its_own_context(mini: Backbone, data: Path, tmp_path: 
 
 
 def test_what_does_not_fit_ends_with_status_2(
-    source: Run, data: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    mini: Backbone, data: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "recipe.yaml"
-    given = recipe(data, {**onwards(source), "name": "prompt-tuning"})
+    first = start(mini, recipe(data, PREFIX), tmp_path / "first")
+    given = recipe(data, {**onwards(first), "name": "prompt-tuning"})
     file.write_text(yaml.safe_dump(given), encoding="utf-8")
     out = tmp_path / "run"
     monkeypatch.setattr(sys, "argv", ["foreword", "train", str(file), "--out", str(out)])
@@ -223,13 +224,13 @@ def test_what_does_not_fit_ends_with_status_2(
 
 
 def test_a_comparison_runs_anew_where_the_artifact_is_another(
-    source: Run, mini: Backbone, data: Path, tmp_path: Path
+    source: Run, tiny: Backbone, data: Path, tmp_path: Path
 ) -> None:
     from foreword.comparing.cells import content_hash
     from foreword.comparing.grid import Cell
     from foreword.recipe import parse_recipe
 
-    first = start(mini, recipe(data, PREFIX), tmp_path / "first")
+    first = start(tiny, recipe(data, PREFIX), tmp_path / "first")
     parsed = parse_recipe(recipe(data, onwards(first)))
     cells = [Cell({}, parsed) for _ in range(2)]
     before = content_hash(cells[0])

@@ -13,7 +13,7 @@ from stopping import Killed, Told
 from transformers import BertModel
 
 import foreword
-from conftest import saved_bert
+from conftest import one_of_each, saved_bert
 from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Backbone
 from foreword.errors import DataError, RecipeError, TemplateError
@@ -101,13 +101,19 @@ def of_labels(rated: Path, **data: Any) -> dict[str, Any]:
     return {"format": "tsv", "train": str(rated), "label": "answer", "hold_out": 8, **data}
 
 
-@pytest.mark.parametrize("method", ["p-tuning-v2", "prompt-tuning", "head-only", "fine-tuning"])
-@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+LEARNED = [
+    (method, kind)
+    for method in ("p-tuning-v2", "prompt-tuning", "head-only", "fine-tuning")
+    for kind in ("encoder", "decoder")
+]
+
+
+@pytest.mark.parametrize(("method", "kind"), one_of_each(LEARNED, 1))
 def test_labels(
-    method: str, kind: str, encoder: Backbone, mini: Backbone, rated: Path, tmp_path: Path
+    method: str, kind: str, encoder: Backbone, tiny: Backbone, rated: Path, tmp_path: Path
 ) -> None:
     """The run's answers are those of the artifact it wrote, loaded again."""
-    backbone = encoder if kind == "encoder" else mini
+    backbone = encoder if kind == "encoder" else tiny
     untouched = {name: weight.clone() for name, weight in backbone.model.state_dict().items()}
     options = {"name": method, **({} if method in ("head-only", "fine-tuning") else {"length": 3})}
     task = {"input": "{sentence}", "second": "{place}", "truncate": "sentence", "max_tokens": 24}
@@ -146,9 +152,9 @@ def test_a_second_text_is_read(encoder: Backbone, rated: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_tags(kind: str, encoder: Backbone, mini: Backbone, tagged: Path, tmp_path: Path) -> None:
+def test_tags(kind: str, encoder: Backbone, tiny: Backbone, tagged: Path, tmp_path: Path) -> None:
     data = {"format": "conll", "train": str(tagged), "hold_out": 2}
-    backbone = encoder if kind == "encoder" else mini
+    backbone = encoder if kind == "encoder" else tiny
     run = start(recipe(data, training={"best_by": "tag_accuracy"}), backbone, tmp_path / "run")
     assert read_manifest(run.artifact).task.labels == ("B-LOC", "B-PER", "I-LOC", "O")
     assert set(run.metrics["prompt"]["all"]) == {"entity_f1", "entity_precision", "entity_recall"}
@@ -166,12 +172,12 @@ def test_tags(kind: str, encoder: Backbone, mini: Backbone, tagged: Path, tmp_pa
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_a_sentence_beyond_the_context_is_learned_and_tagged_to_its_end(
-    kind: str, encoder: Backbone, mini: Backbone, tmp_path: Path
+    kind: str, encoder: Backbone, tiny: Backbone, tmp_path: Path
 ) -> None:
     words = [("Ana", "B-PER"), ("flew", "O"), ("to", "O"), ("Eastwick", "B-LOC"), (".", "O")] * 120
     (tmp_path / "long.conll").write_text("\n".join(f"{w} {t}" for w, t in words) + "\n\nBo B-PER\n")
     file = str(tmp_path / "long.conll")
-    backbone = encoder if kind == "encoder" else mini
+    backbone = encoder if kind == "encoder" else tiny
     context = backbone.geometry.context
     assert context is not None
     assert len(backbone.tokens.source(" ".join(w for w, _ in words))) > context
@@ -191,10 +197,10 @@ def test_a_sentence_beyond_the_context_is_learned_and_tagged_to_its_end(
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_spans(kind: str, encoder: Backbone, mini: Backbone, asked: Path, tmp_path: Path) -> None:
+def test_spans(kind: str, encoder: Backbone, tiny: Backbone, asked: Path, tmp_path: Path) -> None:
     data = {"format": "squad", "train": str(asked), "dev": str(asked), "group": "answerable"}
     task = {"max_tokens": 32, "stride": 4, "longest_answer": 5}
-    backbone = encoder if kind == "encoder" else mini
+    backbone = encoder if kind == "encoder" else tiny
     run = start(recipe(data, task), backbone, tmp_path / "run")
     assert set(run.metrics["prompt"]) == {"all", "answerable", "not answerable"}
     assert read_manifest(run.artifact).task.may_be_none
@@ -304,7 +310,7 @@ def test_methods_that_do_not_go_with_the_task(
         start(recipe(data, {"input": "{x}"}, method=method), encoder, tmp_path / "run")
 
 
-def test_the_longest_input_of_a_text(mini: Backbone, tmp_path: Path) -> None:
+def test_the_longest_input_of_a_text(tiny: Backbone, tmp_path: Path) -> None:
     """`max_tokens` holds for texts too: inputs are cut, or refused."""
     lines = [{"text": "one two three four five six " * 5, "references": "a"}] * 3
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
@@ -315,11 +321,11 @@ def test_the_longest_input_of_a_text(mini: Backbone, tmp_path: Path) -> None:
         "evaluation": {"backbone_alone": False},
     }
     with pytest.raises(DataError, match=r"tokens, but task\.max_tokens is 9; shorten it, or name"):
-        start(recipe(data, task, **more), mini, tmp_path / "run")
+        start(recipe(data, task, **more), tiny, tmp_path / "run")
     task = {**task, "truncate": "text"}
-    run = start(recipe(data, task, **more), mini, tmp_path / "run")
+    run = start(recipe(data, task, **more), tiny, tmp_path / "run")
     assert (run.metrics["truncated"], run.metrics["training"]["truncated"]) == (1, 3)
-    assert len(mini.tokens.source(rows(run)[0]["input"])) <= 9
+    assert len(tiny.tokens.source(rows(run)[0]["input"])) <= 9
 
 
 CHINESE = "data/chnsenticorp/ChnSentiCorp_htl_all.csv"
@@ -342,10 +348,10 @@ REAL = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_recipes_on_real_files(
-    name: str, shared: Callable[[str], Path], encoder: Backbone, mini: Backbone, tmp_path: Path
+    name: str, shared: Callable[[str], Path], encoder: Backbone, tiny: Backbone, tmp_path: Path
 ) -> None:
-    """Two steps each; the files are read whole."""
-    backbone = encoder if name.startswith("understanding") else mini
+    """Two steps each, on few of the examples; the files are read whole."""
+    backbone = encoder if name.startswith("understanding") else tiny
     overrides = [f"task.data.{split}={shared(path)}" for split, path in REAL[name].items()]
     overrides += [
         f"backbone={backbone.name}",
@@ -359,7 +365,11 @@ def test_recipes_on_real_files(
     if name.startswith("understanding"):
         held = load_recipe(RECIPES / name).task.data.hold_out
         assert held
-        overrides += ["task.data.hold_out=20", "task.limits={dev: 10}", "task.max_tokens=96"]
+        overrides += [
+            "task.data.hold_out=20",
+            "task.limits={per_label: 40, dev: 10}",
+            "task.max_tokens=96",
+        ]
     else:
         overrides += [
             "task.limits={train: 4, dev: 2, test: 3}",

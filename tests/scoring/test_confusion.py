@@ -59,6 +59,7 @@ def test_table() -> None:
     ]
 
 
+@pytest.mark.usefixtures("with_pictures")
 @pytest.mark.parametrize("labels", ["ab", ("好评", "$差$ $"), tuple(map(str, range(12)))])
 def test_picture(labels: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "new" / "confusion.png"

@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "mutations"))
 
 from world import VERBS, cached, make, try_seed
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("with_pictures")]
 FIRST, NUMBER = 1000, 400
 """The first seed, and how many seeds of each verb."""
 
