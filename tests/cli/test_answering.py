@@ -17,6 +17,8 @@ from test_predict import labelled
 from foreword.cli import destination
 from foreword.runs import Run
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 __all__ = ["foreword", "labelled", "run"]
 
 

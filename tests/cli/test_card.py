@@ -17,6 +17,8 @@ from foreword.recipe import TaskId
 from foreword.tasks import task_of
 from foreword.tuned.compose import compose
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 __all__ = ["foreword"]
 
 LABELS = {"answer": "label", "labels": ("yes", "no")}

@@ -20,6 +20,8 @@ from foreword.backbone import Backbone, bundled_backbones, has_units
 from foreword.cli import main
 from foreword.runs import Run, train
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 SMALL = [
     "training.steps=2",

@@ -15,6 +15,8 @@ from foreword.cli import answering
 from foreword.methods import HeadOnly, LoRA
 from stored_prompts import labels, prefix, soft, store, writes
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 __all__ = ["foreword"]
 
 

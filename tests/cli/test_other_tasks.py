@@ -12,6 +12,8 @@ from test_commands import Command, foreword, refused, stdin
 from foreword.backbone import Backbone
 from foreword.runs import train
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 __all__ = ["foreword"]
 
 ROWS = [

@@ -11,6 +11,8 @@ from test_commands import Command, foreword, refused, run, stdin
 from foreword.backbone import Backbone
 from foreword.runs import Run, train
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 __all__ = ["foreword", "run"]
 
 HEAD = {"name": "p-tuning-v2", "length": 2}

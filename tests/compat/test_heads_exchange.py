@@ -23,7 +23,7 @@ from foreword.artifacts.manifest import read_manifest
 from foreword.backbone import Call, load_backbone
 from foreword.errors import ArtifactError, UserError
 
-pytestmark = pytest.mark.filterwarnings(*WARNINGS)
+pytestmark = [pytest.mark.filterwarnings(*WARNINGS), pytest.mark.usefixtures("loaded_once")]
 WORDS = ["The", "grey", "otter", "swims", "in", "a", "cold", "river", "near", "us"]
 LABELS = ("B-X", "I-X", "O")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -190,8 +190,10 @@ def generated(model: Any, where: Path, *, beams: int = 1) -> list[str]:
     return answers
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ENCODER_DECODERS)
+WRITERS = [(name, kind) for name in ENCODER_DECODERS for kind in KINDS]
+
+
+@pytest.mark.parametrize(("name", "kind"), one_of_each(WRITERS, 1))
 def test_an_encoder_decoder_writes_what_it_writes_in_peft(name, kind, base, tmp_path) -> None:
     where = base(name)
     theirs = adapted(where, "SEQ_2_SEQ_LM", kind)
@@ -317,9 +319,15 @@ def test_what_cannot_be_held(what, base, tmp_path) -> None:
     assert not (tmp_path / "it").exists()
 
 
-@pytest.mark.parametrize("kind", ["prefix", "prompt"])
-@pytest.mark.parametrize("name", ["bert", "roberta", "llama"])
-@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+PROBLEMS = [
+    (problem, name, kind)
+    for problem in ("regression", "multi_label_classification")
+    for name in ("bert", "roberta", "llama")
+    for kind in ("prefix", "prompt")
+]
+
+
+@pytest.mark.parametrize(("problem", "name", "kind"), one_of_each(PROBLEMS, 2))
 def test_numbers_and_several_labels_are_those_of_peft(problem, name, kind, base, tmp_path) -> None:
     number = problem == "regression"
     theirs = adapted(base(name), "SEQ_CLS", kind, labels=1 if number else 3)

@@ -19,7 +19,7 @@ from foreword.backbone import head_of_decoders, load_backbone
 from foreword.errors import UserError
 from foreword.runs import train
 
-pytestmark = pytest.mark.filterwarnings(*WARNINGS)
+pytestmark = [pytest.mark.filterwarnings(*WARNINGS), pytest.mark.usefixtures("loaded_once")]
 WORDS = "The grey otter swims in a cold river near us"
 LABELS = ("B-X", "I-X", "O")
 WEIGHTS = "adapter_model.safetensors"
