@@ -258,10 +258,10 @@ def one_of_each(cases: Sequence[tuple[Any, ...]], count: int) -> list[Any]:
     return [pytest.param(*case, marks=() if case in kept else pytest.mark.soak) for case in cases]
 
 
-def assert_close(found: torch.Tensor, reference: torch.Tensor) -> None:
+def assert_close(actual: torch.Tensor, reference: torch.Tensor) -> None:
     """Equal as far as floats can be; tells the gap."""
-    assert found.shape == reference.shape
-    gap = (found - reference).abs().max().item()
+    assert actual.shape == reference.shape
+    gap = (actual - reference).abs().max().item()
     assert gap <= tolerance(reference), f"differ by {gap:.3g}"
 
 
@@ -320,8 +320,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def launcher() -> Iterator[Launcher]:
     """Starts commands in processes of their own that do not pay for the imports."""
-    with launching() as found:
-        yield found
+    with launching() as one:
+        yield one
 
 
 @pytest.fixture(scope="session")
@@ -370,9 +370,9 @@ def shared() -> Callable[[str], Path]:
     """`shared(path)`: a file of the shared folder beside the repository, or the test is skipped."""
 
     def find(path: str) -> Path:
-        found = SHARED / path
-        if not found.exists():
+        file = SHARED / path
+        if not file.exists():
             pytest.skip(f"needs shared/{path} beside the repository, which is not here")
-        return found
+        return file
 
     return find

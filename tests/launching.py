@@ -158,9 +158,9 @@ def launching() -> Iterator[Launcher]:
         )
         try:
             with process:
-                found = Launcher(process, Path(folder))
-                yield found
-                found.close()
+                launcher = Launcher(process, Path(folder))
+                yield launcher
+                launcher.close()
                 assert process.stdin is not None
                 process.stdin.close()
         finally:

@@ -6,7 +6,7 @@ import json
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -44,6 +44,22 @@ def test_of_many_parameters_the_first_and_the_last(quick: ModuleType) -> None:
 def test_the_choice_follows_from_names_and_costs_alone(quick: ModuleType) -> None:
     assert quick.chosen(NAMES, COSTS, 5.0) == quick.chosen(NAMES, dict(COSTS), 5.0)
     assert quick.chosen([], COSTS, 5.0) == []
+
+
+@pytest.mark.parametrize("of_many", [True, False])
+def test_the_longest_files_come_first_and_whole(
+    of_many: bool, quick: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of many; one that runs all keeps their order."""
+    monkeypatch.setattr(quick, "DURATIONS", tmp_path / "durations.json")
+    quick.DURATIONS.write_text(json.dumps({**COSTS, "c/test_long.py::test_long": 80.0}))
+    names = ["b/test_two.py::test_quick", *NAMES[:4], "c/test_long.py::test_a"]
+    names += ["c/test_long.py::test_long", "d/test_last.py::test_quick"]
+    items = [SimpleNamespace(nodeid=name) for name in names]
+    config = SimpleNamespace(getoption=lambda _: None, **({"workerinput": {}} if of_many else {}))
+    quick.pytest_collection_modifyitems(config, items)
+    order = [item.nodeid for item in items]
+    assert order == ([*names[5:7], *names[1:5], names[0], names[7]] if of_many else names)
 
 
 def test_durations_are_read_off_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
