@@ -5,7 +5,8 @@
 Both begin with the same numbers (the recipe's start, which PEFT loads from `foreword export peft`),
 take the same batches in the same order with the recipe's rate, schedule and clipping, step by step
 in turns, each in a model of its own with weights of the same type; PEFT's step is
-`model(**batch).loss`. What PEFT saved becomes an artifact again (`foreword import peft`), and both
+`model(**batch).loss`, so a recipe with another loss than `token_mean`, or with `accumulation`, is
+refused. What PEFT saved becomes an artifact again (`foreword import peft`), and both
 artifacts answer the recipe's development examples by the same decoding.
 
 Time is a ratio: seconds (with `--clock cpu` processor seconds) of PEFT's steps by foreword's, the
@@ -25,6 +26,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,11 @@ from foreword.artifacts.artifact import save_artifact
 from foreword.backbone.memory import Alive, resident
 from foreword.backbone.stored_pairs import lengths
 from foreword.common.progress import Silent
+from foreword.recipe import TrainingSpec
 from foreword.runs.preparing import Prepared, prepare
 from foreword.runs.run import recipe_device
 from foreword.training.amount import total_steps
-from foreword.training.batching import LengthBatches
+from foreword.training.batching import POOL, LengthBatches
 from foreword.training.hardware import Hardware, settled_precision
 from foreword.training.loop import _one_step
 from foreword.training.schedule import schedule
@@ -60,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     recipe, out = foreword.load_recipe(options.recipe, options.set or []), Path(options.out)
+    _refuse_another_loss(recipe.training)
     device = recipe_device(recipe.backbone, options.device, None)
     ready = prepare(recipe, device, None, Silent())
     initialise(
@@ -99,6 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (out / "figures.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=2))
     return 0
+
+
+def _refuse_another_loss(spec: TrainingSpec) -> None:
+    """PEFT's step is one batch and the mean loss of its tokens."""
+    for field, only in (("loss", "token_mean"), ("accumulation", 1)):
+        if getattr(spec, field) != only:
+            sys.exit(
+                f"training.{field}: the recipe has {getattr(spec, field)}, and a step of PEFT's is "
+                f"as {only}; set training.{field}={only}"
+            )
 
 
 def _save(ready: Prepared, folder: Path) -> None:
@@ -184,12 +198,17 @@ def _train(
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, int]]:
     """Seconds and loss of each step, and the most that the first one holds."""
     spec, now = ready.recipe.training, time.process_time if clock == "cpu" else time.perf_counter
-    batches = LengthBatches(lengths(ready.data.pairs), spec.batch_size, seed=ready.recipe.seed)
+    batches = LengthBatches(
+        lengths(ready.data.pairs),
+        spec.batch_size,
+        seed=ready.recipe.seed,
+        pool=POOL if spec.savings.lengths else 1,
+    )
     total = total_steps(spec, len(ready.data.pairs))
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     losses: dict[str, list[float]] = {name: [] for name in steps}
     peaks: dict[str, int] = {}
-    for number, rows in zip(range(total), _endless(batches), strict=False):
+    for number, (rows,) in enumerate(islice(batches.steps(), total)):
         for name in (OURS, PEFT) if number % 2 else (PEFT, OURS):
             with Alive(held[name]) if number == 0 else nullcontext() as alive:
                 started = now()
@@ -201,13 +220,6 @@ def _train(
         if number % 10 == 9:
             print(f"step {number + 1} of {total}: {losses[OURS][-1]:.4f} {losses[PEFT][-1]:.4f}")
     return seconds, losses, peaks
-
-
-def _endless(batches: LengthBatches) -> Any:
-    number = 0
-    while True:
-        yield from batches.epoch(number)
-        number += 1
 
 
 def _ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
