@@ -7,6 +7,7 @@ device is shown on `meta`, which computes nothing.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -101,6 +102,23 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return made
 
 
+Loaded = Callable[..., Backbone]
+
+
+@pytest.fixture(scope="module")
+def loaded(folders: dict[str, str]) -> Loaded:
+    """`loaded(family, spread)`: a checkpoint in several places, or in one, loaded once."""
+    made: dict[tuple[str, str | None], Backbone] = {}
+
+    def load(family: str, spread: str | None = None) -> Backbone:
+        if (family, spread) not in made:
+            device_map = None if spread is None else MAPS[family][spread]
+            made[family, spread] = load_backbone(folders[family], device_map=device_map)
+        return made[family, spread]
+
+    return load
+
+
 def gradients(backbone: Backbone, on: bool = False) -> tuple[Tensor, Tensor]:
     """The logits of a batch, and the gradient of a prompt."""
     rows, prompt = random_prompt(backbone, 3)
@@ -112,9 +130,8 @@ def gradients(backbone: Backbone, on: bool = False) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("family", "spread"), CASES)
-def test_spread_as_in_one_place(folders, family, spread) -> None:
-    whole = load_backbone(folders[family])
-    apart = load_backbone(folders[family], device_map=MAPS[family][spread])
+def test_spread_as_in_one_place(loaded, family, spread) -> None:
+    whole, apart = loaded(family), loaded(family, spread)
     away = [parameter.is_meta for parameter in apart.model.parameters()]
     assert any(away)
     assert apart.device.type == "cpu"
@@ -127,9 +144,8 @@ def test_spread_as_in_one_place(folders, family, spread) -> None:
 
 @pytest.mark.parametrize("beams", [1, 2])
 @pytest.mark.parametrize(("family", "spread"), [case for case in CASES if case[0] != "bert"])
-def test_answers_are_those_of_one_place(folders, family, spread, beams) -> None:
-    whole = load_backbone(folders[family])
-    apart = load_backbone(folders[family], device_map=MAPS[family][spread])
+def test_answers_are_those_of_one_place(loaded, family, spread, beams) -> None:
+    whole, apart = loaded(family), loaded(family, spread)
     how = Decoding(max_new_tokens=4, num_beams=beams)
     found = []
     for backbone in (whole, apart):
@@ -139,11 +155,10 @@ def test_answers_are_those_of_one_place(folders, family, spread, beams) -> None:
 
 
 @pytest.mark.parametrize(("family", "spread"), CASES)
-def test_embeddings_of_a_table_that_lies_elsewhere(folders, family, spread) -> None:
+def test_embeddings_of_a_table_that_lies_elsewhere(loaded, family, spread) -> None:
     """Columns of virtual tokens, in every module that looks ids up; or what a decoder reads."""
     found = []
-    for device_map in (None, MAPS[family][spread]):
-        backbone = load_backbone(folders[family], device_map=device_map)
+    for backbone in (loaded(family), loaded(family, spread)):
         g = backbone.geometry
         rows = torch.ones(3, g.width, requires_grad=True)
         if g.kind == "decoder":

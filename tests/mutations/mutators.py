@@ -7,6 +7,19 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+from conftest import one_of_each
+
+
+def seeds(count: int) -> list[Any]:
+    """Seeds for a test's damage; two of three are for `make soak`."""
+    return [
+        pytest.param(*case.values[1:], marks=case.marks)
+        for case in one_of_each([(seed // 3, seed) for seed in range(count)], 1)
+    ]
+
+
 JUNK: tuple[Any, ...] = (
     None,
     True,

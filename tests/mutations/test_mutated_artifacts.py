@@ -1,4 +1,4 @@
-"""200 damaged artifacts end in a clear error or in a prompt that works, never in a traceback."""
+"""Damaged artifacts end in a clear error or in a prompt that works, never in a traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from mutators import damaged_bytes, damaged_tree
+from mutators import damaged_bytes, damaged_tree, seeds
 from safetensors.torch import load_file, save, save_file
 
 from foreword.artifacts.artifact import save_artifact
@@ -77,7 +77,7 @@ def test_the_sound_one_loads(folder: Path, mini: Backbone) -> None:
     assert not verdict(folder, mini)
 
 
-@pytest.mark.parametrize("seed", range(80))
+@pytest.mark.parametrize("seed", seeds(80))
 def test_manifest_trees(seed: int, folder: Path, mini: Backbone) -> None:
     file = folder / "foreword.json"
     tree = damaged_tree(seed, json.loads(file.read_text(encoding="utf-8")))
@@ -85,7 +85,7 @@ def test_manifest_trees(seed: int, folder: Path, mini: Backbone) -> None:
     verdict(folder, mini)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(40))
 def test_manifest_bytes(seed: int, folder: Path, mini: Backbone) -> None:
     file = folder / "foreword.json"
     file.write_bytes(damaged_bytes(seed, file.read_bytes()))
@@ -101,7 +101,7 @@ def test_tensor_bytes(seed: int, folder: Path, mini: Backbone) -> None:
     assert verdict(folder, mini) == changed
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(40))
 def test_tensor_headers_with_the_right_hash(seed: int, folder: Path, mini: Backbone) -> None:
     raw = (folder / "prompt.safetensors").read_bytes()
     size = struct.unpack("<Q", raw[:8])[0]

@@ -1,4 +1,4 @@
-"""200 damaged recipes end in a clear RecipeError or in a recipe, never in a traceback."""
+"""Damaged recipes end in a clear RecipeError or in a recipe, never in a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from mutators import damaged_bytes, damaged_tree
+from mutators import damaged_bytes, damaged_tree, seeds
 
 from foreword.errors import RecipeError
 from foreword.recipe import Recipe, load_recipe, parse_recipe
@@ -90,7 +90,7 @@ def check_line(line: str) -> None:
     assert top in Recipe.model_fields or "no such name" in what, line
 
 
-@pytest.mark.parametrize("seed", range(80))
+@pytest.mark.parametrize("seed", seeds(80))
 def test_trees(seed: int, base: str, tmp_path: Path) -> None:
     tree: Any = yaml.safe_load(base)
     tree["training"]["betas"] = [0.9, 0.999]
@@ -100,7 +100,7 @@ def test_trees(seed: int, base: str, tmp_path: Path) -> None:
     verdict(file)
 
 
-@pytest.mark.parametrize("seed", range(90))
+@pytest.mark.parametrize("seed", seeds(90))
 def test_bytes(seed: int, base: str, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_bytes(damaged_bytes(seed, base.encode()))

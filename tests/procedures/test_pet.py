@@ -226,12 +226,12 @@ def test_a_stopped_run_goes_on_with_the_next_model(
 ) -> None:
     from foreword.procedures import pet
 
-    given = recipe(rated, masked)
+    given = recipe(rated, masked, models=1)
     whole = start(given, masked, tmp_path / "whole")
     real, taught = pet.Procedure._teach, []
 
     def teach(self: Any, member: Any, *rest: Any) -> None:
-        if len(taught) == 2:
+        if taught:
             raise KeyboardInterrupt
         taught.append(member.name)
         real(self, member, *rest)
@@ -239,7 +239,7 @@ def test_a_stopped_run_goes_on_with_the_next_model(
     monkeypatch.setattr(pet.Procedure, "_teach", teach)
     with pytest.raises(KeyboardInterrupt):
         start(given, masked, tmp_path / "run")
-    assert taught == ["g0-p0-m0", "g0-p0-m1"]
+    assert taught == ["g0-p0-m0"]
     monkeypatch.setattr(pet.Procedure, "_teach", real)
     resumed = start(given, masked, tmp_path / "run", resume=True)
     assert resumed.metrics["pet"] == whole.metrics["pet"]

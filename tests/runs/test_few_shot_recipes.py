@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -129,16 +130,26 @@ def test_pet_runs(task: str, masked: Backbone, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("one_of", "examples", "least"),
+    [(5, 131, 74), pytest.param(1, 657, 77, marks=pytest.mark.soak)],
+)
 def test_a_chinese_backbone_knows_good_from_bad(
-    shared: Callable[[str], Path], tmp_path: Path
+    one_of: int, examples: int, least: float, shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Without one label it does better than the more frequent answer (68.6 %); docs: 79.6 %."""
-    data = shared("data/chnsenticorp/ChnSentiCorp_htl_all.csv")
+    """Without one label it does better than the more frequent answer (68.6 %); docs: 79.6 %, and
+    78.6 % on every fifth review."""
+    whole = shared("data/chnsenticorp/ChnSentiCorp_htl_all.csv")
+    with whole.open(encoding="utf-8", newline="") as file:
+        header, *reviews = csv.reader(file)
+    data = tmp_path / "reviews.csv"
+    with data.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *reviews[::one_of]])
     run = train(
         RECIPES / "understanding" / "chnsenticorp-zero-shot.yaml",
         overrides=[f"task.data.train={data}"],
         out=tmp_path / "run",
         device="cpu",
     )
-    assert run.metrics["examples"] == 657
-    assert run.metrics["prompt"]["all"]["accuracy"] > 77
+    assert run.metrics["examples"] == examples
+    assert run.metrics["prompt"]["all"]["accuracy"] > least

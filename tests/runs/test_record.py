@@ -38,9 +38,9 @@ RECIPE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, mini: Backbone) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Backbone) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "short"
-    foreword.train(RECIPE, out=folder, backbone=mini)
+    foreword.train(RECIPE, out=folder, backbone=tiny)
     return folder
 
 
@@ -106,7 +106,7 @@ def test_ls_shows_unfinished_runs(stopped: Path) -> None:
 
 
 def test_the_bare_backbone_is_measured_once(
-    mini: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By whatever decides its figures: the method is none of it, the examples are."""
     monkeypatch.setenv("FOREWORD_CACHE", str(tmp_path / "cache"))
@@ -122,7 +122,7 @@ def test_the_bare_backbone_is_measured_once(
     def alone(number: int, **changes: Any) -> dict[str, Any]:
         subjects.clear()
         recipe = {**RECIPE, **changes, "training": {**RECIPE["training"], "evaluate_every": None}}
-        run = foreword.train(recipe, out=tmp_path / str(number), backbone=mini)
+        run = foreword.train(recipe, out=tmp_path / str(number), backbone=tiny)
         return dict(run.metrics["backbone"])
 
     first = alone(1)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_loop import make_pairs, spec
 
+from conftest import one_of_each
 from foreword.backbone import Backbone
 from foreword.errors import RunError, UserError
 from foreword.methods import PrefixTuning
@@ -106,9 +107,13 @@ def case(tiny_backbone: Callable[..., Backbone], tmp_path: Path) -> Callable[...
     return make
 
 
-@pytest.mark.parametrize("reparam", [Table(std=0.5), MLP(hidden=8)], ids=["table", "mlp"])
-@pytest.mark.parametrize("name", SETTINGS)
-def test_stopped_after_every_step(case: Callable[..., Case], name: str, reparam: Any) -> None:
+REPARAMETERIZATIONS = {"table": Table(std=0.5), "mlp": MLP(hidden=8)}
+TRAINED = [(name, made) for name in SETTINGS for made in REPARAMETERIZATIONS]
+
+
+@pytest.mark.parametrize(("name", "made"), one_of_each(TRAINED, 1))
+def test_stopped_after_every_step(case: Callable[..., Case], name: str, made: str) -> None:
+    reparam = REPARAMETERIZATIONS[made]
     whole = case("whole", reparam, **SETTINGS[name])
     expected = whole.outcome(whole.run())
     again, stops = case("again", reparam, **SETTINGS[name]), 0

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 import foreword
 from axes.deltas.moving import logits, louder, method
-from conftest import make_backbone, tiny_model
+from conftest import make_backbone, one_of_each, tiny_model
 from foreword.artifacts.artifact import load_model, save_artifact
 from foreword.backbone import Backbone, Call, load_backbone
 from foreword.backbone.layout import Layout, Pair
@@ -129,9 +129,15 @@ def test_a_copy_shares_all_of_the_quantised_memory(way, folders) -> None:
     assert places(copied.model) == places(backbone.model)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["lora", "adapter", "bitfit"])
-@pytest.mark.parametrize("way", ["nf4", "8 bits"])
+LEARNED = [
+    (name, way, dtype)
+    for name in ("lora", "adapter", "bitfit")
+    for way in ("nf4", "8 bits")
+    for dtype in ("float32", "bfloat16")
+]
+
+
+@pytest.mark.parametrize(("name", "way", "dtype"), one_of_each(LEARNED, 2))
 def test_it_learns_and_comes_back_from_its_artifact(name, way, dtype, folders, tmp_path) -> None:
     backbone = load(folders["gpt2"], way, dtype=dtype)
     options = method(name)
@@ -163,7 +169,7 @@ def test_a_prompt_with_lora_beside_it(folders) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(("family", "way"), CASES)
+@pytest.mark.parametrize(("way", "family"), one_of_each([(w, f) for f, w in CASES], 1))
 def test_a_plain_model_answers_as_the_artifact_does(family, way, folders, tmp_path) -> None:
     options = method("lora", rank=3, alpha=6.0, targets=["all"])
     model = lora(load(folders[family], way))
