@@ -218,6 +218,7 @@ def tolerance(reference: torch.Tensor) -> float:
 LOADERS = (
     "foreword.artifacts.artifact",
     "foreword.backbone",
+    "foreword.bank",
     "foreword.compat.importing",
     "foreword.runs.preparing",
     "foreword.session",
@@ -272,7 +273,7 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _unsynced() -> Iterator[None]:
-    """No test outlasts its machine, so none waits until the disk has what was written."""
+    """No test outlasts its machine, so this process waits for no disk; commands of their own do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)
         yield

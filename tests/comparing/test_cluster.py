@@ -166,6 +166,40 @@ def test_a_run_that_cannot_be_copied_has_failed_and_the_others_go_on(
     assert not list(tmp_path.rglob("*.partial"))
 
 
+class Dead(Here):
+    """A Ray of which every task has lost its worker."""
+
+    def get(self, reference: Any) -> None:
+        raise self.exceptions.RayError("The actor died.\nIts node was lost.")
+
+
+class Actor:
+    """An actor to which runs are given; their number is the reference."""
+
+    def __init__(self, begun: list[Place]) -> None:
+        self.begun, self.run = begun, self
+
+    def remote(self, place: Place, *_: Any) -> int:
+        self.begun.append(place)
+        return len(self.begun)
+
+
+def test_a_run_whose_workers_all_die_has_failed(tmp_path: Path) -> None:
+    _, (cell,) = load_grid(grid_file(tmp_path, [0]))
+    begun: list[Place] = []
+    crew = Crew(Dead(), lambda: Actor(begun), 1, f"file://{tmp_path}")
+    crew.begin(Place(cell, tmp_path / "run"))
+    ended = []
+    while crew.running:
+        ended += crew.ended()
+    ((place, _, failure, given_up),) = ended
+    assert begun == [place] * 3
+    assert failure is not None
+    assert failure.reason == "its worker died 3 times: The actor died."
+    assert not given_up
+    assert crew.idle == []
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_two_workers_give_the_figures_of_one_process(tmp_path: Path, on: Cluster) -> None:
@@ -188,11 +222,11 @@ def test_two_workers_give_the_figures_of_one_process(tmp_path: Path, on: Cluster
 
 
 class Dying(Worker):
-    """A worker that dies in its first run."""
+    """A worker that dies the first time that a run begins."""
 
     def run(self, place: Place, target: str, number: int, reports: Any) -> str | None:
         mark = place.folder.with_name(f"{place.folder.name} died")
-        if place.cell.recipe.seed == 1 or not mark.exists():
+        if not mark.exists():
             mark.mkdir(parents=True, exist_ok=True)
             os._exit(1)
         return super().run(place, target, number, reports)
@@ -207,20 +241,18 @@ def test_a_run_whose_worker_dies_begins_again(
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr("foreword.comparing.cluster.Worker", Dying)
-    _, cells = load_grid(grid_file(tmp_path, [0, 1]))
-    places = [Place(cell, tmp_path / "out" / "runs" / f"{cell.recipe.seed}") for cell in cells]
+    _, (cell,) = load_grid(grid_file(tmp_path, [0]))
+    place = Place(cell, tmp_path / "out" / "runs" / "0")
     watcher = Counted()
-    (failure,) = execute_on(
-        replace(on, workers=1), places, tmp_path / "out", watcher=watcher, device="cpu"
-    )
-    assert [place.state for place in places] == ["finished", "waiting"]
-    assert failure.place == places[1]
-    assert "its worker died 3 times" in failure.reason
+    assert not execute_on(on, [place], tmp_path / "out", watcher=watcher, device="cpu")
+    assert place.state == "finished"
+    assert place.folder.with_name("0 died").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_search_on_a_cluster(tmp_path: Path, on: Cluster) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_a_search_on_a_cluster(workers: int, tmp_path: Path, on: Cluster) -> None:
     overrides = [f"{key}={json.dumps(value)}" for key, value in SMALL.items()]
     outcome = search(
         QUICKSTART,
@@ -230,7 +262,7 @@ def test_a_search_on_a_cluster(tmp_path: Path, on: Cluster) -> None:
         space=Space({"training.learning_rate": Range(low=1e-3, high=0.5, log=True)}),
         overrides=overrides,
         device="cpu",
-        on=on,
+        on=replace(on, workers=workers),
     )
     assert len(outcome.trials) == 3
     assert {trial["state"] for trial in outcome.trials} <= {"complete", "pruned"}

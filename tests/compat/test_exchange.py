@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import foreword
 from compat.exchanging import KINDS, LENGTH, WARNINGS, base_model, peft_answers, peft_model, save
+from conftest import one_of_each
 from families.measures import backbone_of
 from foreword.artifacts.artifact import save_artifact
 from foreword.artifacts.manifest import read_manifest
@@ -20,7 +21,7 @@ from foreword.methods import HardPrompt, PrefixTuning, PromptTuning, PTuning, ax
 from foreword.recipe import TaskId
 from foreword.tuned.compose import compose
 
-pytestmark = pytest.mark.filterwarnings(*WARNINGS)
+pytestmark = [pytest.mark.filterwarnings(*WARNINGS), pytest.mark.usefixtures("loaded_once")]
 NEW_TOKENS = 12
 TEXTS = {
     "foreword/mini": [
@@ -49,9 +50,7 @@ LOUD = {
 }
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param("foreword/mini", marks=pytest.mark.slow), "stories260K"]
-)
+@pytest.fixture(scope="module")
 def name(request) -> str:
     return request.param
 
@@ -75,7 +74,13 @@ def bare(name, where) -> list[str]:
     return peft_answers(base_model(where), where, TEXTS[name], NEW_TOKENS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def on_one_backbone(kinds):
+    """Each on one of the backbones; on the others by `make soak`."""
+    cases = one_of_each([(kind, name) for kind in kinds for name in TEXTS], 1)
+    return pytest.mark.parametrize(("kind", "name"), cases, indirect=["name"])
+
+
+@on_one_backbone(KINDS)
 def test_there_and_back(kind, name, where, backbone, bare, tmp_path) -> None:
     texts = TEXTS[name]
     theirs = peft_model(where, kind, loud=LOUD.get(kind, 6.0))
@@ -125,7 +130,7 @@ def artifact(folder: Path, backbone: Backbone, method, *, loud: float = 1.0) -> 
     return folder
 
 
-@pytest.mark.parametrize("kind", METHODS)
+@on_one_backbone(METHODS)
 def test_peft_answers_with_what_we_trained(kind, name, where, backbone, tmp_path) -> None:
     texts = TEXTS[name]
     ours = artifact(tmp_path / "ours", backbone, METHODS[kind], loud=1.5)

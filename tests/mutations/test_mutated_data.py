@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from mutators import JUNK, damaged_bytes, damaged_tree
+from mutators import JUNK, damaged_bytes, damaged_tree, seeds
 from pyarrow import parquet
 
 from foreword.data import linearise, read_examples
@@ -199,14 +199,14 @@ def verdict(file: Path, format: str, **options: Any) -> bool:
 
 
 @pytest.mark.parametrize("format", TEXTS)
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_bytes_of_text(format: str, seed: int, tmp_path: Path) -> None:
     file = tmp_path / NAMES.get(format, "data.txt")
     file.write_bytes(damaged_bytes(seed, TEXTS[format].encode()))
     verdict(file, format)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_bytes_of_labelled_rows(seed: int, tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_bytes(damaged_bytes(seed, CSV.encode()))
@@ -214,7 +214,7 @@ def test_bytes_of_labelled_rows(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_values_of_rows_with_answers(column: str, seed: int, tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_text(as_lines(damaged_tree(seed, OWN)), encoding="utf-8")
@@ -222,7 +222,7 @@ def test_values_of_rows_with_answers(column: str, seed: int, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("format", ["multirc", "record"])
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_values_of_nested_lines(format: str, seed: int, tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     tree = damaged_tree(seed, {"multirc": MULTIRC, "record": RECORD}[format])
@@ -231,7 +231,7 @@ def test_values_of_nested_lines(format: str, seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["squad", "dart"])
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(40))
 def test_values_of_json(format: str, seed: int, tmp_path: Path) -> None:
     file = tmp_path / "data.json"
     tree = damaged_tree(seed, {"squad": SQUAD, "dart": DART}[format])
@@ -239,7 +239,7 @@ def test_values_of_json(format: str, seed: int, tmp_path: Path) -> None:
     verdict(file, format)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_values_of_jsonl(seed: int, tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     rows = damaged_tree(seed, ROWS)
@@ -247,14 +247,14 @@ def test_values_of_jsonl(seed: int, tmp_path: Path) -> None:
     verdict(file, "jsonl")
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_bytes_of_parquet(seed: int, tmp_path: Path) -> None:
     file = tmp_path / "data.parquet"
     file.write_bytes(damaged_bytes(seed, as_parquet(ROWS)))
     verdict(file, "parquet")
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_values_of_parquet(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     column = rng.choice(list(ROWS[0]))

@@ -76,7 +76,9 @@ def undisturbed(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "asked", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)]
+)
 def test_asked_to_stop(
     launcher: Launcher, undisturbed: Path, tmp_path: Path, asked: signal.Signals
 ) -> None:
