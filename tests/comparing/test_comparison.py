@@ -172,11 +172,17 @@ def test_a_browser_draws_the_plots_without_a_message(compared: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(compared: Path, tmp_path: Path) -> None:
-    comparison = compare(compared / "grid.yaml", out=tmp_path / "out", workers=2, device="cpu")
-    whole = json.loads((compared / "out" / "report.json").read_text(encoding="utf-8"))
-    for one, other in zip(comparison.content["methods"], whole["methods"], strict=True):
-        for metric, score in one["scores"].items():
-            assert score["values"] == pytest.approx(other["scores"][metric]["values"], abs=1e-6)
+    grid = {**GRID, "seeds": [0]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid), encoding="utf-8")
+    compare(tmp_path / "grid.yaml", out=tmp_path / "out", workers=2, device="cpu")
+    runs = list((tmp_path / "out" / "runs").iterdir())
+    assert len(runs) == 2
+    for run in runs:
+        one, whole = (
+            json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["prompt"]["all"]
+            for folder in (run, compared / "out" / "runs" / run.name)
+        )
+        assert one == pytest.approx(whole, abs=1e-6)
 
 
 def test_a_worker_has_the_plugins_of_the_process_that_begins_it(

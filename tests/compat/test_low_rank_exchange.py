@@ -32,9 +32,12 @@ from foreword.recipe import TaskId
 from foreword.tuned.compose import compose
 from mutations.mutators import damaged_bytes, damaged_tree
 
-pytestmark = pytest.mark.filterwarnings(
-    *WARNINGS, "ignore:fan_in_fan_out is set to:UserWarning", "ignore:Unsupported:UserWarning"
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        *WARNINGS, "ignore:fan_in_fan_out is set to:UserWarning", "ignore:Unsupported:UserWarning"
+    ),
+    pytest.mark.usefixtures("loaded_once"),
+]
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 TEXTS = ("The grey otter swims", "A cold river", "Once upon a time there was", "x")
 RANK, ALPHA = 3, 10
@@ -85,12 +88,16 @@ def logits(model: Any, kind: str) -> torch.Tensor:
 
 def our_logits(folder: Path, kind: str, backbone: Backbone | None = None) -> torch.Tensor:
     """An artifact's, for the same row."""
-    model = foreword.load(folder, device="cpu", backbone=backbone).model
+    return logits_of(foreword.load(folder, device="cpu", backbone=backbone), kind)
+
+
+def logits_of(prompt: foreword.LoadedPrompt, kind: str) -> torch.Tensor:
+    """A loaded artifact's, for the same row."""
     layout = Layout.of([[5, 81, 300, 27, 9]])
     if kind == "SEQ_2_SEQ_LM":
         layout = Layout.of([[0, 40, 7, 1200]], source=layout)
     with torch.no_grad():
-        return model.backbone.logits(Call(layout))[0]
+        return prompt.model.backbone.logits(Call(layout))[0]
 
 
 WRITTEN: list[tuple[str, Any, tuple[str, ...] | None]] = [
@@ -114,7 +121,8 @@ def test_it_writes_what_it_writes_in_peft(name, targets, stated, base, tmp_path)
     theirs = updated(where, kind, dtype=torch.float64, target_modules=targets)
     adapter = save(theirs, tmp_path / "adapter")
     manifest = foreword.import_peft(adapter, tmp_path / "it", dtype="float64")
-    assert_close(our_logits(tmp_path / "it", kind), logits(theirs, kind))
+    prompt = foreword.load(tmp_path / "it", device="cpu")
+    assert_close(logits_of(prompt, kind), logits(theirs, kind))
     options = manifest.method
     assert isinstance(options, LoRA)
     assert (options.rank, options.alpha, options.dropout) == (RANK, ALPHA, 0.25)
@@ -127,7 +135,6 @@ def test_it_writes_what_it_writes_in_peft(name, targets, stated, base, tmp_path)
 
     # BLOOM in float64 gives rows with padding no numbers, in transformers, too.
     rows = 1 if name == "bloom" else len(TEXTS)
-    prompt = foreword.load(tmp_path / "it", device="cpu")
     answers = prompt.generate(TEXTS, max_new_tokens=8, batch_size=rows)
     if kind == "CAUSAL_LM":
         assert answers == peft_answers(theirs, str(where), TEXTS, 8)
