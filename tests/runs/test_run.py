@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import foreword
 from conftest import figures_written_by
 from foreword.artifacts.manifest import read_manifest
-from foreword.backbone import Backbone, Call, StepDecoder, has_units
+from foreword.backbone import Backbone, Call, StepDecoder, has_units, load_backbone
 from foreword.backbone.weights.hashing import hash_module
 from foreword.common.pictures import write_figure
 from foreword.data.readers import data_file
@@ -335,6 +335,7 @@ def test_the_stored_type_is_refused_where_it_does_not_go_with_the_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("foreword.backbone.arithmetic._processor", lambda: {"amx_fp16": True})
+    monkeypatch.setattr("foreword.runs.preparing.load_backbone", load_backbone)  # not one kept
     overrides = [*SMALL, "backbone.dtype=auto", "training.precision=bfloat16"]
     with pytest.raises(RecipeError, match="no meaning on a backbone in float16"):
         train(QUICKSTART, overrides=overrides, out=tmp_path / "out", device="cpu")
