@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measured(point: Point, axis: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """By what is measured, what foreword and the bare backbone take: seconds, or bytes."""
     torch.manual_seed(options.seed)
-    weights = _llama(point).eval().requires_grad_(False)
+    weights = llama(point).eval().requires_grad_(False)
     shape = Shape(lambda: weights, Lengths(point.source), Lengths(point.target), point.rows)
     pairs = shape.pairs(point.examples, point.vocabulary, options.seed)
     ours = _tuned(weights, point.virtual)
@@ -169,7 +169,8 @@ def measured(point: Point, axis: str, options: argparse.Namespace) -> dict[str, 
     return {**times, "peak": peaks}
 
 
-def _llama(point: Point) -> LlamaForCausalLM:
+def llama(point: Point) -> LlamaForCausalLM:
+    """A Llama of a point's layers, width and vocabulary, its weights random."""
     heads = max(1, point.width // 64)
     return LlamaForCausalLM(
         LlamaConfig(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import Bench
 
@@ -48,5 +50,30 @@ def test_what_was_tried_gives_the_same_losses(
     options = tried._options(["--shape", "tiny-gpt2", "--backend", "eager"])
     plain, compiled = (run()[0].item() for run in tried.compiled(options).values())
     assert math.isclose(plain, compiled, rel_tol=1e-5)
+    losses = {name: run() for name, run in tried.masked(options).items()}
+    assert len({round(loss.item(), 5) for loss, _ in losses.values()}) == 1
     tried.main(["--shape", "tiny-gpt2", "--backend", "eager", "--rounds", "1", "--threads", "1"])
-    assert "compiled ÷ plain" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for what in ("compiled ÷ plain", "masked ÷ causal", "masked, in chunks of queries ÷ causal"):
+        assert f"{what}: " in printed
+
+
+def test_attention_in_chunks_of_queries_is_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = bench("tried")
+    monkeypatch.setattr(tried, "QUERIES", 3)
+    runs = tried.masked(tried._options(["--shape", "tiny-gpt2", "--backend", "eager"]))
+    chunks = []
+    whole = tried.sdpa_attention_forward
+
+    def watched(module: Any, query: torch.Tensor, key: torch.Tensor, *given: Any, **by: Any) -> Any:
+        chunks.append((query.shape[2], key.shape[2]))
+        return whole(module, query, key, *given, **by)
+
+    loss, (gradient,) = runs["causal"]()
+    monkeypatch.setattr(tried, "sdpa_attention_forward", watched)
+    other, (gradient_in_chunks,) = runs["masked, in chunks of queries"]()
+    assert chunks == [(3, 3), (3, 6), (3, 9), (2, 11)]
+    torch.testing.assert_close(other, loss, rtol=0, atol=1e-6)
+    torch.testing.assert_close(gradient_in_chunks, gradient, rtol=1e-4, atol=1e-7)
