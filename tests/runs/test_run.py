@@ -297,7 +297,6 @@ def in_float32(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     return losses_of(train(QUICKSTART, overrides=THREE_STEPS, out=out, device="cpu"))
 
 
-@pytest.mark.usefixtures("loaded_once")
 @pytest.mark.parametrize(
     ("dtype", "precision"),
     [
