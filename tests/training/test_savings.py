@@ -50,7 +50,7 @@ class Case:
     method: MethodOptions
     saves: tuple[str, ...]
     answer: str = "text"
-    steps: int = 16
+    steps: int = 50
 
 
 CASES = {
