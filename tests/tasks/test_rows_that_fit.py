@@ -93,6 +93,20 @@ def test_no_more_than_there_are_and_one_where_there_is_no_room(
         assert (answers, seen.sizes) == (expected, [size])
 
 
+def test_one_where_two_run_out_of_memory() -> None:
+    def run(rows: int) -> None:
+        if rows > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def wrong(_: int) -> None:
+        raise RuntimeError("another mistake")
+
+    cpu = torch.device("cpu")
+    assert memory.rows_that_fit(run, [], cpu, most=8) == 1
+    with pytest.raises(RuntimeError, match="another mistake"):
+        memory.rows_that_fit(wrong, [], cpu, most=8)
+
+
 def test_the_most_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free", lambda _: 10**15)
     fits = memory.rows_that_fit(torch.ones, [], torch.device("cpu"), most=MOST_TOGETHER)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from foreword.common.memory import of_machine
+from foreword.common.memory import of_machine, ran_out
 
 if TYPE_CHECKING:
     from foreword.backbone import Backbone
@@ -45,10 +45,15 @@ def rows_that_fit(
     if most < 2:
         return 1
     peaks = []
-    for rows in (1, 2):
-        with counting(device, known) as counted:
-            run(rows)
-        peaks.append(counted.peak)
+    try:
+        for rows in (1, 2):
+            with counting(device, known) as counted:
+                run(rows)
+            peaks.append(counted.peak)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        return 1  # what does not go through alone says so when it is answered
     one, two = peaks
     left = int(SHARE * free(device)) - one - beside
     return max(1, min(most, 1 + left // max(1, two - one + beside)))
