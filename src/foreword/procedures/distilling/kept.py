@@ -13,7 +13,7 @@ from foreword.artifacts.manifest import versions
 from foreword.backbone import Backbone
 from foreword.common import cached, files
 from foreword.procedures.distilling import study
-from foreword.procedures.distilling.distributions import Lesson
+from foreword.procedures.distilling.distributions import Lesson, parts_of
 from foreword.recipe import TeacherSpec
 
 
@@ -50,10 +50,8 @@ def place_of_lessons(lessons: Sequence[Lesson], k: int, device: str) -> Path:
         k: how many tokens are kept at each position.
         device: the kind that computes it, which rounds in its own way.
     """
-    rows = [
-        (one.behind.source, one.behind.target, one.behind.between, one.reads) for one in lessons
-    ]
-    digest = hashlib.sha256(json.dumps([rows, k, device]).encode())
+    rows = [(*parts_of(one.behind), one.reads) for one in lessons]
+    digest = hashlib.sha256(json.dumps([rows, k, device, versions()], sort_keys=True).encode())
     return cached.cache_folder() / "studies" / f"{digest.hexdigest()}.safetensors"
 
 
