@@ -266,3 +266,18 @@ def test_penalties_do_what_they_say(mini) -> None:
     (other,) = generate(mini, Call(layout), Decoding(max_new_tokens=40, repetition_penalty=2.0))
     assert len(set(pairwise(once))) == len(once) - 1
     assert len({*free}) / len(free) < len({*other}) / len(other)
+
+
+def test_the_head_never_sees_a_whole_source(tiny_backbone) -> None:
+    """A vocabulary of 250,000 at all positions of long sources would be gigabytes."""
+    for family in ("bloom", "llama"):
+        backbone = tiny_backbone(family)
+        seen: list[int] = []
+        head = backbone.head.register_forward_hook(
+            lambda _, __, output, seen=seen: seen.append(output.numel() // output.shape[-1])
+        )
+        generate(
+            backbone, Call(Layout.of(random_ids([9, 5]), side="left")), Decoding(max_new_tokens=3)
+        )
+        head.remove()
+        assert max(seen) <= 2

@@ -12,7 +12,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -37,6 +37,12 @@ class ExactFloat64(TorchFunctionMode):
             for name, arg in (kwargs or {}).items()
         }
         return func(*args, **kwargs)
+
+
+def exact(dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """While it lasts, what is float64 is so throughout: of other shapes a product may differ by one
+    bit, which a norm in float32 blows up."""
+    return ExactFloat64() if dtype == torch.float64 else nullcontext()
 
 
 def prefix_logits(

@@ -21,7 +21,7 @@ from foreword.backbone.call import Call, inputs
 from foreword.backbone.checking import check_with_a_text
 from foreword.backbone.layout import Layout
 from foreword.backbone.leaving_out import saves
-from foreword.backbone.modules import copying, sharding, tables
+from foreword.backbone.modules import copying, last_layer, sharding, tables
 from foreword.backbone.modules.activations import fuse_activations
 from foreword.backbone.modules.moving import Moving
 from foreword.backbone.modules.reach import reach
@@ -165,8 +165,8 @@ class Backbone(Moving, Taking):
             BackboneError: the model has no language-model head.
         """
         everywhere = reading is not None and not saves("head")
-        with reading_at(self._head(), None if everywhere else reading):
-            logits: Tensor = self._run(self.model, call).logits
+        with reading_at(self.head, None if everywhere else reading):
+            logits: Tensor = self._run(self.model, call, reading).logits
         return logits.flatten(0, 1)[reading] if everywhere else logits
 
     def line_logits(
@@ -188,11 +188,17 @@ class Backbone(Moving, Taking):
             "use_cache": False,
             ARGUMENT: prompt,
         }
-        with self.turn, self.looking_up(prompt), reading_at(self._head(), at.to(device)):
+        with self.turn, self.looking_up(prompt), reading_at(self.head, at.to(device)):
             logits: Tensor = self.model(**given).logits
         return logits
 
-    def _head(self) -> nn.Module:
+    @property
+    def head(self) -> nn.Module:
+        """The language-model head.
+
+        Raises:
+            BackboneError: the model has none.
+        """
         head = self.model.get_output_embeddings()
         if head is None:
             raise BackboneError(
@@ -207,10 +213,18 @@ class Backbone(Moving, Taking):
         with torch.no_grad():
             return self.hidden(Call(Layout.of([[1]]).to(self.device))).shape[-1]
 
-    def hidden(self, call: Call) -> Tensor:
-        """The last layer's states of every token, before any head: `[B, T, d]`."""
-        states: Tensor = self._run(self.model.base_model, call).last_hidden_state
-        return states
+    def hidden(self, call: Call, reading: Tensor | None = None) -> Tensor:
+        """The last layer's states, before any head.
+
+        Args:
+            call: rows and their prompts, on the model's device.
+            reading: flat positions `[N]` of those that are wanted.
+
+        Returns:
+            `[N, d]`, or those of every token, `[B, T, d]`, without `reading`.
+        """
+        states: Tensor = self._run(self.model.base_model, call, reading).last_hidden_state
+        return states if reading is None else states.flatten(0, 1)[reading]
 
     def output(self, call: Call, *, body: bool = False, **given: Any) -> Any:
         """What transformers' own forward pass gives for a call.
@@ -220,12 +234,15 @@ class Backbone(Moving, Taking):
             body: whether the model without its head is run.
             given: what the model gets beside or instead of what `inputs` says, such as labels.
         """
-        return self._run(self.model.base_model if body else self.model, call, **given)
+        return self._run(self.model.base_model if body else self.model, call, None, **given)
 
-    def _run(self, model: nn.Module, call: Call, **given: Any) -> Any:
+    def _run(
+        self, model: nn.Module, call: Call, reading: Tensor | None = None, **given: Any
+    ) -> Any:
         past = () if call.layout.before is None else self.past(call)
         whole = {**inputs(self.model, self.geometry, call, past), **given}
-        with self.turn, self.looking_up(call.prompt):
+        alone = last_layer.read_at(self.model, self.geometry, reading)
+        with self.turn, self.looking_up(call.prompt), alone:
             return model(**whole)
 
     def read(self, before: Layout) -> Past:
@@ -310,7 +327,7 @@ class Backbone(Moving, Taking):
         """
         first = self.geometry.vocabulary
         layout = Layout.of([range(first, first + rows.shape[0])]).to(self.device)
-        with reading_at(self._head(), reading):
+        with reading_at(self.head, reading):
             sites, output = self._record(self.model, layout, rows)
         return PromptKeyValues(*sites["decoder"]), output.logits
 

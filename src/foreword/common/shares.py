@@ -82,8 +82,7 @@ def in_shares(count: int, work: Callable[[int, Told], R], advance: Told) -> list
             known = now
     finally:
         for member in members:
-            if member.is_alive():
-                member.terminate()
+            member.kill()  # a handler for SIGTERM that it began with would keep it alive
             member.join()
     if failed:
         raise failed[min(failed)]

@@ -68,6 +68,9 @@ class SavingsSpec(Data):
     head: bool = Field(
         True, description="the language-model head at the positions that are learned alone"
     )
+    last_layer: bool = Field(
+        True, description="the last layer at the positions whose output is read alone"
+    )
     lengths: bool = Field(True, description="batches of similar length, so that little is padding")
     masks: bool = Field(
         True,

@@ -116,4 +116,4 @@ def _taken(
     call, at = read_once(backbone, call, at)
     if reads == "logits":
         return backbone.logits(call, at)
-    return backbone.hidden(call).flatten(0, 1)[at]
+    return backbone.hidden(call, at)

@@ -17,7 +17,7 @@ from foreword.backbone.decoding.beams import cacheable
 from foreword.backbone.decoding.choosing import Row, likely
 from foreword.backbone.model import Backbone
 from foreword.backbone.prompts import cache
-from foreword.backbone.prompts.carrying import ARGUMENT
+from foreword.backbone.prompts.carrying import ARGUMENT, reading_at
 from foreword.backbone.prompts.prompt import Prompt
 
 
@@ -64,10 +64,14 @@ class Cohort:
                 self._mask, self._carried = whole_mask(call).long(), None
         self._positions = call.layout.position_ids
         embeddings = None if call.prompt is None else Prompt(embeddings=call.prompt.embeddings)
-        with backbone.looking_up(embeddings):
-            logits = self._run(call.layout.input_ids)
-        self._logits, self._fresh = logits[:, -1], True
         layout = call.layout
+        telling = any(row.telling.source for row in rows)
+        with backbone.looking_up(embeddings):
+            if not telling:
+                self._logits, self._fresh = self._last(layout.input_ids), True
+                return
+            logits = self._run(layout.input_ids)
+        self._logits, self._fresh = logits[:, -1], True
         for row, own, ids, mask in zip(
             rows, logits, layout.input_ids, layout.attention_mask, strict=True
         ):
@@ -109,6 +113,14 @@ class Cohort:
             self._logits = self._run(ids)[:, -1]
         self._fresh = False
         return self._logits
+
+    def _last(self, ids: Tensor) -> Tensor:
+        """What comes after rows: `[rows, vocabulary]`. The head at all positions of long sources
+        would give more numbers than anything else."""
+        rows, columns = ids.shape
+        at = columns * torch.arange(1, rows + 1, device=ids.device) - 1
+        with reading_at(self.backbone.head, at):
+            return self._run(ids)
 
     def _run(self, ids: Tensor) -> Tensor:
         g = self.backbone.geometry

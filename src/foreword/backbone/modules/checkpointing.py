@@ -66,6 +66,11 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     return layers
 
 
+def recomputes(model: PreTrainedModel) -> bool:
+    """Whether this thread recomputes the layers of a model."""
+    return any(one is model for one in _here.models)
+
+
 @contextmanager
 def recomputing(model: PreTrainedModel) -> Iterator[None]:
     """Forward passes with gradients that this thread runs keep the inputs of each layer alone.
@@ -82,7 +87,7 @@ def recomputing(model: PreTrainedModel) -> Iterator[None]:
 
     def recomputed(forward: Forward) -> Forward:
         def run(*args: Any, **kwargs: Any) -> Any:
-            on = any(one is model for one in _here.models) and torch.is_grad_enabled()
+            on = recomputes(model) and torch.is_grad_enabled()
             if not on or _writes([*args, *kwargs.values()]):
                 return forward(*args, **kwargs)
             with set_checkpoint_early_stop(False) if to_the_end else nullcontext():

@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, flex_attention_mask, sdpa_mask
 
 from foreword.backbone.leaving_out import saves
+from foreword.backbone.prompts import queries
 from foreword.backbone.prompts.carrying import ARGUMENT
 from foreword.backbone.prompts.prompt import Prompt
 
@@ -138,9 +139,12 @@ def _with_prompt(inner: Function) -> Function:
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
         prompt: Prompt | None = kwargs.pop(ARGUMENT, None)
+        key, value, mask, kwargs = queries.attention(
+            module, query, key, value, attention_mask, kwargs
+        )
         if prompt is None:
-            return inner(module, query, key, value, attention_mask, **kwargs)
-        return prompt.attend(inner, module, query, key, value, attention_mask, **kwargs)
+            return inner(module, query, key, value, mask, **kwargs)
+        return prompt.attend(inner, module, query, key, value, mask, **kwargs)
 
     return attend
 
