@@ -40,11 +40,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+gc.disable()  # until all is imported and collected
+
+
 def pytest_collection_finish() -> None:
     """What modules and collected tests hold stays, so the garbage collector need not look at it
     again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -29,7 +29,7 @@ def shaken(model: AttachedModel) -> AttachedModel:
 
 def bundled(name: str, auto: Any = AutoModelForCausalLM) -> tuple[Any, Any]:
     folder = bundled_backbones()[name]
-    return auto.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    return auto.from_pretrained(folder, dtype="float32"), AutoTokenizer.from_pretrained(folder)
 
 
 def written(model: AttachedModel, tokenizer: Any, *, first: int | None) -> list[str]:

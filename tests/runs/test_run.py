@@ -301,10 +301,8 @@ def in_float32(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     ("dtype", "precision"),
     [
         ("float32", "bfloat16"),
-        ("bfloat16", "float32"),
         ("bfloat16", "bfloat16"),
         ("float16", "float32"),
-        ("float64", "float32"),
         ("auto", "float32"),
     ],
 )

@@ -23,7 +23,7 @@ from foreword.attached.heads import ByTheModel, OwnHead, own_head
 from foreword.attached.model import AttachedModel
 from foreword.attached.saving import UNMEASURED, NoTokenizer, identified
 from foreword.axes.injection import starts
-from foreword.backbone import Backbone, Tokens
+from foreword.backbone import Backbone, Tokens, slowness
 from foreword.backbone.prompts.attention import Attention
 from foreword.backbone.text.tokens import BosRule
 from foreword.backbone.weights.restoring import Snapshot
@@ -72,6 +72,10 @@ def attach(
             `init={"kind": "artifact", "path": …}` to go on from an artifact; where the start
             answers otherwise than the artifact does, a warning says so.
 
+    Warns:
+        UserWarning: the device has no units for the type of the model's weights (`from_pretrained`
+            takes the one in which they are stored), so that a step takes many times as long.
+
     Raises:
         UserError: there is no such method or option, it has no prompt, or a prompt is attached
             already.
@@ -97,7 +101,9 @@ def attach(
     except BaseException:
         before.restore()
         raise
-    for note in () if trained is None else trained.notes:
+    instead = 'load it with dtype="float32", which takes twice the memory'
+    slow = slowness(backbone.dtype, backbone.device, "model", instead)
+    for note in (*(() if slow is None else (slow,)), *(() if trained is None else trained.notes)):
         warnings.warn(note, stacklevel=2)
     setattr(model, MARK, True)
     return AttachedModel(tuned, without_folder(chosen), before, head)
