@@ -27,6 +27,7 @@ from transformers import (
 
 import foreword
 from conftest import make_backbone, mini_tokens, random_ids, tiny_model
+from families.by_hand import exact
 from foreword.attached import AttachedModel
 from foreword.recipe import TrainingSpec
 from foreword.training import LengthBatches, Pair, train
@@ -157,6 +158,13 @@ def assert_same(
     assert (model.prompt.rows() - rows).abs().max().item() <= gap * max(1, rows.abs().max().item())
 
 
+@pytest.fixture
+def _exact() -> Iterator[None]:
+    with exact(torch.float64):
+        yield
+
+
+@pytest.mark.usefixtures("_exact")
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("method", METHOD)
 def test_plain_loop(method: str, side: str) -> None:
