@@ -25,8 +25,7 @@ demo: $(READY)  ## train a prefix on the sample task, measure it, show it
 	$(BIN)/foreword train recipes/quickstart.yaml
 
 test: $(DEV)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(TOGETHER) -m "not soak"
-	OMP_NUM_THREADS=1 $(BIN)/pytest plugins/foreword-vllm/tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(TOGETHER) -m "not soak" tests plugins/foreword-vllm/tests
 
 test-fast: $(DEV)  ## quick feedback: the cheapest tests of every file
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(TOGETHER) -m "not soak and not slow" --within 30

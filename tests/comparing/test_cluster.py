@@ -251,7 +251,8 @@ def test_a_run_whose_worker_dies_begins_again(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_search_on_a_cluster(workers: int, tmp_path: Path, on: Cluster) -> None:
     overrides = [f"{key}={json.dumps(value)}" for key, value in SMALL.items()]
     outcome = search(

@@ -34,6 +34,8 @@ SCRIPTS = ROOT / "scripts"
 VOCABULARY = ROOT / "src" / "foreword" / "bundled" / "mini" / "tokenizer.json"
 FIELD_GUIDE = ROOT / "src" / "foreword" / "bundled" / "fieldguide"
 OBJECTIVES = ("causal", "masked", "denoising")
+SOME = [OBJECTIVES[0], *(pytest.param(one, marks=pytest.mark.soak) for one in OBJECTIVES[1:])]
+"""One of them in every run of the tests, all of them in the long one."""
 MODULES = (
     "pretrain",
     "pretrain_card",
@@ -830,7 +832,7 @@ def test_a_run_leaves_a_model_that_plain_transformers_reads(
     assert 1000 < (folder / "curve.png").stat().st_size < 60_000
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", SOME)
 def test_a_resumed_run_ends_with_the_same_bits(
     modules: dict[str, ModuleType], data: Path, tmp_path: Path, objective: str
 ) -> None:
@@ -982,9 +984,7 @@ def test_the_rate_rises_stays_and_falls(modules: dict[str, ModuleType]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "objective", [OBJECTIVES[0], *(pytest.param(o, marks=pytest.mark.soak) for o in OBJECTIVES[1:])]
-)
+@pytest.mark.parametrize("objective", SOME)
 def test_a_run_killed_at_any_moment_goes_on(
     modules: dict[str, ModuleType],
     data: Path,

@@ -74,7 +74,7 @@ def test_two_processes_train_as_one(whole, launcher: Launcher, tmp_path: Path) -
                 assert torch.equal(tensor, second[name])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_file_for_accelerate_launch_deals_a_backbone_out(
     launcher: Launcher, tmp_path: Path
 ) -> None:
