@@ -350,5 +350,6 @@ def test_other_checkpointing_and_noise_are_refused() -> None:
 def test_a_type_that_the_processor_has_no_units_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """`from_pretrained` takes the type in which weights are stored, and says nothing of it."""
     monkeypatch.setattr("foreword.backbone.arithmetic._processor", dict)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.warns(UserWarning, match='no units for float16 .* load it with dtype="float32"'):
         foreword.attach(tiny_model("gpt2", torch.float16), "prefix-tuning", length=2)

@@ -82,7 +82,7 @@ def test_a_process_that_is_gone_and_an_error_that_cannot_be_sent() -> None:
 
 
 def test_an_interruption_ends_the_others() -> None:
-    """At once, though this process, and so each share while it starts, ignores SIGTERM."""
+    """At once, whatever they do with SIGTERM."""
 
     def interrupted(count: int) -> None:
         raise KeyboardInterrupt

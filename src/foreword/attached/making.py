@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -73,8 +74,9 @@ def attach(
             answers otherwise than the artifact does, a warning says so.
 
     Warns:
-        UserWarning: the device has no units for the type of the model's weights (`from_pretrained`
-            takes the one in which they are stored), so that a step takes many times as long.
+        UserWarning: there is no GPU, and the processor has no units for the type of the model's
+            weights (`from_pretrained` takes the one in which they are stored), so that a step takes
+            many times as long.
 
     Raises:
         UserError: there is no such method or option, it has no prompt, or a prompt is attached
@@ -102,7 +104,8 @@ def attach(
         before.restore()
         raise
     instead = 'load it with dtype="float32", which takes twice the memory'
-    slow = slowness(backbone.dtype, backbone.device, "model", instead)
+    stays = not torch.cuda.is_available()  # else it may be moved yet
+    slow = slowness(backbone.dtype, backbone.device, "model", instead) if stays else None
     for note in (*(() if slow is None else (slow,)), *(() if trained is None else trained.notes)):
         warnings.warn(note, stacklevel=2)
     setattr(model, MARK, True)

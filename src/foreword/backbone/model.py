@@ -165,8 +165,9 @@ class Backbone(Moving, Taking):
             BackboneError: the model has no language-model head.
         """
         everywhere = reading is not None and not saves("head")
-        with reading_at(self.head, None if everywhere else reading):
-            logits: Tensor = self._run(self.model, call, reading).logits
+        alone = self._last_layer_at(call, reading)
+        with alone, reading_at(self.head, None if everywhere else reading):
+            logits: Tensor = self._run(self.model, call).logits
         return logits.flatten(0, 1)[reading] if everywhere else logits
 
     def line_logits(
@@ -223,7 +224,8 @@ class Backbone(Moving, Taking):
         Returns:
             `[N, d]`, or those of every token, `[B, T, d]`, without `reading`.
         """
-        states: Tensor = self._run(self.model.base_model, call, reading).last_hidden_state
+        with self._last_layer_at(call, reading):
+            states: Tensor = self._run(self.model.base_model, call).last_hidden_state
         return states if reading is None else states.flatten(0, 1)[reading]
 
     def output(self, call: Call, *, body: bool = False, **given: Any) -> Any:
@@ -234,15 +236,18 @@ class Backbone(Moving, Taking):
             body: whether the model without its head is run.
             given: what the model gets beside or instead of what `inputs` says, such as labels.
         """
-        return self._run(self.model.base_model if body else self.model, call, None, **given)
+        return self._run(self.model.base_model if body else self.model, call, **given)
 
-    def _run(
-        self, model: nn.Module, call: Call, reading: Tensor | None = None, **given: Any
-    ) -> Any:
+    def _last_layer_at(self, call: Call, reading: Tensor | None) -> AbstractContextManager[None]:
+        """While it lasts, the last layer of a forward pass has right numbers where it is read."""
+        rows, tokens = call.layout.input_ids.shape
+        with self.turn:
+            return last_layer.read_at(self.model, self.geometry, reading, (rows, tokens))
+
+    def _run(self, model: nn.Module, call: Call, **given: Any) -> Any:
         past = () if call.layout.before is None else self.past(call)
         whole = {**inputs(self.model, self.geometry, call, past), **given}
-        alone = last_layer.read_at(self.model, self.geometry, reading)
-        with self.turn, self.looking_up(call.prompt), alone:
+        with self.turn, self.looking_up(call.prompt):
             return model(**whole)
 
     def read(self, before: Layout) -> Past:

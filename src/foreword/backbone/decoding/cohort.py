@@ -118,8 +118,11 @@ class Cohort:
         """What comes after rows: `[rows, vocabulary]`. The head at all positions of long sources
         would give more numbers than anything else."""
         rows, columns = ids.shape
+        head = self.backbone.model.get_output_embeddings()
+        if head is None:  # it is none that the model names
+            return self._run(ids)[:, -1]
         at = columns * torch.arange(1, rows + 1, device=ids.device) - 1
-        with reading_at(self.backbone.head, at):
+        with reading_at(head, at):
             return self._run(ids)
 
     def _run(self, ids: Tensor) -> Tensor:

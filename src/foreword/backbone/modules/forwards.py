@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,34 +12,40 @@ from typing import Any
 from torch import nn
 
 Forward = Callable[..., Any]
+Wrap = Callable[[Forward], Forward]
 _OURS = "_foreword_wraps"
 """The mark of a `forward` that is set here."""
 
 
+_changing = threading.Lock()
+"""Held while what is set on modules changes; several kinds may be set on one."""
+
+
 @dataclass
 class _Set:
-    """What is set on the modules of one model.
+    """What is set on a module.
 
     Attributes:
-        before: each module's own `forward` before, if it had one beside its class's.
-        users: how many are in `Shared.on` with this model.
+        own: its own `forward` before, if it had one beside its class's.
+        wraps: the kinds that are set, the first one innermost.
     """
 
-    before: list[tuple[nn.Module, Forward | None]]
-    users: int = 0
+    own: Forward | None
+    wraps: list[Wrap]
+
+
+_sets: weakref.WeakKeyDictionary[nn.Module, _Set] = weakref.WeakKeyDictionary()
 
 
 class Shared:
-    """One kind of wrapped `forward`, set by the first that asks and taken off by the last."""
+    """One kind of wrapped `forward`, set by the first that asks and taken off by the last, whatever
+    other kinds come and go meanwhile."""
 
     def __init__(self) -> None:
-        self._changing = threading.Lock()
-        self._set: dict[int, _Set] = {}
+        self._users: dict[int, int] = {}
 
     @contextmanager
-    def on(
-        self, model: nn.Module, modules: Iterable[nn.Module], wrap: Callable[[Forward], Forward]
-    ) -> Iterator[None]:
+    def on(self, model: nn.Module, modules: Iterable[nn.Module], wrap: Wrap) -> Iterator[None]:
         """Each module's `forward` is what `wrap` makes of it.
 
         It is set on the module itself, where accelerate too puts what moves a module's inputs and
@@ -47,39 +54,39 @@ class Shared:
         Args:
             model: whose modules they are; `wrap` and `modules` are the same at each call for it.
         """
-        with self._changing:
-            active = self._set.get(id(model))
-            if active is None:
-                active = self._set[id(model)] = _Set(_wrapped(modules, wrap))
-            active.users += 1
+        modules = list(modules)
+        with _changing:
+            users = self._users[id(model)] = self._users.get(id(model), 0) + 1
+            if users == 1:
+                for module in modules:
+                    _sets.setdefault(module, _Set(vars(module).get("forward"), []))
+                    _sets[module].wraps.append(wrap)
+                    _put(module)
         try:
             yield
         finally:
-            with self._changing:
-                active.users -= 1
-                if not active.users:
-                    del self._set[id(model)]
-                    for module, forward in active.before:
-                        _restore(module, forward)
+            with _changing:
+                self._users[id(model)] -= 1
+                if not self._users[id(model)]:
+                    del self._users[id(model)]
+                    for module in modules:
+                        _sets[module].wraps.remove(wrap)
+                        _put(module)
 
 
-def _wrapped(
-    modules: Iterable[nn.Module], wrap: Callable[[Forward], Forward]
-) -> list[tuple[nn.Module, Forward | None]]:
-    before = []
-    for module in modules:
-        before.append((module, vars(module).get("forward")))
-        run = wrap(module.forward)
+def _put(module: nn.Module) -> None:
+    """Let a module's `forward` be what is set on it: in one step, since other threads run it."""
+    known = _sets[module]
+    run = known.own or type(module).forward.__get__(module)
+    for wrap in known.wraps:
+        run = wrap(run)
         setattr(run, _OURS, True)
+    if known.wraps or known.own is not None:
         vars(module)["forward"] = run
-    return before
-
-
-def _restore(module: nn.Module, forward: Forward | None) -> None:
-    if forward is None:
-        del vars(module)["forward"]
     else:
-        vars(module)["forward"] = forward
+        vars(module).pop("forward", None)
+    if not known.wraps:
+        del _sets[module]
 
 
 def unwrapped(model: nn.Module) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,131 +25,174 @@ from foreword.backbone.modules import checkpointing, sharding, sublayers
 from foreword.backbone.modules.forwards import Forward, Shared
 from foreword.backbone.prompts.queries import Entered, Kept, entering
 from foreword.backbone.shapes import Geometry
+from foreword.common.memory import ran_out
 from foreword.errors import BackboneError
 
 WORTH = 0.6
-"""Up to this share of all positions; keys and values alone are a fourth of a layer."""
+"""Up to this share of a batch's columns, by the row of which most positions are read: keys and
+values alone are a fourth of a layer, and rows are padded to that one."""
 _wraps = Shared()
 _layers: weakref.WeakKeyDictionary[PreTrainedModel, nn.Module | None] = weakref.WeakKeyDictionary()
 
 
-class _Here(threading.local):
-    """The flat positions that this thread reads of the model that it runs."""
+@dataclass(frozen=True)
+class _Read:
+    """The positions of a batch that are read.
 
-    reading: Tensor | None = None
+    Attributes:
+        size: B and T.
+        places: flat positions `[N]`, each once, in their order.
+        columns: `[B, R]`, by row; one of them stands several times where a row has fewer.
+        slots: where each of the N stands in `columns`, flat.
+    """
+
+    size: tuple[int, int]
+    places: Tensor
+    columns: Tensor
+    slots: Tensor
+
+    @staticmethod
+    def of(reading: Tensor, size: tuple[int, int]) -> _Read | None:
+        """None where so many are read that a layer is entered twice in vain."""
+        rows, tokens = size
+        places = torch.unique(reading)
+        row = places // tokens
+        counts = torch.bincount(row, minlength=rows)
+        most = int(counts.max())
+        if not 0 < most <= WORTH * tokens:
+            return None
+        nth = torch.arange(len(places), device=places.device) - (counts.cumsum(0) - counts)[row]
+        some = places.new_zeros(rows)
+        some[row] = places % tokens
+        columns = some[:, None].repeat(1, most)
+        columns[row, nth] = places % tokens
+        return _Read(size, places, columns, row * most + nth)
+
+
+class _Here(threading.local):
+    """What this thread reads of the model that it runs, until its last layer is entered; and
+    whether the one before was entered twice."""
+
+    read: _Read | None = None
+    twice: bool = False
 
 
 _here = _Here()
 
 
-@contextmanager
-def read_at(model: PreTrainedModel, measured: Geometry, reading: Tensor | None) -> Iterator[None]:
+def read_at(
+    model: PreTrainedModel, measured: Geometry, reading: Tensor | None, size: tuple[int, int]
+) -> AbstractContextManager[None]:
     """While it lasts, the last layer may give 0 at positions that are not read.
 
+    The first call for a model tries that on a few tokens, and so comes before anything else that is
+    set up for a forward pass.
+
     Args:
-        model: a decoder or an encoder.
+        model: whatever it is; an encoder-decoder, and others that cannot do it, run as ever.
         measured: its measures.
-        reading: flat positions `[N]` of a batch `[B, T]`; none: all.
+        reading: flat positions `[N]` of a batch; none: all.
+        size: of the batch, B and T.
     """
-    layer = None if reading is None or not saves("last_layer") else _layer(model, measured)
-    if layer is None or checkpointing.recomputes(model) or _drops(layer):
-        yield
-        return
-    with _wraps.on(model, [layer], _twice), _reading(reading):
-        yield
+    if reading is None or not saves("last_layer") or checkpointing.recomputes(model):
+        return nullcontext()
+    layer = _layer(model, measured)
+    if layer is None or _is_apart(model) or _drops(layer):
+        return nullcontext()
+    read = _Read.of(reading, size)
+    return nullcontext() if read is None else _reading(model, layer, read)
 
 
 @contextmanager
-def _reading(at: Tensor | None) -> Iterator[None]:
-    before, _here.reading = _here.reading, at
-    try:
-        yield
-    finally:
-        _here.reading = before
+def _reading(model: PreTrainedModel, layer: nn.Module, read: _Read) -> Iterator[None]:
+    with _wraps.on(model, [layer], _twice):
+        before, _here.read = _here.read, read
+        try:
+            yield
+        finally:
+            _here.read = before
 
 
 def _twice(forward: Forward) -> Forward:
-    """A layer that is entered twice where that is less work."""
+    """A layer that is entered twice."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        reading, _here.reading = _here.reading, None
+        read, _here.read, _here.twice = _here.read, None, False
         states = args[0] if args else kwargs.get("hidden_states")
-        if reading is None or not isinstance(states, Tensor) or states.ndim != 3:
+        if read is None or not isinstance(states, Tensor) or states.shape[:-1] != read.size:
             return forward(*args, **kwargs)
-        rows, tokens, width = states.shape
-        places = torch.unique(reading.to(states.device))
-        columns, real = _columns(places, rows, tokens)
-        if columns.shape[1] > WORTH * tokens:
-            return forward(*args, **kwargs)
-        entered = Entered(columns, tokens)
+        entered = Entered(read.columns.to(states.device), states.shape[1])
         with entering(entered):
             try:
                 return forward(*args, **kwargs)  # it has no such attention
             except Kept:
-                output = forward(*entered.chosen(args), **entered.chosen(kwargs))
+                _here.twice = True
+            output = forward(*entered.chosen(args), **entered.chosen(kwargs))
         first = output if isinstance(output, Tensor) else output[0]
-        whole = first.new_zeros(rows * tokens, width)
-        whole = whole.index_copy(0, places, first[real]).unflatten(0, (rows, tokens))
+        taken = first.flatten(0, 1).index_select(0, read.slots.to(first.device))
+        whole = first.new_zeros(states.shape[0] * states.shape[1], first.shape[-1])
+        whole = whole.index_copy(0, read.places.to(first.device), taken)
+        whole = whole.view(*read.size, first.shape[-1])
         return whole if isinstance(output, Tensor) else (whole, *output[1:])
 
     return run
 
 
-def _columns(places: Tensor, rows: int, tokens: int) -> tuple[Tensor, Tensor]:
-    """Flat positions, in their order, by row: `[B, R]`, and which of them are no repetition."""
-    row = places // tokens
-    counts = torch.bincount(row, minlength=rows)
-    most = int(counts.max())
-    nth = torch.arange(len(places), device=places.device) - (counts.cumsum(0) - counts)[row]
-    some = places.new_zeros(rows)
-    some[row] = places % tokens
-    columns = some[:, None].repeat(1, most)
-    columns[row, nth] = places % tokens
-    return columns, torch.arange(most, device=places.device) < counts[:, None]
-
-
 def _drops(layer: nn.Module) -> bool:
     """Whether something in a layer drops numbers at random: of fewer positions it drops others."""
-    return any(
-        part.training and (getattr(part, "p", 0) or getattr(part, "share", 0))
+    shares = (
+        share
         for part in layer.modules()
+        if part.training
+        for share in (getattr(part, "p", 0), getattr(part, "share", 0))
     )
+    return any(isinstance(share, int | float) and share > 0 for share in shares)
+
+
+def _is_apart(model: PreTrainedModel) -> bool:
+    """Whether something beside the model moves what its layers take."""
+    return devices.is_spread(model) or sharding.is_sharded(model)
 
 
 def _layer(model: PreTrainedModel, measured: Geometry) -> nn.Module | None:
     """The last layer, where its outputs at some positions are those among all: this is tried on a
     few tokens, once."""
     if model not in _layers:
-        _layers[model] = None  # while it is tried, and where it fails
+        if _is_apart(model):
+            return None
         _layers[model] = _tried(model, measured)
     return _layers[model]
 
 
 def _tried(model: PreTrainedModel, measured: Geometry) -> nn.Module | None:
-    apart = devices.is_spread(model) or sharding.is_sharded(model)
+    routed = getattr(model.config.get_text_config(), "output_router_logits", False)  # of all tokens
     whole = getattr(model, "hf_quantizer", None) is None
-    if measured.kind == "encoder-decoder" or measured.through != "interface" or apart or not whole:
+    if measured.kind == "encoder-decoder" or measured.through != "interface" or routed or not whole:
         return None
     try:
         layer = sublayers.layers_of(model, measured)[0][-1]
     except BackboneError:
         return None
-    given = {
-        name: one.repeat(1, 3)
-        for name, one in geometry.example_inputs(model, measured.kind).items()
-    }
-    last = given["input_ids"].shape[1] - 1
+    few = geometry.example_inputs(model, measured.kind)
+    given = {name: one.repeat(2, 3) for name, one in few.items()}
+    given["attention_mask"][1, :2] = 0
+    rows, tokens = given["input_ids"].shape
+    reading = torch.tensor([0, tokens - 1, rows * tokens - 1], device=given["input_ids"].device)
+    read = _Read.of(reading, (rows, tokens))
+    assert read is not None, "two of six positions or more"
+    cache = {} if measured.kind == "encoder" else {"use_cache": False}
 
     def states() -> Tensor:
-        cache = {} if measured.kind == "encoder" else {"use_cache": False}
         output: Tensor = model.base_model(**given, **cache).last_hidden_state
-        return output[0, [0, last]]
+        return output.flatten(0, 1)[reading]
 
-    with torch.no_grad():
-        expected = states()
+    with torch.no_grad(), torch.autocast(reading.device.type, enabled=False):
         try:
-            with _wraps.on(model, [layer], _twice), _reading(torch.tensor([0, last])):
+            expected = states()
+            with _reading(model, layer, read):
                 own = states()
-        except geometry.FAILURES:
+        except geometry.FAILURES as error:
+            if ran_out(error):
+                raise
             return None
-    return layer if geometry.gap(own, expected, rounded=False) is None else None
+    return layer if _here.twice and geometry.gap(own, expected) is None else None
