@@ -33,7 +33,8 @@ def gradients(backbone: Backbone, checkpointing: bool) -> list[Tensor]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_survive_checkpointing(family) -> None:
     backbone = make_backbone(family, torch.float64)
-    plain, again = gradients(backbone, False), gradients(backbone, True)
+    with without(backbone.model, ["last_layer"]):  # which needs that nothing is computed again
+        plain, again = gradients(backbone, False), gradients(backbone, True)
     assert len(plain) == len(again) == 2
     for one, other in zip(plain, again, strict=True):
         assert one.abs().max() > 1e-4

@@ -410,8 +410,8 @@ def test_soft_labels_are_learned_at_a_temperature() -> None:
     )
 
     class States:
-        def hidden(self, *_: Any) -> torch.Tensor:
-            return states[:, :3]
+        def hidden(self, _: Any, at: torch.Tensor) -> torch.Tensor:
+            return states[:, :3].flatten(0, 1)[at]
 
     found = head.loss(States(), Call(layout))  # type: ignore[arg-type]
     logits = head.layers(states[:, 0]) / 2

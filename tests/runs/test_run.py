@@ -301,9 +301,9 @@ def in_float32(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     ("dtype", "precision"),
     [
         ("float32", "bfloat16"),
-        ("bfloat16", "bfloat16"),
         ("float16", "float32"),
-        ("auto", "float32"),
+        pytest.param("bfloat16", "bfloat16", marks=pytest.mark.soak),
+        pytest.param("auto", "float32", marks=pytest.mark.soak),
     ],
 )
 def test_types_that_train(

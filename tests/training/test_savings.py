@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -130,7 +131,7 @@ def trained(case: Case, savings: Any, dtype: torch.dtype, steps: int | None = No
         savings=savings,
     )
     model = make_model(case, dtype)
-    with exact(dtype):
+    with exact(dtype) if case.family == "llama" else nullcontext():
         return train(model, pairs, spec, dev=pairs[:6])
 
 
@@ -191,7 +192,8 @@ def test_a_saving_leaves_work_out(case: Case, saving: str) -> None:
     written = {}
     for savings in ((), (saving,)):
         with Written() as count:
-            steps = 6 if saving in ("last_layer", "sources") else 1  # first something is found out
+            tried = saving == "last_layer" and case.answer == "label"  # first, on a few tokens
+            steps = 6 if tried or saving == "sources" else 1
             trained(case, alone(*savings), torch.float64, steps=steps)
         written[savings] = count.numbers
     assert written[(saving,)] < written[()]

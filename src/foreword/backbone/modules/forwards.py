@@ -27,11 +27,11 @@ class _Set:
 
     Attributes:
         own: its own `forward` before, if it had one beside its class's.
-        wraps: the kinds that are set, the first one innermost.
+        wraps: by kind, the first one innermost.
     """
 
     own: Forward | None
-    wraps: list[Wrap]
+    wraps: dict[Shared, Wrap]
 
 
 _sets: weakref.WeakKeyDictionary[nn.Module, _Set] = weakref.WeakKeyDictionary()
@@ -59,8 +59,8 @@ class Shared:
             users = self._users[id(model)] = self._users.get(id(model), 0) + 1
             if users == 1:
                 for module in modules:
-                    _sets.setdefault(module, _Set(vars(module).get("forward"), []))
-                    _sets[module].wraps.append(wrap)
+                    _sets.setdefault(module, _Set(vars(module).get("forward"), {}))
+                    _sets[module].wraps[self] = wrap
                     _put(module)
         try:
             yield
@@ -70,7 +70,7 @@ class Shared:
                 if not self._users[id(model)]:
                     del self._users[id(model)]
                     for module in modules:
-                        _sets[module].wraps.remove(wrap)
+                        del _sets[module].wraps[self]
                         _put(module)
 
 
@@ -78,7 +78,7 @@ def _put(module: nn.Module) -> None:
     """Let a module's `forward` be what is set on it: in one step, since other threads run it."""
     known = _sets[module]
     run = known.own or type(module).forward.__get__(module)
-    for wrap in known.wraps:
+    for wrap in known.wraps.values():
         run = wrap(run)
         setattr(run, _OURS, True)
     if known.wraps or known.own is not None:
