@@ -436,7 +436,7 @@ def test_a_file_that_cannot_grow(launcher: Launcher, tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_go_on_together(launcher: Launcher, tmp_path: Path) -> None:
     """Both read the checkpoint that the first one wrote; SIGTERM stops both after one step."""
     overrides = [*TINY, "training.steps=20"]
