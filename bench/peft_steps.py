@@ -16,6 +16,14 @@ from shapes import LABELS
 RATE = 8e-5
 HIDDEN = 512
 RANK = 8
+PREFIXES = (
+    "prefix, table",
+    "prefix, decoder alone",
+    "prefix, decoder alone, sources kept",
+    "prefix of 512",
+    "P-Tuning v2",
+)
+"""Rows of the table that are PEFT's prefix tuning."""
 
 
 def config_of(method: str, length: int, task: str) -> Any:
@@ -33,7 +41,7 @@ def config_of(method: str, length: int, task: str) -> Any:
             prefix_projection=True,
             encoder_hidden_size=HIDDEN,
         )
-    if method in ("prefix, table", "prefix, decoder alone", "prefix of 512", "P-Tuning v2"):
+    if method in PREFIXES:
         return PrefixTuningConfig(task_type=task, num_virtual_tokens=length)
     return None
 

@@ -59,6 +59,7 @@ from foreword.recipe import TrainingSpec
 from foreword.training.batching import POOL
 from foreword.training.hardware import Hardware
 from foreword.training.loop import _one_step
+from foreword.training.reuse import Planned, kept_encodings
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 from shapes import LABELS, SHAPES, Shape, make_model
@@ -66,6 +67,8 @@ from shapes import LABELS, SHAPES, Shape, make_model
 FLOOR, STRICT, OURS = "floor", "floor, one kernel", "foreword"
 PEFT, PEFT_SORTED = "PEFT", "PEFT, our batches"
 LONG = 512
+KEPT = "prefix, decoder alone, sources kept"
+"""A step of the second epoch and of all that follow, after what the encoder reads was kept."""
 Step = Callable[[list[int]], Tensor]
 
 
@@ -87,9 +90,8 @@ def methods_of(shape: Shape, model: PreTrainedModel, length: int) -> dict[str, M
         "LoRA": lora,
     }
     if model.config.is_encoder_decoder:  # all that PEFT's prefix is there
-        methods["prefix, decoder alone"] = PrefixTuning(
-            name="prefix-tuning", sites=("decoder",), **table
-        )
+        alone = PrefixTuning(name="prefix-tuning", sites=("decoder",), **table)
+        methods |= {"prefix, decoder alone": alone, KEPT: alone}
     else:
         methods["infix"] = InfixTuning(name="infix-tuning", **table)
     if shape.long:
@@ -158,7 +160,7 @@ def measured(
     steps: dict[str, tuple[str, Step]] = {
         FLOOR: ("sorted", floor_step(training.same_weights(weights), layouts)),
         STRICT: ("sorted", floor_step(strict, layouts)),
-        OURS: ("sorted", our_step(model, pairs, shape, options)),
+        OURS: ("sorted", our_step(model, pairs, shape, options, kept=name == KEPT)),
     }
     failure = None
     try:
@@ -226,12 +228,21 @@ def _readout(shape: Shape, backbone: Backbone) -> Readout:
 
 
 def our_step(
-    model: TunedModel, pairs: Sequence[Pair], shape: Shape, options: argparse.Namespace
+    model: TunedModel,
+    pairs: Sequence[Pair],
+    shape: Shape,
+    options: argparse.Namespace,
+    *,
+    kept: bool,
 ) -> Step:
     """The library's own optimizer step, set up as `foreword.training.train` does."""
     spec = TrainingSpec(steps=1, batch_size=shape.rows, learning_rate=peft_steps.RATE)
     hardware = Hardware.of(model.backbone.device.type, options.precision)
     trained = [one for one in model.parameters() if one.requires_grad]
+    if kept:
+        known = kept_encodings(Planned(model, pairs, spec, 2 * len(pairs), hardware))
+        assert known is not None, "nothing enters the encoder"
+        model.reuses = (known,)
     wrapped, optimizer = hardware.accelerator.prepare(
         model, torch.optim.AdamW(trained, lr=peft_steps.RATE, weight_decay=0.0, fused=True)
     )

@@ -66,7 +66,8 @@ CASES = {
     "bloom-prefix": Case("bloom", PREFIX, ("gradients", "head")),
     "bart-prompt": Case("bart", PROMPT, ("head",)),
     "t5-prefix": Case("t5", PREFIX, ("gradients", "head")),
-    "t5-decoder": Case("t5", DECODER_ALONE, ("gradients", "head")),
+    "t5-decoder": Case("t5", DECODER_ALONE, ("gradients", "head", "sources")),
+    "bart-decoder": Case("bart", DECODER_ALONE, ("sources",)),
     "bert-prefix": Case("bert", DEEP, ("gradients", "last_layer"), "label"),
     "bert-lora": Case("bert", LORA, ("gradients", "last_layer"), "label"),
 }

@@ -34,7 +34,7 @@ from foreword.backbone.prompts.prompt import Prompt
 from foreword.backbone.savings import without
 from foreword.backbone.seeding import seed_all
 from foreword.backbone.shapes import Geometry, Heads, SiteGeometry
-from foreword.backbone.sources import Sources
+from foreword.backbone.sources import Encodings, Remembered, Sources
 from foreword.backbone.text.chats import Chats, Spoken
 from foreword.backbone.text.tokens import Tokens
 
@@ -45,6 +45,7 @@ __all__ = [
     "Call",
     "Chats",
     "Decoding",
+    "Encodings",
     "Ending",
     "Geometry",
     "Heads",
@@ -53,6 +54,7 @@ __all__ = [
     "Likely",
     "Prompt",
     "PromptKeyValues",
+    "Remembered",
     "RowKeyValues",
     "SiteGeometry",
     "Sources",

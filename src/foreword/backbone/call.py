@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from foreword.backbone.layout import Layout, Side
 from foreword.backbone.prompts import cache
@@ -20,6 +21,14 @@ from foreword.backbone.prompts.carrying import ARGUMENT
 from foreword.backbone.prompts.key_values import KeyValues, Past
 from foreword.backbone.prompts.prompt import Prompt, chosen, joined
 from foreword.backbone.shapes import Geometry
+
+
+@dataclass
+class _Encoded(BaseModelOutput):  # type: ignore[misc]
+    """What an encoder made, for models that look for the choices of its experts there, too."""
+
+    router_logits: Any = None
+
 
 Way = tuple[str, int]
 """How the prompts of a call enter; calls of one way can be one call."""
@@ -127,8 +136,12 @@ def inputs(
     if layout.segments is not None:
         given["token_type_ids"] = layout.segments
     if layout.source is not None:
+        encoded = None if prompt is None else prompt.encoded
+        read: dict[str, Any] = {"input_ids": layout.source.input_ids}
+        if encoded is not None:
+            read = {"encoder_outputs": _Encoded(last_hidden_state=cast(Any, encoded))}
         given = {
-            "input_ids": layout.source.input_ids,
+            **read,
             "attention_mask": layout.source.attention_mask,
             "decoder_input_ids": layout.input_ids,
             "decoder_attention_mask": mask,

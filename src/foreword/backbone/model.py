@@ -374,6 +374,15 @@ class Backbone(Moving, Taking):
         routed = prompt is not None and self.geometry.through == "interface"
         extra = {ARGUMENT: prompt} if routed else {}
         with self.turn, self.looking_up(prompt):
-            return self.model.get_encoder()(
-                input_ids=source.input_ids, attention_mask=source.attention_mask, **extra
-            )
+            return self._encoder(source, **extra)
+
+    def encoded(self, source: Layout) -> Tensor:
+        """The encoder's last states of sources that no prompt enters: `[B, S, d]`."""
+        with self.turn:
+            states: Tensor = self._encoder(source).last_hidden_state
+        return states
+
+    def _encoder(self, source: Layout, **extra: Any) -> Any:
+        return self.model.get_encoder()(
+            input_ids=source.input_ids, attention_mask=source.attention_mask, **extra
+        )

@@ -78,7 +78,9 @@ class SavingsSpec(Data):
         " virtual tokens before a long one",
     )
     optimizer: bool = Field(True, description="AdamW's step as one kernel")
-    sources: bool = Field(True, description="sources before an infix are kept (`source_cache`)")
+    sources: bool = Field(
+        True, description="sources that no prompt enters are kept (`source_cache`)"
+    )
 
     @property
     def off(self) -> frozenset[str]:
@@ -144,8 +146,8 @@ class TrainingSpec(Data):
         1.0,
         ge=0,
         le=1e6,
-        description="an infix on a frozen backbone: most gigabytes for keys and values of sources,"
-        " kept over all epochs; 0: none are kept",
+        description="of a frozen backbone: most gigabytes for what stands before an infix, or what an"
+        " encoder reads that no prompt enters, kept over all epochs; 0: nothing is kept",
     )
     savings: SavingsSpec = Field(
         SavingsSpec(), description="work that is left out; false: none of it"

@@ -5,6 +5,7 @@ holds and never what the call computes. Which work is kept depends on the recipe
 so a run that is resumed computes the same numbers.
 
 `KeptSources`: what stands before an infix is read once, and not once in every epoch.
+`KeptEncodings`: so is what an encoder reads that no prompt enters.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 from foreword.axes.placement import Infix
-from foreword.backbone import Call, Sources
-from foreword.backbone.layout import Pair
+from foreword.backbone import Call, Encodings, Remembered, Sources
+from foreword.backbone.layout import Layout, Pair
 from foreword.recipe import TrainingSpec
 from foreword.training.hardware import Hardware
 from foreword.tuned import TrainingReuse, TunedModel
@@ -73,33 +76,84 @@ class KeptSources:
         return call
 
 
+@dataclass(frozen=True)
+class KeptEncodings:
+    """Calls that have what the encoder makes of their sources."""
+
+    encodings: Encodings
+
+    @property
+    def size(self) -> int:
+        """Bytes of states."""
+        return self.encodings.size
+
+    def reuse(self, call: Call) -> Call:
+        """The same call, its sources read already."""
+        if call.prompt is not None and call.layout.source is not None:
+            call.prompt.encoded = self.encodings.recall(call.layout.source)
+        return call
+
+
 def kept_sources(planned: Planned) -> KeptSources | None:
     """Keys and values of all sources, read before the first step.
 
     None where something of the backbone moves, or where a source is read less than twice.
     """
-    model, spec = planned.model, planned.spec
-    pairs, steps, hardware = planned.pairs, planned.steps, planned.hardware
-    still = isinstance(model.placement, Infix) and model.delta.backbone is None
-    # Processes that share a backbone run it together, whatever each of them remembers.
-    still = still and hardware.sharding is None
-    if not still or not spec.source_cache or not spec.savings.sources:
+    model = planned.model
+    if not isinstance(model.placement, Infix) or not _is_worth_keeping(planned):
         return None
-    counts = Counter(tuple(pair.source) for pair in pairs)
-    if steps * spec.accumulation * spec.batch_size / len(counts) < 2:
-        return None
-    sources = Sources(model.backbone, spec.source_cache * 1e9)
-    # The most frequent first, if there is no room for all; then those of one length together.
-    order = sorted(counts, key=lambda source: (-counts[source], len(source)))
-    with hardware.accelerator.autocast():
-        for start in range(0, len(order), TOGETHER):
-            before = model.arrange(order[start : start + TOGETHER]).before
-            if before is not None:
-                sources.keep(before)
-            if sources.full:
-                break
+    sources = Sources(model.backbone, planned.spec.source_cache * 1e9)
+    _fill(planned, sources, lambda layout: layout.before)
     return KeptSources(sources)
 
 
-REUSES: tuple[Callable[[Planned], TrainingReuse | None], ...] = (kept_sources,)
+def kept_encodings(planned: Planned) -> KeptEncodings | None:
+    """What an encoder makes of all sources where no prompt enters it, read before the first step.
+
+    None where something of the backbone moves, or where a source is read less than twice.
+    """
+    model = planned.model
+    if model.backbone.geometry.kind != "encoder-decoder" or not _is_worth_keeping(planned):
+        return None
+    with torch.no_grad():
+        prompt = model.prompt()
+    if prompt is None or "encoder" in prompt.sites or prompt.embeddings is not None:
+        return None
+    encodings = Encodings(model.backbone, planned.spec.source_cache * 1e9)
+    _fill(planned, encodings, lambda layout: layout.source)
+    return KeptEncodings(encodings)
+
+
+def _is_worth_keeping(planned: Planned) -> bool:
+    """Whether sources stay what they are, are read twice or more, and may be kept."""
+    spec = planned.spec
+    # Processes that share a backbone run it together, whatever each of them remembers.
+    still = planned.model.delta.backbone is None and planned.hardware.sharding is None
+    if not still or not spec.source_cache or not spec.savings.sources:
+        return False
+    sources = {tuple(row.source) for pair in planned.pairs for row in pair.rows}
+    return planned.steps * spec.accumulation * spec.batch_size / len(sources) >= 2
+
+
+def _fill(planned: Planned, kept: Remembered, part: Callable[[Layout], Layout | None]) -> None:
+    """Read all sources, the most frequent first, if there is no room for all; then those of one
+    length together.
+
+    Args:
+        planned: whose.
+        kept: where they are kept.
+        part: of a batch, what is read.
+    """
+    counts = Counter(tuple(row.source) for pair in planned.pairs for row in pair.rows)
+    order = sorted(counts, key=lambda source: (-counts[source], len(source)))
+    with planned.hardware.accelerator.autocast():
+        for start in range(0, len(order), TOGETHER):
+            texts = part(planned.model.arrange(order[start : start + TOGETHER]))
+            if texts is not None:
+                kept.keep(texts)
+            if kept.full:
+                break
+
+
+REUSES: tuple[Callable[[Planned], TrainingReuse | None], ...] = (kept_sources, kept_encodings)
 """What may be reused, in the order in which calls go through it."""

@@ -43,10 +43,13 @@ class Prompt:
         embeddings: `[n, width]`; a token id `vocabulary + i` of the input stands for row i.
         reached: the places it was asked for, whether or not it has anything there.
         past: what stands before the virtual tokens (`Layout.before`), where it was read already.
+        encoded: the encoder's last states of the rows' sources `[B, S, d]`, where they were read
+            already.
         own_loss: what the virtual tokens themselves should predict, in nats: `[n]`.
     """
 
     past: tuple[tuple[Tensor, Tensor], ...] | None = None
+    encoded: Tensor | None = None
     own_loss: Tensor | None = None
 
     def __init__(
