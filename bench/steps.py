@@ -233,7 +233,7 @@ def our_step(
     shape: Shape,
     options: argparse.Namespace,
     *,
-    kept: bool,
+    kept: bool = False,
 ) -> Step:
     """The library's own optimizer step, set up as `foreword.training.train` does."""
     spec = TrainingSpec(steps=1, batch_size=shape.rows, learning_rate=peft_steps.RATE)

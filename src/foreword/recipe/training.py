@@ -146,8 +146,8 @@ class TrainingSpec(Data):
         1.0,
         ge=0,
         le=1e6,
-        description="of a frozen backbone: most gigabytes for what stands before an infix, or what an"
-        " encoder reads that no prompt enters, kept over all epochs; 0: nothing is kept",
+        description="of a frozen backbone: most gigabytes for what stands before an infix, or what"
+        " an encoder reads that no prompt enters, kept over all epochs; 0: nothing is kept",
     )
     savings: SavingsSpec = Field(
         SavingsSpec(), description="work that is left out; false: none of it"
