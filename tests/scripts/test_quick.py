@@ -74,6 +74,7 @@ def test_durations_are_read_off_a_run(tmp_path: Path, monkeypatch: pytest.Monkey
         '<testcase classname="tests.data.test_rows" name="test_one[b]" time="2.0"/>'
         '<testcase classname="tests.data.test_rows.TestAll" name="test_two" time="0.5"/>'
         '<testcase classname="tests.test_bank" name="test_three" time="0.001"/>'
+        '<testcase classname="" name="tests.test_all_of_it_was_skipped" time="0.0"/>'
         "</testsuite></testsuites>",
         encoding="utf-8",
     )
