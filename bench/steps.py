@@ -46,6 +46,7 @@ from foreword.backbone.layout import Layout, Pair
 from foreword.backbone.memory import Alive, resident
 from foreword.backbone.modules.activations import fuse_activations
 from foreword.common.pictures import new_figure, write_figure
+from foreword.common.progress import Silent
 from foreword.methods import (
     InfixTuning,
     LoRA,
@@ -60,6 +61,7 @@ from foreword.training.batching import POOL
 from foreword.training.hardware import Hardware
 from foreword.training.loop import _one_step
 from foreword.training.reuse import Planned, kept_encodings
+from foreword.training.signals import Stop
 from foreword.tuned import TunedModel
 from foreword.tuned.compose import compose
 from shapes import LABELS, SHAPES, Shape, make_model
@@ -68,7 +70,7 @@ FLOOR, STRICT, OURS = "floor", "floor, one kernel", "foreword"
 PEFT, PEFT_SORTED = "PEFT", "PEFT, our batches"
 LONG = 512
 KEPT = "prefix, decoder alone, sources kept"
-"""A step of the second epoch and of all that follow, after what the encoder reads was kept."""
+"""A step after what the encoder reads was kept, which is done before the first one."""
 Step = Callable[[list[int]], Tensor]
 
 
@@ -240,7 +242,8 @@ def our_step(
     hardware = Hardware.of(model.backbone.device.type, options.precision)
     trained = [one for one in model.parameters() if one.requires_grad]
     if kept:
-        known = kept_encodings(Planned(model, pairs, spec, 2 * len(pairs), hardware))
+        planned = Planned(model, pairs, spec, 2 * len(pairs), hardware)
+        known = kept_encodings(planned, Silent(), Stop())
         assert known is not None, "nothing enters the encoder"
         model.reuses = (known,)
     wrapped, optimizer = hardware.accelerator.prepare(

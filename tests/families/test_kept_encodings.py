@@ -51,3 +51,22 @@ def test_what_was_kept_is_what_is_read(
     assert measures.largest(own[0] - expected[0]) < TOLERANCE
     assert measures.largest(expected[1]) > 1e-6
     torch.testing.assert_close(own[1], expected[1], rtol=1e-9, atol=1e-12)
+
+
+def test_rows_that_are_taken_or_repeated_have_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As label words do with rows that go on in several ways."""
+    backbone = backbone_of("t5")
+    kv = KeysValues(backbone.geometry)
+    layout = measures.laid_out(backbone, kv, measures.rules(backbone, kv)[0], (0, 1, 2), "right")
+    assert layout.source is not None
+    prompt = kv.prompt_of(measures.random_rows(kv))
+    del prompt.sites["encoder"]
+    encodings = Encodings(backbone, 1e9)
+    encodings.keep(layout.source)
+    rows = torch.tensor([2, 0])
+    with torch.no_grad():
+        expected = backbone.logits(Call(layout.taken(rows).repeated(2), prompt))
+        prompt.encoded = encodings.recall(layout.source)
+        monkeypatch.setattr(backbone.model.get_encoder(), "forward", None)
+        own = backbone.logits(Call(layout.taken(rows).repeated(2), prompt.taken(rows).repeated(2)))
+    assert measures.largest(own - expected) < TOLERANCE

@@ -92,11 +92,12 @@ def train(
     progress = progress or Silent()
     planned = Planned(model, pairs, spec, total_steps(spec, len(pairs)), hardware)
     off = [saving for saving in SAVINGS if saving in spec.savings.off]
+    stop = stop or Stop()
     with ExitStack() as during:
         during.enter_context(without(model.backbone.model, off))
-        during.enter_context(reusing(planned))
+        during.enter_context(reusing(planned, progress, stop))
         fit = _fit(planned, checkpoints, progress)
-        loop = _Loop(planned, fit, seed, checkpoints, stop or Stop())
+        loop = _Loop(planned, fit, seed, checkpoints, stop)
         progress.begin("train", loop.total, loop.step)
         steps = loop.batches.steps(loop.step)
         estimate = Estimate(loop.total - loop.step)

@@ -20,12 +20,16 @@ import torch
 from foreword.axes.placement import Infix
 from foreword.backbone import Call, Encodings, Remembered, Sources
 from foreword.backbone.layout import Layout, Pair
+from foreword.common.progress import Progress
 from foreword.recipe import TrainingSpec
 from foreword.training.hardware import Hardware
+from foreword.training.signals import Stop
 from foreword.tuned import TrainingReuse, TunedModel
 
 TOGETHER = 16
-"""Sources that are read together."""
+"""Sources that are read together, at most."""
+TOKENS = 2**13
+"""Tokens that are read together, at most, where a single source has no more."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,13 @@ class Planned:
 
 
 @contextmanager
-def reusing(planned: Planned) -> Iterator[None]:
-    """While it lasts, the model's calls leave out what `REUSES` found worth keeping."""
-    reuses = [made for make in REUSES if (made := make(planned)) is not None]
+def reusing(planned: Planned, progress: Progress, stop: Stop) -> Iterator[None]:
+    """While it lasts, the model's calls leave out what `REUSES` found worth keeping.
+
+    Raises:
+        Stopped: `stop` was requested while sources were read.
+    """
+    reuses = [made for make in REUSES if (made := make(planned, progress, stop)) is not None]
     planned.model.reuses = tuple(reuses)
     try:
         yield
@@ -94,7 +102,7 @@ class KeptEncodings:
         return call
 
 
-def kept_sources(planned: Planned) -> KeptSources | None:
+def kept_sources(planned: Planned, progress: Progress, stop: Stop) -> KeptSources | None:
     """Keys and values of all sources, read before the first step.
 
     None where something of the backbone moves, or where a source is read less than twice.
@@ -103,11 +111,11 @@ def kept_sources(planned: Planned) -> KeptSources | None:
     if not isinstance(model.placement, Infix) or not _is_worth_keeping(planned):
         return None
     sources = Sources(model.backbone, planned.spec.source_cache * 1e9)
-    _fill(planned, sources, lambda layout: layout.before)
+    _fill(planned, sources, lambda layout: layout.before, progress, stop)
     return KeptSources(sources)
 
 
-def kept_encodings(planned: Planned) -> KeptEncodings | None:
+def kept_encodings(planned: Planned, progress: Progress, stop: Stop) -> KeptEncodings | None:
     """What an encoder makes of all sources where no prompt enters it, read before the first step.
 
     None where something of the backbone moves, or where a source is read less than twice.
@@ -120,7 +128,7 @@ def kept_encodings(planned: Planned) -> KeptEncodings | None:
     if prompt is None or "encoder" in prompt.sites or prompt.embeddings is not None:
         return None
     encodings = Encodings(model.backbone, planned.spec.source_cache * 1e9)
-    _fill(planned, encodings, lambda layout: layout.source)
+    _fill(planned, encodings, lambda layout: layout.source, progress, stop)
     return KeptEncodings(encodings)
 
 
@@ -131,11 +139,18 @@ def _is_worth_keeping(planned: Planned) -> bool:
     still = planned.model.delta.backbone is None and planned.hardware.sharding is None
     if not still or not spec.source_cache or not spec.savings.sources:
         return False
-    sources = {tuple(row.source) for pair in planned.pairs for row in pair.rows}
-    return planned.steps * spec.accumulation * spec.batch_size / len(sources) >= 2
+    sources = [tuple(row.source) for pair in planned.pairs for row in pair.rows]
+    epochs = planned.steps * spec.accumulation * spec.batch_size / len(planned.pairs)
+    return epochs * len(sources) / len(set(sources)) >= 2
 
 
-def _fill(planned: Planned, kept: Remembered, part: Callable[[Layout], Layout | None]) -> None:
+def _fill(
+    planned: Planned,
+    kept: Remembered,
+    part: Callable[[Layout], Layout | None],
+    progress: Progress,
+    stop: Stop,
+) -> None:
     """Read all sources, the most frequent first, if there is no room for all; then those of one
     length together.
 
@@ -143,17 +158,26 @@ def _fill(planned: Planned, kept: Remembered, part: Callable[[Layout], Layout | 
         planned: whose.
         kept: where they are kept.
         part: of a batch, what is read.
+        progress: told how far it is.
+        stop: ends it.
     """
     counts = Counter(tuple(row.source) for pair in planned.pairs for row in pair.rows)
     order = sorted(counts, key=lambda source: (-counts[source], len(source)))
+    progress.begin("read sources", len(order))
     with planned.hardware.accelerator.autocast():
-        for start in range(0, len(order), TOGETHER):
-            texts = part(planned.model.arrange(order[start : start + TOGETHER]))
+        while order and not kept.full:
+            stop.check()
+            longest = max(map(len, order[:TOGETHER]))
+            many = max(1, min(TOGETHER, TOKENS // max(1, longest)))
+            group, order = order[:many], order[many:]
+            texts = part(planned.model.arrange(group))
             if texts is not None:
                 kept.keep(texts)
-            if kept.full:
-                break
+            progress.advance(len(group))
 
 
-REUSES: tuple[Callable[[Planned], TrainingReuse | None], ...] = (kept_sources, kept_encodings)
+REUSES: tuple[Callable[[Planned, Progress, Stop], TrainingReuse | None], ...] = (
+    kept_sources,
+    kept_encodings,
+)
 """What may be reused, in the order in which calls go through it."""

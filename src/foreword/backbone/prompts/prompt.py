@@ -140,16 +140,19 @@ class Prompt:
 
     def taken(self, rows: Tensor) -> Prompt:
         """The prompt of some rows, by their numbers `[N]`."""
-        return self._changed(lambda tokens: tokens.taken(rows))
+        encoded = None if self.encoded is None else self.encoded[rows.to(self.encoded.device)]
+        return self._changed(lambda tokens: tokens.taken(rows), encoded)
 
     def repeated(self, times: int) -> Prompt:
         """The prompt of every row so many times, one after the other."""
-        return self._changed(lambda tokens: tokens.repeated(times))
+        encoded = None if self.encoded is None else self.encoded.repeat_interleave(times, dim=0)
+        return self._changed(lambda tokens: tokens.repeated(times), encoded)
 
-    def _changed(self, change: Callable[[KeyValues], KeyValues]) -> Prompt:
-        return Prompt(
-            {site: change(tokens) for site, tokens in self.sites.items()}, self.embeddings
-        )
+    def _changed(self, change: Callable[[KeyValues], KeyValues], encoded: Tensor | None) -> Prompt:
+        sites = {site: change(tokens) for site, tokens in self.sites.items()}
+        changed = Prompt(sites, self.embeddings)
+        changed.encoded = encoded
+        return changed
 
     def _does_without(self, size: tuple[int, int], front: Front) -> bool:
         """Whether a causal attention over virtual tokens and text is faster with no mask."""
