@@ -108,10 +108,11 @@ def kept_sources(planned: Planned, progress: Progress, stop: Stop) -> KeptSource
     None where something of the backbone moves, or where a source is read less than twice.
     """
     model = planned.model
-    if not isinstance(model.placement, Infix) or not _is_worth_keeping(planned):
+    counts = _counts(planned) if isinstance(model.placement, Infix) else None
+    if counts is None:
         return None
     sources = Sources(model.backbone, planned.spec.source_cache * 1e9)
-    _fill(planned, sources, lambda layout: layout.before, progress, stop)
+    _fill(planned, counts, sources, lambda layout: layout.before, progress, stop)
     return KeptSources(sources)
 
 
@@ -121,31 +122,36 @@ def kept_encodings(planned: Planned, progress: Progress, stop: Stop) -> KeptEnco
     None where something of the backbone moves, or where a source is read less than twice.
     """
     model = planned.model
-    if model.backbone.geometry.kind != "encoder-decoder" or not _is_worth_keeping(planned):
+    if model.backbone.geometry.kind != "encoder-decoder":
         return None
     with torch.no_grad():
         prompt = model.prompt()
     if prompt is None or "encoder" in prompt.sites or prompt.embeddings is not None:
         return None
+    counts = _counts(planned)
+    if counts is None:
+        return None
     encodings = Encodings(model.backbone, planned.spec.source_cache * 1e9)
-    _fill(planned, encodings, lambda layout: layout.source, progress, stop)
+    _fill(planned, counts, encodings, lambda layout: layout.source, progress, stop)
     return KeptEncodings(encodings)
 
 
-def _is_worth_keeping(planned: Planned) -> bool:
-    """Whether sources stay what they are, are read twice or more, and may be kept."""
+def _counts(planned: Planned) -> Counter[tuple[int, ...]] | None:
+    """How often an epoch reads each source; None where sources do not stay what they are, are read
+    less than twice in all, or may not be kept."""
     spec = planned.spec
     # Processes that share a backbone run it together, whatever each of them remembers.
     still = planned.model.delta.backbone is None and planned.hardware.sharding is None
     if not still or not spec.source_cache or not spec.savings.sources:
-        return False
-    sources = [tuple(row.source) for pair in planned.pairs for row in pair.rows]
+        return None
+    counts = Counter(tuple(row.source) for pair in planned.pairs for row in pair.rows)
     epochs = planned.steps * spec.accumulation * spec.batch_size / len(planned.pairs)
-    return epochs * len(sources) / len(set(sources)) >= 2
+    return counts if epochs * counts.total() / len(counts) >= 2 else None
 
 
 def _fill(
     planned: Planned,
+    counts: Counter[tuple[int, ...]],
     kept: Remembered,
     part: Callable[[Layout], Layout | None],
     progress: Progress,
@@ -156,12 +162,12 @@ def _fill(
 
     Args:
         planned: whose.
+        counts: how often an epoch reads each.
         kept: where they are kept.
         part: of a batch, what is read.
         progress: told how far it is.
         stop: ends it.
     """
-    counts = Counter(tuple(row.source) for pair in planned.pairs for row in pair.rows)
     order = sorted(counts, key=lambda source: (-counts[source], len(source)))
     progress.begin("read sources", len(order))
     with planned.hardware.accelerator.autocast():

@@ -113,9 +113,9 @@ _here = _Here()
 
 
 @contextmanager
-def entering(entered: Entered | None) -> Iterator[None]:
+def entering(entered: Entered) -> Iterator[None]:
     """While it lasts, attentions that this thread computes are those of a layer that is entered
-    twice, or again those of any layer."""
+    twice."""
     before, _here.entered = _here.entered, entered
     try:
         yield
