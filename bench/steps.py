@@ -115,11 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.threads:
         torch.set_num_threads(options.threads)
-    if options.precision == "bfloat16" and not has_units("bfloat16", options.device):
-        print("--precision bfloat16: this device has no units for it; leave it out")
-        return 2
+    for name in ("precision", "weights"):
+        if getattr(options, name) == "bfloat16" and not has_units("bfloat16", options.device):
+            print(f"--{name} bfloat16: this device has no units for it; leave it out")
+            return 2
     started, shape = time.monotonic(), SHAPES[options.shape]
-    weights = make_model(options.shape, options.seed).to(options.device)
+    weights = make_model(options.shape, options.seed)
+    weights = weights.to(options.device, getattr(torch, options.weights))
     pairs = shape.pairs(POOL * shape.rows, weights.config.vocab_size, options.seed)
     planned = training.plan(pairs, shape.rows, options.steps, options.seed)
     rounds = list(islice(planned, options.rounds))
@@ -278,7 +280,7 @@ def floor_step(model: PreTrainedModel, layouts: dict[tuple[int, ...], Layout]) -
         layouts: by a batch's rows, without virtual tokens.
     """
     torch.manual_seed(0)
-    head = nn.Linear(_width(model), LABELS).to(model.device).requires_grad_(False)
+    head = nn.Linear(_width(model), LABELS).to(model.device, model.dtype).requires_grad_(False)
 
     def step(rows: list[int]) -> Tensor:
         return floor_loss(model, layouts[tuple(rows)], head)[0]
@@ -350,7 +352,8 @@ class Report:
         self, options: argparse.Namespace, arguments: Sequence[str], weights: PreTrainedModel
     ) -> None:
         half = "-bfloat16" if options.precision == "bfloat16" else ""
-        name = f"steps-{options.shape}-{options.device}{half}.json"
+        own = "-weights-bfloat16" if options.weights == "bfloat16" else ""
+        name = f"steps-{options.shape}-{options.device}{half}{own}.json"
         self.file = Path(options.out) / name if options.out else None
         self.about = {
             "command": shlex.join(["python", "bench/steps.py", *training.without_out(arguments)]),
@@ -358,6 +361,7 @@ class Report:
             "parameters": sum(one.numel() for one in weights.parameters()),
             "device": options.device,
             "precision": options.precision,
+            **({"weights": options.weights} if own else {}),
             "threads": torch.get_num_threads(),
             "clock": options.clock,
             "rounds": options.rounds,
@@ -397,8 +401,9 @@ def stored(folder: Path) -> list[dict[str, Any]]:
 
 
 def name_of(report: dict[str, Any]) -> str:
-    """A shape, and its arithmetic where that is not float32."""
-    return report["shape"] + (", bfloat16" if report["precision"] == "bfloat16" else "")
+    """A shape, and what of it is not float32: its arithmetic, or its weights too."""
+    half = ", bfloat16" if report["precision"] == "bfloat16" else ""
+    return report["shape"] + (", bfloat16 weights" if "weights" in report else half)
 
 
 def plot(reports: Sequence[dict[str, Any]], file: Path) -> None:
@@ -457,6 +462,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3, help="steps a round, default %(default)s")
     parser.add_argument("--length", type=int, default=10, help="virtual tokens, P = %(default)s")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--weights",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="type of the backbone's weights, as large models are stored",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's")
     parser.add_argument("--clock", choices=tuple(training.CLOCKS), default="wall")

@@ -92,7 +92,7 @@ def test_kinds_of_forwards_come_and_go_in_any_order() -> None:
     called: list[str] = []
 
     def kind(name: str) -> Any:
-        def wrap(forward: Any) -> Any:
+        def wrap(_: Any, forward: Any) -> Any:
             def run(*args: Any, **kwargs: Any) -> Any:
                 called.append(name)
                 return forward(*args, **kwargs)

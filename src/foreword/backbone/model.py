@@ -21,7 +21,7 @@ from foreword.backbone.call import Call, inputs
 from foreword.backbone.checking import check_with_a_text
 from foreword.backbone.layout import Layout
 from foreword.backbone.leaving_out import saves
-from foreword.backbone.modules import copying, last_layer, sharding, tables
+from foreword.backbone.modules import copying, last_layer, outputs, sharding, tables
 from foreword.backbone.modules.activations import fuse_activations
 from foreword.backbone.modules.moving import Moving
 from foreword.backbone.modules.reach import reach
@@ -247,7 +247,7 @@ class Backbone(Moving, Taking):
     def _run(self, model: nn.Module, call: Call, **given: Any) -> Any:
         past = () if call.layout.before is None else self.past(call)
         whole = {**inputs(self.model, self.geometry, call, past), **given}
-        with self.turn, self.looking_up(call.prompt):
+        with self.turn, self.looking_up(call.prompt), outputs.computed_again(self.model):
             return model(**whole)
 
     def read(self, before: Layout) -> Past:
@@ -373,7 +373,7 @@ class Backbone(Moving, Taking):
         assert source is not None, "only an encoder-decoder encodes"
         routed = prompt is not None and self.geometry.through == "interface"
         extra = {ARGUMENT: prompt} if routed else {}
-        with self.turn, self.looking_up(prompt):
+        with self.turn, self.looking_up(prompt), outputs.computed_again(self.model):
             return self._encoder(source, **extra)
 
     def encoded(self, source: Layout) -> Tensor:

@@ -78,6 +78,10 @@ class SavingsSpec(Data):
         " virtual tokens before a long one",
     )
     optimizer: bool = Field(True, description="AdamW's step as one kernel")
+    outputs: bool = Field(
+        True,
+        description="of activations, which are computed again and not kept where their inputs are",
+    )
     sources: bool = Field(
         True, description="sources that no prompt enters are kept (`source_cache`)"
     )

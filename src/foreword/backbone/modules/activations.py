@@ -42,8 +42,8 @@ def unfused(model: PreTrainedModel) -> Iterator[None]:
     """While it lasts, a model computes the approximation by hand again."""
     kernels = [module for module in model.modules() if _OWN in vars(module)]
 
-    def by_hand(forward: Forward) -> Forward:
-        own: nn.Module = vars(forward.__self__)[_OWN]  # type: ignore[attr-defined]
+    def by_hand(kernel: nn.Module, _: Forward) -> Forward:
+        own: nn.Module = vars(kernel)[_OWN]
 
         def run(*given: Any, **named: Any) -> Any:
             return own(*given, **named)

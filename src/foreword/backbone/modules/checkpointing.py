@@ -85,7 +85,7 @@ def recomputing(model: PreTrainedModel) -> Iterator[None]:
     # to put away what it fetched for it.
     to_the_end = devices.is_spread(model)
 
-    def recomputed(forward: Forward) -> Forward:
+    def recomputed(_: nn.Module, forward: Forward) -> Forward:
         def run(*args: Any, **kwargs: Any) -> Any:
             on = recomputes(model) and torch.is_grad_enabled()
             if not on or _writes([*args, *kwargs.values()]):

@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 Forward = Callable[..., Any]
-Wrap = Callable[[Forward], Forward]
+Wrap = Callable[[nn.Module, Forward], Forward]
+"""Another `forward` for a module, around the one that it has."""
 _OURS = "_foreword_wraps"
 """The mark of a `forward` that is set here."""
 
@@ -79,7 +80,7 @@ def _put(module: nn.Module) -> None:
     known = _sets[module]
     run = known.own or type(module).forward.__get__(module)
     for wrap in known.wraps.values():
-        run = wrap(run)
+        run = wrap(module, run)
         setattr(run, _OURS, True)
     if known.wraps or known.own is not None:
         vars(module)["forward"] = run

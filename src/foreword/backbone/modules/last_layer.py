@@ -113,7 +113,7 @@ def _reading(model: PreTrainedModel, layer: nn.Module, read: _Read) -> Iterator[
             _here.read = before
 
 
-def _twice(forward: Forward) -> Forward:
+def _twice(_: nn.Module, forward: Forward) -> Forward:
     """A layer that is entered twice."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
