@@ -20,6 +20,7 @@ from foreword.axes.readout import Generation, Likelihood, Readout, SequenceHead
 from foreword.backbone import SAVINGS, Backbone, without
 from foreword.backbone.layout import Pair
 from foreword.backbone.memory import Alive
+from foreword.backbone.prompts import merged
 from foreword.methods import InfixTuning, LoRA, MethodOptions, PrefixTuning, PromptTuning, PTuningV2
 from foreword.methods.axes import MLP, Table
 from foreword.recipe import SavingsSpec, TrainingSpec
@@ -33,6 +34,7 @@ PREFIX_MLP = PrefixTuning(name="prefix-tuning", length=3, reparameterization=MLP
 DECODER_ALONE = PrefixTuning(name="prefix-tuning", sites=("decoder",), **TABLE)
 PROMPT = PromptTuning(name="prompt-tuning", **TABLE)
 DEEP = PTuningV2(name="p-tuning-v2", **TABLE)
+MANY = PrefixTuning(name="prefix-tuning", length=40, reparameterization=Table(std=0.5))
 INFIX = InfixTuning(name="infix-tuning", **TABLE)
 LORA = LoRA(name="lora", rank=2, dropout=0.0)
 
@@ -63,6 +65,8 @@ CASES = {
     "llama-prefix": Case("llama", PREFIX, ("gradients", "head", "outputs")),
     "llama-prompt": Case("llama", PROMPT, ("head",)),
     "llama-long": Case("llama", PREFIX, ("head", "last_layer", "masks"), "long text", steps=6),
+    "llama-many": Case("llama", MANY, ("copies",)),
+    "bert-many": Case("bert", MANY, ("copies",), "label"),
     "llama-choices": Case("llama", PREFIX, ("beginnings", "gradients", "head"), "choice"),
     "bloom-prefix": Case("bloom", PREFIX, ("gradients", "head")),
     "bart-prompt": Case("bart", PROMPT, ("head",)),
@@ -158,6 +162,12 @@ def plain(case: Case, dtype: torch.dtype) -> list[float]:
     if key not in _plain:
         _plain[key] = losses(case, alone(), dtype)
     return _plain[key]
+
+
+@pytest.fixture(autouse=True)
+def _forty_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merged, "LEAST", 40)
+    monkeypatch.setattr(merged, "QUERIES", 1)
 
 
 @pytest.mark.parametrize(("case", "saving"), TRIALS)

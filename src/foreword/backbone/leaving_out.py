@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
 
-Saving = Literal["activation", "beginnings", "gradients", "head", "last_layer", "masks", "outputs"]
+Saving = Literal[
+    "activation", "beginnings", "copies", "gradients", "head", "last_layer", "masks", "outputs"
+]
 """What forward passes save; `foreword.recipe.SavingsSpec` says what each is."""
 SAVINGS: tuple[Saving, ...] = get_args(Saving)
 

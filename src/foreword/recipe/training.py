@@ -64,6 +64,9 @@ class SavingsSpec(Data):
     beginnings: bool = Field(
         True, description="what rows that are measured begin with alike is read once"
     )
+    copies: bool = Field(
+        True, description="keys and values of many virtual tokens, for every row of a batch"
+    )
     gradients: bool = Field(True, description="none below the first place that is trained")
     head: bool = Field(
         True, description="the language-model head at the positions that are learned alone"

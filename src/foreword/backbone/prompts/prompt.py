@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from foreword.backbone.leaving_out import saves
+from foreword.backbone.prompts import merged
 from foreword.backbone.prompts.key_values import Front, KeyValues, PromptKeyValues, Sides, join_rows
 from foreword.common.sites import Site
 
@@ -59,7 +60,9 @@ class Prompt:
         self.embeddings = embeddings
         self.reached: set[Place] = set()
         self._calls: dict[nn.Module, int] = {}
-        self._unmasked = saves("masks")  # now: a layer may be computed again in another thread
+        # Now: a layer may be computed again in another thread.
+        self._unmasked = saves("masks")
+        self._shares = saves("copies") and type(self).enter is Prompt.enter
         self._masks: list[tuple[Any, Tensor | None, tuple[tuple[int, int], int, bool], Any]] = []
 
     def attend(
@@ -87,14 +90,20 @@ class Prompt:
         """
         place = self._place(module)
         self.reached.add(place)
-        own = key.shape[2]
-        key, value, mask, bias = self.enter(
-            place, query, key, value, mask, given.pop("position_bias", None), given
-        )
+        own, bias, causal = key.shape[2], given.pop("position_bias", None), place.site == "decoder"
+        many = self._shares and bias is None and merged.many(self.sites.get(place.site))
+        front = self._front(place) if many else None
+        if front is not None and merged.serves(
+            inner, front, query, key, value, mask, given, causal=causal
+        ):
+            scale = given.get("scaling")
+            output = merged.attention(front, query, key, value, mask, scale, causal=causal)
+            return self.added(place, query, output, scale), None
+        key, value, mask, bias = self.enter(place, query, key, value, mask, bias, given)
         if bias is not None:
             given["position_bias"] = bias
         length = key.shape[2] - own
-        if length and mask is None and place.site == "decoder" and query.shape[2] > 1:
+        if length and mask is None and causal and query.shape[2] > 1:
             output, weights = _square(inner, length, module, query, key, value, given)
         else:
             output, weights = inner(module, query, key, value, mask, **given)
@@ -118,8 +127,7 @@ class Prompt:
             bias: `[1, heads, Q, K]`, or none; virtual tokens have bias 0.
             given: what else the attention function gets.
         """
-        tokens = self.sites.get(place.site)
-        front = None if tokens is None else tokens.front(place.layer)
+        front = self._front(place)
         if front is None:
             return key, value, mask, bias
         causal = place.site == "decoder"
@@ -131,6 +139,11 @@ class Prompt:
         if bias is not None:
             bias = nn.functional.pad(bias, (front.length, 0))
         return *front.before(key, value), wide, bias
+
+    def _front(self, place: Place) -> Front | None:
+        """The virtual tokens of a place that share the softmax of the row's own keys."""
+        tokens = self.sites.get(place.site)
+        return None if tokens is None else tokens.front(place.layer)
 
     def added(self, place: Place, query: Tensor, output: Tensor, scaling: float | None) -> Tensor:
         """An attention's output and what virtual tokens with a softmax of their own add to it."""

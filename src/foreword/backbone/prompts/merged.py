@@ -1,0 +1,290 @@
+"""Attention over many virtual tokens that all rows of a batch share, apart from that over the text
+of each row, and the two merged by their log-sum-exp.
+
+Keys and values of the virtual tokens are then not copied for every row, and the attention over the
+text needs no mask that lets every query see them. The merged softmax is the softmax over both
+(Juravsky et al. 2024, "Hydragen", section 3); for the backward pass each part gets the log-sum-exp
+and the output of the whole, from which the kernel computes its probabilities (Dao et al. 2022,
+"FlashAttention", section 3.1 and appendix B).
+
+Of torch's kernels the CPU's is taken, which gives the log-sum-exp; other devices see no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from foreword.backbone.prompts.key_values import Front, KeyValues
+
+LEAST, QUERIES = 256, 256
+"""From so many virtual tokens and queries on this takes less time than one attention over both."""
+FEW = 256
+"""Up to so many queries of a row and a head of keys the rows are put together: the kernel takes
+hundreds at once."""
+_OTHERS = ("softcap", "s_aux", "cache", "output_attentions", "dropout")
+"""What else an attention may be asked for, and what this does not know."""
+
+
+def many(tokens: KeyValues | None) -> bool:
+    """Whether there are so many virtual tokens that it may be worth while."""
+    return tokens is not None and tokens.length >= LEAST
+
+
+def serves(
+    inner: Callable[..., Any],
+    front: Front,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Any,
+    given: Mapping[str, Any],
+    *,
+    causal: bool,
+) -> bool:
+    """Whether an attention can be computed in two parts, and takes less time so.
+
+    Args:
+        inner: computes attention; torch's own alone is known here.
+        front: the virtual tokens.
+        query: `[B, heads, Q, dim]`.
+        key, value: `[B, kv_heads, K, dim]`, of the rows' own text.
+        mask: what hides some of the text; or none.
+        given: what else the attention function gets.
+        causal: whether no mask stands for a causal attention.
+    """
+    rows, heads, queries, width = query.shape
+    return (
+        inner is sdpa_attention_forward
+        and query.device.type == "cpu"
+        and rows * queries >= QUERIES
+        and front.keys.shape[0] == 1
+        and front.seen is None
+        and not front.dropout
+        and not (mask is None and causal and queries != key.shape[2])
+        and (mask is None or (isinstance(mask, Tensor) and mask.ndim == 4))
+        and key.shape == value.shape
+        and front.keys.shape[1::2] == front.values.shape[1::2] == (key.shape[1], width)
+        and heads % key.shape[1] == 0
+        and query.dtype == key.dtype == value.dtype
+        and not any(given.get(name) for name in _OTHERS)
+        and not torch.compiler.is_compiling()
+        and torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]  # the CPU's, too
+        and _works()
+    )
+
+
+def attention(
+    front: Front,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    *,
+    causal: bool,
+) -> Tensor:
+    """What queries get of virtual tokens and text: `[B, Q, heads, dim]`.
+
+    Args:
+        front: the virtual tokens, which every query sees.
+        query: `[B, heads, Q, dim]`.
+        key, value: `[B, kv_heads, K, dim]`.
+        mask: `[B or 1, heads or 1, Q or 1, K]`, bool or additive; or none.
+        scaling: of the scores; none: one by the root of `dim`.
+        causal: what no mask stands for.
+    """
+    dtype = query.dtype
+    if torch.is_autocast_enabled(query.device.type):  # as torch's own attention is cast
+        dtype = torch.get_autocast_dtype(query.device.type)
+    sides = (query, key, value, front.keys[0], front.values[0])
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    output = _apply([side.to(dtype) for side in sides], mask, scale, causal=causal and mask is None)
+    return output.transpose(1, 2).contiguous()
+
+
+def _apply(sides: Sequence[Tensor], mask: Tensor | None, scale: float, *, causal: bool) -> Tensor:
+    output: Tensor = _Merged.apply(*sides, mask, scale, causal)  # type: ignore[no-untyped-call]
+    return output
+
+
+class _Merged(Function):
+    """Queries `[B, heads, Q, dim]`, keys and values `[B, kv_heads, K, dim]`, and those of virtual
+    tokens `[kv_heads, P, dim]`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        front_key: Tensor,
+        front_value: Tensor,
+        mask: Tensor | None,
+        scale: float,
+        causal: bool,
+    ) -> Tensor:
+        forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        size, together = query.shape, _Together(query, key.shape[1])
+        own, own_sum = forward(
+            query,
+            *_for_heads(size[1], key, value),
+            is_causal=causal,
+            attn_mask=_added(mask, query),
+            scale=scale,
+        )
+        front, front_sum = forward(
+            together.fold(query), *together.of_rows(front_key, front_value), scale=scale
+        )
+        front, front_sum = together.unfold(front), together.unfold(front_sum[..., None])[..., 0]
+        whole_sum = torch.logaddexp(own_sum, front_sum)
+        share = (own_sum - whole_sum).exp()[..., None]
+        output = torch.lerp(front.to(share.dtype), own.to(share.dtype), share).to(query.dtype)
+        ctx.scale, ctx.causal = scale, causal
+        ctx.save_for_backward(query, key, value, front_key, front_value, mask, output, whole_sum)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        query, key, value, front_key, front_value, mask, output, whole_sum = ctx.saved_tensors
+        gradient, together = gradient.contiguous(), _Together(query, key.shape[1])
+        of_query, of_key, of_value = backward(
+            gradient,
+            query,
+            *_for_heads(query.shape[1], key, value),
+            output,
+            whole_sum,
+            0.0,
+            ctx.causal,
+            attn_mask=_added(mask, query),
+            scale=ctx.scale,
+        )
+        of_folded, of_front_key, of_front_value = backward(
+            together.fold(gradient),
+            together.fold(query),
+            *together.of_rows(front_key, front_value),
+            together.fold(output),
+            together.fold(whole_sum[..., None])[..., 0],
+            0.0,
+            False,
+            scale=ctx.scale,
+        )
+        return (
+            of_query + together.unfold(of_folded),
+            *(_of_groups(side, key.shape) for side in (of_key, of_value)),
+            of_front_key.sum(0),
+            of_front_value.sum(0),
+            None,
+            None,
+            None,
+        )
+
+
+class _Together:
+    """Queries that attend to the same keys, as one sequence: those of a head of keys, and of all
+    rows, where a row has few; not in half precision, in which the kernel sums gradients."""
+
+    def __init__(self, query: Tensor, kv_heads: int) -> None:
+        rows, heads, queries, _ = query.shape
+        self.size, self.rows = (rows, kv_heads, heads // kv_heads, queries), rows
+        self.one = self.size[2] * queries <= FEW and query.element_size() >= 4
+
+    def of_rows(self, *sides: Tensor) -> list[Tensor]:
+        """Keys or values `[kv_heads, P, dim]` for each sequence, without a copy."""
+        return [side.expand(1 if self.one else self.rows, *side.shape) for side in sides]
+
+    def fold(self, side: Tensor) -> Tensor:
+        """`[B, heads, Q, …]` as `[B, kv_heads, groups · Q, …]`, or one sequence of all rows."""
+        rows, kv_heads, _, _ = self.size
+        if not self.one:
+            return side.reshape(rows, kv_heads, -1, side.shape[-1])
+        by_row = side.reshape(*self.size, -1).transpose(0, 1)
+        return by_row.reshape(1, kv_heads, -1, side.shape[-1])
+
+    def unfold(self, side: Tensor) -> Tensor:
+        """`fold` undone."""
+        rows, kv_heads, groups, queries = self.size
+        if not self.one:
+            return side.reshape(rows, kv_heads * groups, queries, -1)
+        folded = side.reshape(kv_heads, rows, groups, queries, -1)
+        return folded.transpose(0, 1).reshape(rows, kv_heads * groups, queries, -1)
+
+
+def _for_heads(heads: int, *sides: Tensor) -> list[Tensor]:
+    """Keys or values for every head of queries."""
+    return [
+        side if side.shape[1] == heads else side.repeat_interleave(heads // side.shape[1], 1)
+        for side in sides
+    ]
+
+
+def _of_groups(gradient: Tensor, size: torch.Size) -> Tensor:
+    """The gradient of keys or values from those for every head of queries."""
+    rows, heads, keys, width = size
+    if gradient.shape == size:
+        return gradient
+    return gradient.view(rows, heads, -1, keys, width).sum(2)
+
+
+def _added(mask: Tensor | None, query: Tensor) -> Tensor | None:
+    """A mask as what is added to the scores, finite: a query that sees nothing of the text has a
+    sum that counts for nothing beside the virtual tokens'."""
+    if mask is None:
+        return None
+    wide = mask.expand(-1, -1, query.shape[2], -1)
+    if wide.dtype != torch.bool:
+        return wide.to(query.dtype).clamp(min=torch.finfo(query.dtype).min)
+    hidden = torch.zeros(wide.shape, dtype=query.dtype, device=query.device)
+    return hidden.masked_fill_(~wide, torch.finfo(query.dtype).min)
+
+
+@cache
+def _works() -> bool:
+    """Whether this torch has the kernels, and they give what its attention gives: tried once."""
+    if not hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward"):
+        return False
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        try:
+            return _are_alike()
+        except (RuntimeError, TypeError):
+            return False
+
+
+def _are_alike() -> bool:
+    dice = torch.Generator().manual_seed(0)
+
+    def some(*size: int) -> Tensor:
+        return torch.randn(*size, dtype=torch.float64, generator=dice).requires_grad_()
+
+    query, key, value, front_key, front_value = given = (
+        some(2, 4, 3, 8),
+        *(some(2, 2, 3, 8) for _ in range(2)),
+        *(some(2, 5, 8) for _ in range(2)),
+    )
+    seen = torch.ones(2, 1, 3, 3, dtype=torch.bool).tril()
+    seen[1, :, :, 0] = False
+    whole_key, whole_value = (
+        torch.cat([front.expand(2, -1, -1, -1), own], 2).repeat_interleave(2, 1)
+        for front, own in ((front_key, key), (front_value, value))
+    )
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, whole_key, whole_value, torch.nn.functional.pad(seen, (5, 0), value=True)
+    )
+    own = _apply(given, seen, 8**-0.5, causal=False)
+    return all(
+        torch.allclose(one, other, rtol=1e-9)
+        for one, other in zip(
+            (own, *torch.autograd.grad(own.pow(2).sum(), given)),
+            (expected, *torch.autograd.grad(expected.pow(2).sum(), given)),
+            strict=True,
+        )
+    )
