@@ -22,6 +22,7 @@ PREFIXES = (
     "prefix, decoder alone, sources kept",
     "prefix of 512",
     "P-Tuning v2",
+    "P-Tuning v2 of 512",
 )
 """Rows of the table that are PEFT's prefix tuning."""
 

@@ -52,14 +52,12 @@ class Shape:
         source: tokens that are read.
         target: tokens that are written; None where a label is told.
         rows: of a batch.
-        long: whether a prefix of 512 fits its positions.
     """
 
     make: Callable[[], PreTrainedModel]
     source: Lengths
     target: Lengths | None
     rows: int
-    long: bool = False
 
     @property
     def answer(self) -> Literal["text", "label"]:
@@ -134,7 +132,7 @@ _TINY_BART = {
 }
 
 SHAPES: Mapping[str, Shape] = {
-    "gpt2": Shape(_gpt2(), Lengths(32, 7), Lengths(26, 8), 10, long=True),
+    "gpt2": Shape(_gpt2(), Lengths(32, 7), Lengths(26, 8), 10),
     "llama-0.5b": Shape(
         _llama(
             num_hidden_layers=28,
@@ -148,7 +146,6 @@ SHAPES: Mapping[str, Shape] = {
         Lengths(512, 64),
         Lengths(128, 16),
         2,
-        long=True,
     ),
     "bert-base": Shape(_bert(), Lengths(128, 0), None, 16),
     "bart-base": Shape(
@@ -171,7 +168,6 @@ SHAPES: Mapping[str, Shape] = {
         Lengths(9, 2),
         Lengths(6, 2),
         3,
-        long=True,
     ),
     "tiny-bert": Shape(
         _bert(

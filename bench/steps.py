@@ -69,6 +69,7 @@ from shapes import LABELS, SHAPES, Shape, make_model
 FLOOR, STRICT, OURS = "floor", "floor, one kernel", "foreword"
 PEFT, PEFT_SORTED = "PEFT", "PEFT, our batches"
 LONG = 512
+MANY = "P-Tuning v2 of 512"
 KEPT = "prefix, decoder alone, sources kept"
 """A step after what the encoder reads was kept, which is done before the first one."""
 Step = Callable[[list[int]], Tensor]
@@ -81,13 +82,15 @@ def methods_of(shape: Shape, model: PreTrainedModel, length: int) -> dict[str, M
     prompt = PromptTuning(name="prompt-tuning", **table)
     if shape.answer == "label":
         deep = PTuningV2(name="p-tuning-v2", **table)
-        return {"P-Tuning v2": deep, "prompt": prompt, "LoRA": lora}
+        many = deep.model_copy(update={"length": LONG})
+        return {"P-Tuning v2": deep, "prompt": prompt, "LoRA": lora, MANY: many}
     mlp = PrefixTuning(
         name="prefix-tuning", length=length, reparameterization=MLP(hidden=peft_steps.HIDDEN)
     )
+    prefix = PrefixTuning(name="prefix-tuning", **table)
     methods: dict[str, MethodOptions] = {
         "prefix, MLP": mlp,
-        "prefix, table": PrefixTuning(name="prefix-tuning", **table),
+        "prefix, table": prefix,
         "prompt": prompt,
         "LoRA": lora,
     }
@@ -96,11 +99,7 @@ def methods_of(shape: Shape, model: PreTrainedModel, length: int) -> dict[str, M
         methods |= {"prefix, decoder alone": alone, KEPT: alone}
     else:
         methods["infix"] = InfixTuning(name="infix-tuning", **table)
-    if shape.long:
-        methods["prefix of 512"] = PrefixTuning(
-            name="prefix-tuning", length=LONG, reparameterization=Table()
-        )
-    return methods
+    return {**methods, "prefix of 512": prefix.model_copy(update={"length": LONG})}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -356,7 +355,7 @@ class Report:
         name = f"steps-{options.shape}-{options.device}{half}{own}.json"
         self.file = Path(options.out) / name if options.out else None
         self.about = {
-            "command": shlex.join(["python", "bench/steps.py", *training.without_out(arguments)]),
+            "command": shlex.join(["python", "bench/steps.py", *_of_all_rows(arguments)]),
             "shape": options.shape,
             "parameters": sum(one.numel() for one in weights.parameters()),
             "device": options.device,
@@ -392,6 +391,17 @@ class Report:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(self.figures(), indent=1, ensure_ascii=False)
             self.file.write_text(text + "\n", encoding="utf-8")
+
+
+def _of_all_rows(arguments: Sequence[str]) -> list[str]:
+    """The command line that measures a shape whole, in however many parts it was measured."""
+    kept, skip = [], False
+    for argument in training.without_out(arguments):
+        if argument.startswith("--"):
+            skip = argument.partition("=")[0] in ("--methods", "--minutes")
+        if not skip:
+            kept.append(argument)
+    return kept
 
 
 def stored(folder: Path) -> list[dict[str, Any]]:

@@ -33,6 +33,8 @@ def test_a_row_has_every_variant_and_no_time(
     assert row["time_over_floor"][steps.FLOOR]["median"] == 1.0
     assert "peft_fails" not in row
     assert str(tmp_path) not in json.dumps(report)
+    whole = f"python bench/steps.py --shape {shape} {' '.join(FLAGS)}"
+    assert report["command"] == whole, "in however many parts it was measured"
     kept = row["time_over_floor"][steps.OURS]
     assert steps.main([*given, name, "prompt"]) == 0
     report = json.loads((tmp_path / f"steps-{shape}-cpu.json").read_text("utf-8"))

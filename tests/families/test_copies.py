@@ -64,8 +64,9 @@ def logits_and_gradient(backbone: Backbone, call: Call, rows: Tensor) -> tuple[T
     return logits.detach(), torch.autograd.grad(logits.pow(3).mean(), rows)[0]
 
 
-@pytest.mark.parametrize("few", [0, merged.FEW], ids=["rows", "together"])
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("side", "few"), [("left", 0), ("right", merged.FEW)], ids=["left-apart", "right-together"]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_outputs_and_gradients(
     family: str, side: str, few: int, times: list[str], monkeypatch: pytest.MonkeyPatch
