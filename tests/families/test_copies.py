@@ -65,13 +65,13 @@ def logits_and_gradient(backbone: Backbone, call: Call, rows: Tensor) -> tuple[T
 
 
 @pytest.mark.parametrize(
-    ("side", "few"), [("left", 0), ("right", merged.FEW)], ids=["left-apart", "right-together"]
+    ("side", "most"), [("left", 0), ("right", merged.MOST)], ids=["left-apart", "right-together"]
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_outputs_and_gradients(
-    family: str, side: str, few: int, times: list[str], monkeypatch: pytest.MonkeyPatch
+    family: str, side: str, most: int, times: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merged, "FEW", few)
+    monkeypatch.setattr(merged, "MOST", most)
     backbone = backbone_of(family)
     kv = KeysValues(backbone.geometry)
     layout = measures.laid_out(backbone, kv, measures.rules(backbone, kv)[0], (0, 1, 2), side)

@@ -26,9 +26,8 @@ from foreword.backbone.prompts.key_values import Front, KeyValues
 
 LEAST, QUERIES = 256, 256
 """From so many virtual tokens and queries on this takes less time than one attention over both."""
-FEW = 256
-"""Up to so many queries of a row and a head of keys the rows are put together: the kernel takes
-hundreds at once."""
+MOST = 512
+"""So many queries of a sequence: the kernel is slow with a few dozen."""
 _OTHERS = ("softcap", "s_aux", "cache", "output_attentions", "dropout")
 """What else an attention may be asked for, and what this does not know."""
 
@@ -190,33 +189,36 @@ class _Merged(Function):
 
 
 class _Together:
-    """Queries that attend to the same keys, as one sequence: those of a head of keys, and of all
-    rows, where a row has few; not in half precision, in which the kernel sums gradients."""
+    """Queries that attend to the same keys, as one sequence: those of a head of keys, of as many
+    rows as `MOST` has room for. Not of all: in half precision the kernel adds up the gradients of a
+    sequence in that precision.
+
+    Attributes:
+        size: sequences, rows of each, heads of keys, heads of queries for each of these, Q.
+    """
 
     def __init__(self, query: Tensor, kv_heads: int) -> None:
         rows, heads, queries, _ = query.shape
-        self.size, self.rows = (rows, kv_heads, heads // kv_heads, queries), rows
-        self.one = self.size[2] * queries <= FEW and query.element_size() >= 4
+        most = max(1, MOST // (heads // kv_heads * queries))
+        each = next(count for count in range(min(most, rows), 0, -1) if rows % count == 0)
+        self.size = (rows // each, each, kv_heads, heads // kv_heads, queries)
 
     def of_rows(self, *sides: Tensor) -> list[Tensor]:
         """Keys or values `[kv_heads, P, dim]` for each sequence, without a copy."""
-        return [side.expand(1 if self.one else self.rows, *side.shape) for side in sides]
+        return [side.expand(self.size[0], *side.shape) for side in sides]
 
     def fold(self, side: Tensor) -> Tensor:
-        """`[B, heads, Q, …]` as `[B, kv_heads, groups · Q, …]`, or one sequence of all rows."""
-        rows, kv_heads, _, _ = self.size
-        if not self.one:
-            return side.reshape(rows, kv_heads, -1, side.shape[-1])
-        by_row = side.reshape(*self.size, -1).transpose(0, 1)
-        return by_row.reshape(1, kv_heads, -1, side.shape[-1])
+        """`[B, heads, Q, …]` as `[sequences, kv_heads, rows · groups · Q, …]`."""
+        by_row = side.reshape(*self.size, side.shape[-1]).transpose(1, 2)
+        return by_row.reshape(self.size[0], self.size[2], -1, side.shape[-1])
 
     def unfold(self, side: Tensor) -> Tensor:
         """`fold` undone."""
-        rows, kv_heads, groups, queries = self.size
-        if not self.one:
-            return side.reshape(rows, kv_heads * groups, queries, -1)
-        folded = side.reshape(kv_heads, rows, groups, queries, -1)
-        return folded.transpose(0, 1).reshape(rows, kv_heads * groups, queries, -1)
+        sequences, rows, kv_heads, groups, queries = self.size
+        by_head = side.reshape(sequences, kv_heads, rows, groups, queries, side.shape[-1])
+        return by_head.transpose(1, 2).reshape(
+            sequences * rows, kv_heads * groups, queries, side.shape[-1]
+        )
 
 
 def _for_heads(heads: int, *sides: Tensor) -> list[Tensor]:
