@@ -15,7 +15,7 @@ from typing import Self
 
 import torch
 
-from foreword.backbone import Backbone, StepDecoder, Written, columns_of, packed
+from foreword.backbone import Backbone, StepDecoder, Written, columns_of, kept_columns, packed
 from foreword.errors import BusyError, DataError
 from foreword.serving.jobs import Counts, EngineOptions, Job, Ticket, Told
 from foreword.serving.memory import packs, positions_in_memory
@@ -138,13 +138,14 @@ class Engine:
         with torch.no_grad():
             call = model.call(model.arrange([work.source], side="left", prompts=[work.prompt]))
         columns = columns_of(call, how.max_new_tokens)
-        if not self._decoder.holds(columns):
+        kept = kept_columns(model.backbone, call, how.max_new_tokens)
+        if columns > self.longest or not self._decoder.holds(kept):
             raise DataError(
                 f"input and answer need {columns} positions: {columns - how.max_new_tokens} for "
                 f"the input with its virtual tokens and {how.max_new_tokens} for the answer, but "
                 f"there are {min(self.longest, self.tokens)}; shorten one of them"
             )
-        return Ticket(-1, job, call, columns)
+        return Ticket(-1, job, call, kept)
 
     def _until_free(self) -> float:
         """Seconds after which a place may be free: an estimate."""

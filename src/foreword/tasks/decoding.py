@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from foreword.axes.readout import Generation
-from foreword.backbone import Call, Decoding, columns_of, generate, write
+from foreword.backbone import Call, Decoding, generate, kept_columns, write
 from foreword.backbone.memory import bytes_of_position, resident, rows_that_fit
 from foreword.names import MOST_TOGETHER, Together
 from foreword.tuned import TunedModel
@@ -160,6 +160,6 @@ def _columns(
             longest[own] = i
         most[own] = max(most.get(own, 0), rows[i].how.max_new_tokens)
     return max(
-        columns_of(call, most[id(rows[own[0]].model)])
+        kept_columns(rows[own[0]].model.backbone, call, most[id(rows[own[0]].model)])
         for call, own in arrange(list(longest.values()))
     )

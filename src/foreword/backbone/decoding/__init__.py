@@ -2,6 +2,7 @@
 
 from foreword.backbone.decoding.beams import write_by_transformers
 from foreword.backbone.decoding.choosing import End, Likely, Telling
+from foreword.backbone.decoding.line import kept_columns
 from foreword.backbone.decoding.options import Decoding
 from foreword.backbone.decoding.packing import packed, packed_bytes
 from foreword.backbone.decoding.steps import StepDecoder, Written, generate, write
@@ -14,6 +15,7 @@ __all__ = [
     "Telling",
     "Written",
     "generate",
+    "kept_columns",
     "packed",
     "packed_bytes",
     "write",

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreword.backbone.call import Call
+from foreword.backbone.call import Call, columns_of
 from foreword.backbone.decoding.slots import Held, Slots
 from foreword.backbone.model import Backbone
+from foreword.backbone.prompts import merged
 from foreword.backbone.prompts.key_values import KeyValues, PromptKeyValues, RowKeyValues
 from foreword.backbone.prompts.prompt import Attend, Place, Prompt
 
@@ -33,7 +34,8 @@ class Source:
         ids: its tokens; those from the vocabulary's size on are virtual.
         positions: their position ids.
         at: how many of them stand before the virtual tokens that have no ids: 0 but with an infix.
-        front: those, where they share the softmax of the row's own keys.
+        front: those, where they share the softmax of the row's own keys and are copied before them.
+        shared: those, where they share that softmax and are so many that rows share them.
         apart: those, where they have a softmax of their own.
         embeddings: `[n, width]` of the virtual tokens that have ids.
         read: how many tokens were read.
@@ -43,6 +45,7 @@ class Source:
     positions: list[int]
     at: int = 0
     front: PromptKeyValues | None = None
+    shared: PromptKeyValues | None = None
     apart: PromptKeyValues | None = None
     embeddings: Tensor | None = None
     read: int = 0
@@ -127,14 +130,21 @@ class Steps(Part):
         backbone: says which layers see a window alone.
         slots: hold what rows have read.
         ids: the tokens.
+        shared: virtual tokens that rows share, row by row.
         apart: virtual tokens with a softmax of their own, row by row.
     """
 
     def __init__(
-        self, backbone: Backbone, slots: Slots, ids: Sequence[int], apart: KeyValues | None
+        self,
+        backbone: Backbone,
+        slots: Slots,
+        ids: Sequence[int],
+        shared: RowKeyValues | None,
+        apart: KeyValues | None,
     ) -> None:
         super().__init__(backbone)
         self.slots, self.apart = slots, apart
+        self.sharing = [] if shared is None else _by_member(shared)
         self.ids, self.positions = list(ids), [held.position for held in slots.held]
         ends = [held.end for held in slots.held]
         self.longest = max(ends) + 1
@@ -163,7 +173,16 @@ class Steps(Part):
             else:
                 side[every, :, ends] = own
             seen.append(side[:rows, :, : self.longest].to(query.dtype))
-        output = attend(query, seen[0], seen[1], self._mask(place.layer, query))
+        mask = self._mask(place.layer, query)
+        fronts = [
+            (of, front)
+            for of, tokens in self.sharing
+            if (front := tokens.front(place.layer)) is not None
+        ]
+        if fronts:
+            output = merged.written(query, seen[0], seen[1], mask, scaling, fronts)
+        else:
+            output = attend(query, seen[0], seen[1], mask)
         apart = None if self.apart is None else self.apart.apart(place.layer)
         if apart is not None:
             output = output + apart.attended(query, scaling).to(output)
@@ -249,7 +268,13 @@ class Stretch(Part):
             row[:, self.begin : self.begin + split] = new[0, :, :split].to(side.dtype)
             row[:, self.end - len(self.ids) + split : self.end] = new[0, :, split:].to(side.dtype)
             seen.append(row[None, :, : self.end].to(query.dtype))
-        output = attend(query, seen[0], seen[1], self._mask(place.layer, query))
+        mask = self._mask(place.layer, query)
+        shared = None if source.shared is None else source.shared.front(place.layer)
+        if shared is not None:
+            fronts = [(None, shared)]
+            output = merged.written(query, seen[0], seen[1], mask, scaling, fronts)
+        else:
+            output = attend(query, seen[0], seen[1], mask)
         apart = None if source.apart is None else source.apart.apart(place.layer)
         if apart is not None:
             output = output + apart.attended(query, scaling).to(output)
@@ -321,14 +346,14 @@ class Line(Prompt):
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0], None
 
 
-def sources_of(call: Call, vocabulary: int) -> list[Source]:
+def sources_of(backbone: Backbone, call: Call) -> list[Source]:
     """What each row of a decoder's call is to read.
 
     Args:
+        backbone: reads it.
         call: rows with their prompts, padded on any side.
-        vocabulary: the id of the first virtual token that has a column.
     """
-    layout, prompt = call.layout, call.prompt
+    layout, prompt, vocabulary = call.layout, call.prompt, backbone.geometry.vocabulary
     members = _members(call.front(), layout.rows)
     parts = [part for part in (layout.before, layout) if part is not None]
     kept = [
@@ -343,19 +368,48 @@ def sources_of(call: Call, vocabulary: int) -> list[Source]:
     sources = []
     for own, member in zip(zip(*kept, strict=True), members, strict=True):
         ids = [token for part, _ in own for token in part]
-        shared = member is not None and member.gates is None
+        shared = member is not None and is_shared(backbone, call, member)
+        front = member is not None and member.gates is None and not shared
         virtual = any(token >= vocabulary for token in ids)
         sources.append(
             Source(
                 ids,
                 [position for _, part in own for position in part],
                 len(own[0][0]) if len(own) > 1 else 0,
+                member if front else None,
                 member if shared else None,
-                None if shared else member,
+                None if front or shared else member,
                 prompt.embeddings if virtual and prompt is not None else None,
             )
         )
     return sources
+
+
+def is_shared(backbone: Backbone, call: Call, member: PromptKeyValues) -> bool:
+    """Whether rows of a call that are written step by step share these virtual tokens, so that no
+    row has a copy of them: those before a whole text, where attention is torch's own."""
+    whole = backbone.steps_by_attention and call.layout.before is None
+    return whole and backbone.attention == "sdpa" and merged.is_shared(member)
+
+
+def kept_columns(backbone: Backbone, call: Call, answer: int) -> int:
+    """The positions that the longest row of a call keeps while an answer of so many tokens is
+    written: `columns_of` without virtual tokens that rows share."""
+    front, columns = call.front(), columns_of(call, answer)
+    if front is None:
+        return columns
+    lengths = [0 if is_shared(backbone, call, one) else one.length for one in front.prompts]
+    return columns - front.length + max(lengths, default=0)
+
+
+def _by_member(shared: RowKeyValues) -> list[tuple[Tensor | None, PromptKeyValues]]:
+    """Prompts with the rows that have them; none: all rows."""
+    if len(shared.members) == 1 and bool((shared.of == 0).all()):
+        return [(None, shared.members[0])]
+    return [
+        ((shared.of == number).nonzero().squeeze(1), member)
+        for number, member in enumerate(shared.members)
+    ]
 
 
 def _members(tokens: KeyValues | None, rows: int) -> Sequence[PromptKeyValues | None]:

@@ -1,9 +1,10 @@
 """Rows of a decoder that are written together, each with a prompt and a length of its own.
 
 Keys and values stand in slots (`slots.py`), virtual tokens in front: they are copied into a row's
-slot when it enters, so that no step pays for them again. Rows of similar lengths share slots (a
-bucket), so that a long row costs the others nothing. Sources are read in the same passes
-(`line.py`); one that is longer than what a pass may read is read in parts, in slots of its own.
+slot when it enters, so that no step pays for them again, or rows share them where they are many.
+Rows of similar lengths share slots (a bucket), so that a long row costs the others nothing. Sources
+are read in the same passes (`line.py`); one that is longer than what a pass may read is read in
+parts, in slots of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from foreword.backbone.decoding.choosing import Row, likely
 from foreword.backbone.decoding.line import Line, Part, Source, Steps, Stretch
 from foreword.backbone.decoding.slots import Slots
 from foreword.backbone.model import Backbone
-from foreword.backbone.prompts.key_values import KeyValues, join_rows
+from foreword.backbone.prompts.key_values import PromptKeyValues, RowKeyValues, join_rows
 
 
 @dataclass(eq=False)
@@ -28,19 +29,25 @@ class Bucket:
     Attributes:
         slots: hold what they have read.
         rows: the state of their answers, in the order of the slots.
+        shared: virtual tokens that rows share; None where no row has any.
         apart: their virtual tokens with a softmax of their own; None where no row has any.
     """
 
     slots: Slots
     rows: list[Row] = field(default_factory=list)
-    apart: KeyValues | None = None
+    shared: RowKeyValues | None = None
+    apart: RowKeyValues | None = None
 
     def enter(self, row: Row, source: Source) -> None:
         """Take a row whose source stands in the next slot."""
-        if source.apart is not None or self.apart is not None:
-            parts = [(self.apart, len(self.rows)), (source.apart, 1)]
-            self.apart = join_rows(parts)
+        self.shared = self._with(self.shared, source.shared)
+        self.apart = self._with(self.apart, source.apart)
         self.rows.append(row)
+
+    def _with(self, known: RowKeyValues | None, new: PromptKeyValues | None) -> RowKeyValues | None:
+        if known is None and new is None:
+            return None
+        return join_rows([(known, len(self.rows)), (new, 1)])
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let all rows go but some."""
@@ -48,8 +55,10 @@ class Bucket:
             return
         order = self.slots.keep(rows)
         self.rows = [self.rows[row] for row in order]
-        if self.apart is not None:
-            self.apart = self.apart.taken(torch.tensor(order, dtype=torch.long))
+        kept = torch.tensor(order, dtype=torch.long)
+        self.shared, self.apart = (
+            None if tokens is None else tokens.taken(kept) for tokens in (self.shared, self.apart)
+        )
 
 
 @dataclass(eq=False)
@@ -154,7 +163,13 @@ class Running:
         """
         backbone = self.backbone
         steps = [
-            Steps(backbone, bucket.slots, [row.new[-1] for row in bucket.rows], bucket.apart)
+            Steps(
+                backbone,
+                bucket.slots,
+                [row.new[-1] for row in bucket.rows],
+                bucket.shared,
+                bucket.apart,
+            )
             for bucket in work.buckets
         ]
         stretches = self._stretches(work)

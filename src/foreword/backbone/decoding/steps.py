@@ -19,7 +19,7 @@ from foreword.backbone.decoding.anew import Anew
 from foreword.backbone.decoding.beams import search
 from foreword.backbone.decoding.choosing import End, Likely, Row, Telling, choose, real_tokens
 from foreword.backbone.decoding.cohort import Cohort
-from foreword.backbone.decoding.line import sources_of
+from foreword.backbone.decoding.line import kept_columns, sources_of
 from foreword.backbone.decoding.options import Decoding
 from foreword.backbone.decoding.running import Running, Work
 from foreword.backbone.model import Backbone
@@ -184,7 +184,7 @@ class StepDecoder:
             assert layout.source is None or not any(row.telling.source for row in rows)
             self._entering.append((call, rows))
             return
-        for row, source in zip(rows, sources_of(call, g.vocabulary), strict=True):
+        for row, source in zip(rows, sources_of(self.backbone, call), strict=True):
             self._running.enter(row, source)
 
     def _together(self, call: Call) -> tuple[object, ...]:
@@ -336,7 +336,7 @@ def generate(
         [how] * many,
         [None if seed is None else seed + row for row in range(many)],
         rows=many,
-        columns=columns_of(call, how.max_new_tokens),
+        columns=kept_columns(backbone, call, how.max_new_tokens),
     )
 
 

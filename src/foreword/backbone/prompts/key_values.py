@@ -299,7 +299,7 @@ class RowKeyValues(KeyValues):
         of = self.of.to(device)
         return of.clamp(min=0), of < 0
 
-    def taken(self, rows: Tensor) -> KeyValues:
+    def taken(self, rows: Tensor) -> RowKeyValues:
         """Those of some rows, by their numbers `[N]`."""
         of = self.of[rows.to(self.of.device)]
         used = sorted({number for number in of.tolist() if number >= 0})
@@ -312,7 +312,7 @@ class RowKeyValues(KeyValues):
         return RowKeyValues(self.members, self.of.repeat_interleave(times))
 
 
-def join_rows(parts: Sequence[tuple[KeyValues | None, int]]) -> KeyValues:
+def join_rows(parts: Sequence[tuple[KeyValues | None, int]]) -> RowKeyValues:
     """Keys and values of one site for the rows of several batches, one after the other.
 
     Args:

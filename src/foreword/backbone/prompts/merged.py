@@ -22,7 +22,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from foreword.backbone.prompts.key_values import Front, KeyValues
+from foreword.backbone.leaving_out import saves
+from foreword.backbone.prompts.key_values import Front, KeyValues, PromptKeyValues
 
 LEAST, QUERIES = 256, 256
 """From so many virtual tokens and queries on this takes less time than one attention over both."""
@@ -109,6 +110,52 @@ def attention(
     return output.transpose(1, 2).contiguous()
 
 
+def written(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    fronts: Sequence[tuple[Tensor | None, Front]],
+) -> Tensor:
+    """What queries of rows that are being written get of virtual tokens and text, without a
+    gradient: `[B, Q, heads, dim]`.
+
+    Args:
+        query: `[B, heads, Q, dim]`.
+        key, value: `[B, kv_heads, K, dim]`.
+        mask: as in `attention`; none: a causal attention, or one query that sees everything.
+        scaling: of the scores.
+        fronts: rows, by their numbers `[N]`, with the virtual tokens that they share; none: all
+            rows.
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    causal = mask is None and query.shape[2] > 1
+    output, sums = _of_text(query, key, value, mask, scale, causal=causal)
+    for rows, front in fronts:
+        key, value = (side[0].to(query) for side in (front.keys, front.values))
+        if rows is None:
+            output, sums = _both((output, sums), _of_front(query, key, value, scale))
+            continue
+        own = output[rows], sums[rows]
+        output[rows], sums[rows] = _both(own, _of_front(query[rows], key, value, scale))
+    return output.transpose(1, 2)
+
+
+def is_shared(tokens: PromptKeyValues) -> bool:
+    """Whether rows that are being written can share these virtual tokens, and it is worth while."""
+    return (
+        many(tokens)
+        and tokens.gates is None
+        and all(
+            one.device.type == "cpu" and one.shape[-1] == other.shape[-1]
+            for one, other in zip(tokens.keys, tokens.values, strict=True)
+        )
+        and saves("copies")
+        and _works()
+    )
+
+
 def _apply(sides: Sequence[Tensor], mask: Tensor | None, scale: float, *, causal: bool) -> Tensor:
     output: Tensor = _Merged.apply(*sides, mask, scale, causal)  # type: ignore[no-untyped-call]
     return output
@@ -130,22 +177,8 @@ class _Merged(Function):
         scale: float,
         causal: bool,
     ) -> Tensor:
-        forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        size, together = query.shape, _Together(query, key.shape[1])
-        own, own_sum = forward(
-            query,
-            *_for_heads(size[1], key, value),
-            is_causal=causal,
-            attn_mask=_added(mask, query),
-            scale=scale,
-        )
-        front, front_sum = forward(
-            together.fold(query), *together.of_rows(front_key, front_value), scale=scale
-        )
-        front, front_sum = together.unfold(front), together.unfold(front_sum[..., None])[..., 0]
-        whole_sum = torch.logaddexp(own_sum, front_sum)
-        share = (own_sum - whole_sum).exp()[..., None]
-        output = torch.lerp(front.to(share.dtype), own.to(share.dtype), share).to(query.dtype)
+        own = _of_text(query, key, value, mask, scale, causal=causal)
+        output, whole_sum = _both(own, _of_front(query, front_key, front_value, scale))
         ctx.scale, ctx.causal = scale, causal
         ctx.save_for_backward(query, key, value, front_key, front_value, mask, output, whole_sum)
         return output
@@ -186,6 +219,40 @@ class _Merged(Function):
             None,
             None,
         )
+
+
+def _of_text(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, *, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """What queries `[B, heads, Q, dim]` get of their rows' text, and the log-sum-exp of their
+    scores `[B, heads, Q]`."""
+    size, added = query.shape, _added(mask, query)
+    if size[2] == 1:  # the heads of a head of keys as one sequence: no copy for each
+        query, causal = query.reshape(size[0], key.shape[1], -1, size[3]), False
+        added = None if added is None else added.expand(-1, -1, query.shape[2], -1)
+    else:
+        key, value = _for_heads(size[1], key, value)
+    output, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, is_causal=causal, attn_mask=added, scale=scale
+    )
+    return output.reshape(size), sums.reshape(size[:3])
+
+
+def _of_front(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The same of virtual tokens `[kv_heads, P, dim]`."""
+    together = _Together(query, key.shape[0])
+    output, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        together.fold(query), *together.of_rows(key, value), scale=scale
+    )
+    return together.unfold(output), together.unfold(sums[..., None])[..., 0]
+
+
+def _both(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """What queries get of two parts together, and the log-sum-exp of all scores."""
+    sums = torch.logaddexp(one[1], other[1])
+    share = (one[1] - sums).exp()[..., None]
+    output = torch.lerp(other[0].to(share.dtype), one[0].to(share.dtype), share)
+    return output.to(one[0].dtype), sums
 
 
 class _Together:
