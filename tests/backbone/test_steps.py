@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from conftest import FAMILIES, make_backbone, random_ids, random_rows
 from foreword.axes.injection import KeysValues
 from foreword.backbone import Backbone, Call, Decoding, StepDecoder, Telling, Written
 from foreword.backbone.layout import Layout
+from foreword.backbone.prompts import merged
 
 NEW = 6
 
@@ -75,13 +78,34 @@ def alone(
     return answers.tokens(number)
 
 
+@contextmanager
+def many_are(count: int) -> Iterator[None]:
+    """From so many virtual tokens on rows share them."""
+    before, merged.LEAST = merged.LEAST, count
+    try:
+        yield
+    finally:
+        merged.LEAST = before
+
+
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), chunk=st.integers(1, 40), family=st.sampled_from(FAMILIES))
+@given(
+    seed=st.integers(0, 10**6),
+    chunk=st.integers(1, 40),
+    family=st.sampled_from(FAMILIES),
+    many=st.sampled_from([256, 5]),
+)
 def test_company_arrivals_and_parts_change_no_answer(
-    tiny_backbone: Any, seed: int, chunk: int, family: str
+    tiny_backbone: Any, seed: int, chunk: int, family: str, many: int
 ) -> None:
-    """Rows arrive at any step, some are released, sources are read in parts of any size."""
+    """Rows arrive at any step, some are released, sources are read in parts of any size, and
+    prompts of 5 are copied or shared."""
     backbone = tiny_backbone(family, torch.float64)
+    with many_are(many):
+        _company_arrivals_and_parts(backbone, seed, chunk)
+
+
+def _company_arrivals_and_parts(backbone: Backbone, seed: int, chunk: int) -> None:
     chance = random.Random(seed)
     answers = Answers(backbone, rows=4, columns=(24, 96), chunk=chunk)
     expected: dict[int, list[int]] = {}
@@ -91,7 +115,7 @@ def test_company_arrivals_and_parts_change_no_answer(
             backbone,
             random_ids([chance.choice([1, 3, 9, 40, 60])], seed=seed + n)[0],
             chance.choice([0, 3, 5]),
-            seed=n,
+            seed=n % 3,
         )
         for n in range(7)
     ]
@@ -100,7 +124,8 @@ def test_company_arrivals_and_parts_change_no_answer(
             call = waiting.pop()
             how = Decoding(max_new_tokens=chance.randint(1, NEW), do_sample=chance.random() < 0.4)
             number = answers.admit(call, how, seed)
-            expected[number] = alone(backbone, call, how, seed)
+            with many_are(256):
+                expected[number] = alone(backbone, call, how, seed)
         if expected and chance.random() < 0.1:
             number = chance.choice(list(expected))
             answers.decoder.release(number)

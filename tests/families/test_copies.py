@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from families import by_hand, measures
-from families.catalogue import FAMILIES
+from families.catalogue import DECODERS, FAMILIES
 from families.measures import TOLERANCE, backbone_of
 from foreword.axes.injection import KeysValues
-from foreword.backbone import Backbone, Call, without
+from foreword.backbone import Backbone, Call, Decoding, StepDecoder, without
 from foreword.backbone.prompts import merged
+from merging import however_few
 
 WHOLE = {
     "bloom",
@@ -38,25 +39,10 @@ positions, or with values of another width than keys."""
 
 
 @pytest.fixture(autouse=True)
-def _however_few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(merged, "LEAST", 1)
-    monkeypatch.setattr(merged, "QUERIES", 1)
-    with by_hand.ExactFloat64():
-        yield
-
-
-@pytest.fixture
-def times(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Attentions that were merged."""
-    calls: list[str] = []
-    attention = merged.attention
-
-    def counted(*args: object, **kwargs: object) -> Tensor:
-        calls.append("merged")
-        return attention(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(merged, "attention", counted)
-    return calls
+def times() -> Iterator[list[str]]:
+    """Attentions in two parts."""
+    with by_hand.ExactFloat64(), however_few() as calls:
+        yield calls
 
 
 def logits_and_gradient(backbone: Backbone, call: Call, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,3 +71,29 @@ def test_outputs_and_gradients(
     assert measures.largest(expected[1]) > 1e-9
     torch.testing.assert_close(own[1], expected[1], rtol=1e-9, atol=1e-12)
     assert bool(times) is (family not in WHOLE)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_rows_that_are_written_share_a_prompt(family: str, times: list[str]) -> None:
+    """Two rows have one, the third another; sources are read in parts and in one go."""
+    backbone = backbone_of(family)
+    kv = KeysValues(backbone.geometry)
+    layout = measures.laid_out(backbone, kv, measures.rules(backbone, kv)[0], (0, 1, 2), "left")
+    rows = measures.random_rows(kv)
+    prompts = [kv.prompt_of(rows), kv.prompt_of(rows.flip(0))]
+
+    def answers(chunk: int) -> dict[int, list[int | None]]:
+        call = Call.choosing(layout, prompts, (0, 1, 0), backbone.geometry.vocabulary)
+        decoder = StepDecoder(backbone, rows=3, columns=64, chunk=chunk)
+        decoder.admit([call], [Decoding(max_new_tokens=6)] * 3)
+        written: dict[int, list[int | None]] = {number: [] for number in range(3)}
+        while decoder.active:
+            for one in decoder.step():
+                written[one.number].append(one.token)
+        return written
+
+    with without(backbone.model, ["copies"]):
+        expected = answers(256)
+    times.clear()
+    assert answers(256) == answers(5) == expected
+    assert ("written" in times) is (family not in WHOLE)

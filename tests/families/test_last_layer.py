@@ -102,8 +102,8 @@ def test_kinds_of_forwards_come_and_go_in_any_order() -> None:
         return wrap
 
     outer, inner = (
-        first.on(model, [layer], kind("first")),
-        second.on(model, [layer], kind("second")),
+        first.on([layer], kind("first")),
+        second.on([layer], kind("second")),
     )
     ids = torch.tensor([[1, 2, 3]])
     outer.__enter__()

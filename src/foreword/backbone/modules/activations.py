@@ -50,5 +50,5 @@ def unfused(model: PreTrainedModel) -> Iterator[None]:
 
         return run
 
-    with _plain.on(model, kernels, by_hand):
+    with _plain.on(kernels, by_hand):
         yield

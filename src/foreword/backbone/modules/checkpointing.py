@@ -95,7 +95,7 @@ def recomputing(model: PreTrainedModel) -> Iterator[None]:
 
         return run
 
-    with _wraps.on(model, layers_of(model), recomputed):
+    with _wraps.on(layers_of(model), recomputed):
         _here.models.append(model)
         try:
             yield

@@ -29,49 +29,49 @@ class _Set:
     Attributes:
         own: its own `forward` before, if it had one beside its class's.
         wraps: by kind, the first one innermost.
+        users: by kind, how many ask for it now.
     """
 
     own: Forward | None
     wraps: dict[Shared, Wrap]
+    users: dict[Shared, int]
 
 
 _sets: weakref.WeakKeyDictionary[nn.Module, _Set] = weakref.WeakKeyDictionary()
 
 
 class Shared:
-    """One kind of wrapped `forward`, set by the first that asks and taken off by the last, whatever
-    other kinds come and go meanwhile."""
-
-    def __init__(self) -> None:
-        self._users: dict[int, int] = {}
+    """One kind of wrapped `forward`, set on a module by the first that asks and taken off by the
+    last, whatever other kinds come and go meanwhile."""
 
     @contextmanager
-    def on(self, model: nn.Module, modules: Iterable[nn.Module], wrap: Wrap) -> Iterator[None]:
+    def on(self, modules: Iterable[nn.Module], wrap: Wrap) -> Iterator[None]:
         """Each module's `forward` is what `wrap` makes of it.
 
         It is set on the module itself, where accelerate too puts what moves a module's inputs and
         weights between devices, and what was there before comes back.
 
         Args:
-            model: whose modules they are; `wrap` and `modules` are the same at each call for it.
+            modules: several models may share them.
+            wrap: does the same at each call; that of the first who asks is set.
         """
         modules = list(modules)
         with _changing:
-            users = self._users[id(model)] = self._users.get(id(model), 0) + 1
-            if users == 1:
-                for module in modules:
-                    _sets.setdefault(module, _Set(vars(module).get("forward"), {}))
-                    _sets[module].wraps[self] = wrap
+            for module in modules:
+                known = _sets.setdefault(module, _Set(vars(module).get("forward"), {}, {}))
+                known.users[self] = known.users.get(self, 0) + 1
+                if known.users[self] == 1:
+                    known.wraps[self] = wrap
                     _put(module)
         try:
             yield
         finally:
             with _changing:
-                self._users[id(model)] -= 1
-                if not self._users[id(model)]:
-                    del self._users[id(model)]
-                    for module in modules:
-                        del _sets[module].wraps[self]
+                for module in modules:
+                    known = _sets[module]
+                    known.users[self] -= 1
+                    if not known.users[self]:
+                        del known.users[self], known.wraps[self]
                         _put(module)
 
 

@@ -100,12 +100,12 @@ def read_at(
     if layer is None or _is_apart(model) or _drops(layer):
         return nullcontext()
     read = _Read.of(reading, size)
-    return nullcontext() if read is None else _reading(model, layer, read)
+    return nullcontext() if read is None else _reading(layer, read)
 
 
 @contextmanager
-def _reading(model: PreTrainedModel, layer: nn.Module, read: _Read) -> Iterator[None]:
-    with _wraps.on(model, [layer], _twice):
+def _reading(layer: nn.Module, read: _Read) -> Iterator[None]:
+    with _wraps.on([layer], _twice):
         before, _here.read = _here.read, read
         try:
             yield
@@ -189,7 +189,7 @@ def _tried(model: PreTrainedModel, measured: Geometry) -> nn.Module | None:
     with torch.no_grad(), torch.autocast(reading.device.type, enabled=False):
         try:
             expected = states()
-            with _reading(model, layer, read):
+            with _reading(layer, read):
                 own = states()
         except geometry.FAILURES as error:
             if ran_out(error):

@@ -13,6 +13,7 @@ Of torch's kernels the CPU's is taken, which gives the log-sum-exp; other device
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -29,8 +30,8 @@ LEAST, QUERIES = 256, 256
 """From so many virtual tokens and queries on this takes less time than one attention over both."""
 MOST = 512
 """So many queries of a sequence: the kernel is slow with a few dozen."""
-_OTHERS = ("softcap", "s_aux", "cache", "output_attentions", "dropout")
-"""What else an attention may be asked for, and what this does not know."""
+_OTHERS = ("softcap", "s_aux", "cache")
+"""What an attention may be given beside its tensors; it is then not computed in two parts."""
 
 
 def many(tokens: KeyValues | None) -> bool:
@@ -73,9 +74,13 @@ def serves(
         and key.shape == value.shape
         and front.keys.shape[1::2] == front.values.shape[1::2] == (key.shape[1], width)
         and heads % key.shape[1] == 0
-        and query.dtype == key.dtype == value.dtype
-        and not any(given.get(name) for name in _OTHERS)
+        and key.shape[0] == rows
+        and (query.dtype == key.dtype == value.dtype or _is_cast(query))
+        and all(given.get(name) is None for name in _OTHERS)
+        and not given.get("dropout")
+        and not given.get("output_attentions")
         and not torch.compiler.is_compiling()
+        and not getattr(torch._C, "_are_functorch_transforms_active", bool)()
         and torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]  # the CPU's, too
         and _works()
     )
@@ -102,11 +107,16 @@ def attention(
         causal: what no mask stands for.
     """
     dtype = query.dtype
-    if torch.is_autocast_enabled(query.device.type):  # as torch's own attention is cast
+    if _is_cast(query):
         dtype = torch.get_autocast_dtype(query.device.type)
     sides = (query, key, value, front.keys[0], front.values[0])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = _apply([side.to(dtype) for side in sides], mask, scale, causal=causal and mask is None)
+    output = _apply(
+        [_even(side.to(query.device, dtype)) for side in sides],
+        mask,
+        scale,
+        causal=causal and mask is None,
+    )
     return output.transpose(1, 2).contiguous()
 
 
@@ -131,9 +141,10 @@ def written(
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = mask is None and query.shape[2] > 1
+    query, key, value = (_even(side) for side in (query, key, value))
     output, sums = _of_text(query, key, value, mask, scale, causal=causal)
     for rows, front in fronts:
-        key, value = (side[0].to(query) for side in (front.keys, front.values))
+        key, value = (_even(side[0].to(query)) for side in (front.keys, front.values))
         if rows is None:
             output, sums = _both((output, sums), _of_front(query, key, value, scale))
             continue
@@ -159,6 +170,16 @@ def is_shared(tokens: PromptKeyValues) -> bool:
 def _apply(sides: Sequence[Tensor], mask: Tensor | None, scale: float, *, causal: bool) -> Tensor:
     output: Tensor = _Merged.apply(*sides, mask, scale, causal)  # type: ignore[no-untyped-call]
     return output
+
+
+def _is_cast(query: Tensor) -> bool:
+    """Whether torch's own attention would be cast, which autocast does with all but float64."""
+    return query.dtype != torch.float64 and torch.is_autocast_enabled(query.device.type)
+
+
+def _even(side: Tensor) -> Tensor:
+    """A tensor whose last numbers lie side by side, as the kernel takes for granted."""
+    return side if side.stride(-1) == 1 else side.contiguous()
 
 
 class _Merged(Function):
@@ -256,36 +277,37 @@ def _both(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Ten
 
 
 class _Together:
-    """Queries that attend to the same keys, as one sequence: those of a head of keys, of as many
-    rows as `MOST` has room for. Not of all: in half precision the kernel adds up the gradients of a
-    sequence in that precision.
-
-    Attributes:
-        size: sequences, rows of each, heads of keys, heads of queries for each of these, Q.
+    """Queries that attend to the same keys, as sequences: of a head of keys those of as many rows
+    as are a divisor of all and have no more than `MOST`; or those of one head of a row, where its
+    heads have more. In half precision the kernel adds up the gradients of a sequence in that
+    precision, so a sequence is not as long as could be.
     """
 
     def __init__(self, query: Tensor, kv_heads: int) -> None:
-        rows, heads, queries, _ = query.shape
-        most = max(1, MOST // (heads // kv_heads * queries))
-        each = next(count for count in range(min(most, rows), 0, -1) if rows % count == 0)
-        self.size = (rows // each, each, kv_heads, heads // kv_heads, queries)
+        rows, heads, self.queries, _ = query.shape
+        groups = heads // kv_heads
+        most = MOST // (groups * self.queries)
+        if most:
+            each = next(count for count in range(min(most, rows), 0, -1) if rows % count == 0)
+            self.size, self.sequences = (rows // each, each, kv_heads, groups), rows // each
+        else:
+            self.size, self.sequences = (rows, kv_heads, groups, 1), rows * groups
+        self.whole, self.kv_heads = (rows, heads), kv_heads
 
     def of_rows(self, *sides: Tensor) -> list[Tensor]:
         """Keys or values `[kv_heads, P, dim]` for each sequence, without a copy."""
-        return [side.expand(self.size[0], *side.shape) for side in sides]
+        return [side.expand(self.sequences, *side.shape) for side in sides]
 
     def fold(self, side: Tensor) -> Tensor:
-        """`[B, heads, Q, …]` as `[sequences, kv_heads, rows · groups · Q, …]`."""
-        by_row = side.reshape(*self.size, side.shape[-1]).transpose(1, 2)
-        return by_row.reshape(self.size[0], self.size[2], -1, side.shape[-1])
+        """`[B, heads, Q, …]` as `[sequences, kv_heads, queries of one, …]`."""
+        inner = side.reshape(*self.size, self.queries, side.shape[-1]).transpose(1, 2)
+        return inner.reshape(self.sequences, self.kv_heads, -1, side.shape[-1])
 
     def unfold(self, side: Tensor) -> Tensor:
         """`fold` undone."""
-        sequences, rows, kv_heads, groups, queries = self.size
-        by_head = side.reshape(sequences, kv_heads, rows, groups, queries, side.shape[-1])
-        return by_head.transpose(1, 2).reshape(
-            sequences * rows, kv_heads * groups, queries, side.shape[-1]
-        )
+        first, second, third, fourth = self.size
+        inner = side.reshape(first, third, second, fourth, self.queries, side.shape[-1])
+        return inner.transpose(1, 2).reshape(*self.whole, self.queries, side.shape[-1])
 
 
 def _for_heads(heads: int, *sides: Tensor) -> list[Tensor]:
@@ -318,12 +340,13 @@ def _added(mask: Tensor | None, query: Tensor) -> Tensor | None:
 
 @cache
 def _works() -> bool:
-    """Whether this torch has the kernels, and they give what its attention gives: tried once."""
+    """Whether this torch has the kernels, and they give what its attention gives: tried once, in a
+    thread of its own, which has nothing that this one's surroundings set up."""
     if not hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward"):
         return False
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    with ThreadPoolExecutor(1) as pool:
         try:
-            return _are_alike()
+            return pool.submit(_are_alike).result()
         except (RuntimeError, TypeError):
             return False
 
