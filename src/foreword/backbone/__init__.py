@@ -16,6 +16,7 @@ from foreword.backbone.decoding import (
     kept_columns,
     packed,
     packed_bytes,
+    shares,
     write,
     write_by_transformers,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "read_once",
     "reads_spans_off_it",
     "seed_all",
+    "shares",
     "slowness",
     "stored_pooler",
     "way",

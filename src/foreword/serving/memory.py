@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from foreword.backbone import Backbone, packed_bytes
+from foreword.backbone import Backbone, packed_bytes, shares
 from foreword.backbone.memory import bytes_of_position
 from foreword.common.memory import of_machine
 from foreword.tuned import TunedModel
@@ -35,7 +35,8 @@ def _memory(device: torch.device) -> int:
 
 
 def bytes_of_prompt(model: TunedModel) -> int:
-    """What a loaded prompt takes: its tensors, those that were made of them, and its head."""
+    """What a loaded prompt takes: its tensors, those that were made of them (for rows that share
+    many virtual tokens, too), and its head."""
     tensors = [*model.reparam().values(), *model.readout.parameters()]
     prompt = model.prompt()
     if prompt is not None:
@@ -44,5 +45,8 @@ def bytes_of_prompt(model: TunedModel) -> int:
         for tokens in prompt.sites.values():
             for member in tokens.prompts:
                 tensors += [*member.keys, *member.values]
+                if model.placement.kind != "infix" and shares(model.backbone, member):
+                    apart = member.shared(model.backbone.model.dtype)
+                    tensors += [*apart.keys, *apart.values]
     by_place = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
     return sum(by_place.values())

@@ -2,7 +2,7 @@
 
 from foreword.backbone.decoding.beams import write_by_transformers
 from foreword.backbone.decoding.choosing import End, Likely, Telling
-from foreword.backbone.decoding.line import kept_columns
+from foreword.backbone.decoding.line import kept_columns, shares
 from foreword.backbone.decoding.options import Decoding
 from foreword.backbone.decoding.packing import packed, packed_bytes
 from foreword.backbone.decoding.steps import StepDecoder, Written, generate, write
@@ -18,6 +18,7 @@ __all__ = [
     "kept_columns",
     "packed",
     "packed_bytes",
+    "shares",
     "write",
     "write_by_transformers",
 ]

@@ -368,7 +368,7 @@ def sources_of(backbone: Backbone, call: Call) -> list[Source]:
     sources = []
     for own, member in zip(zip(*kept, strict=True), members, strict=True):
         ids = [token for part, _ in own for token in part]
-        shared = member is not None and is_shared(backbone, call, member)
+        shared = member is not None and layout.before is None and shares(backbone, member)
         front = member is not None and member.gates is None and not shared
         virtual = any(token >= vocabulary for token in ids)
         sources.append(
@@ -377,7 +377,7 @@ def sources_of(backbone: Backbone, call: Call) -> list[Source]:
                 [position for _, part in own for position in part],
                 len(own[0][0]) if len(own) > 1 else 0,
                 member if front else None,
-                member if shared else None,
+                member.shared(backbone.model.dtype) if member is not None and shared else None,
                 None if front or shared else member,
                 prompt.embeddings if virtual and prompt is not None else None,
             )
@@ -385,11 +385,10 @@ def sources_of(backbone: Backbone, call: Call) -> list[Source]:
     return sources
 
 
-def is_shared(backbone: Backbone, call: Call, member: PromptKeyValues) -> bool:
-    """Whether rows of a call that are written step by step share these virtual tokens, so that no
-    row has a copy of them: those before a whole text, where attention is torch's own."""
-    whole = backbone.steps_by_attention and call.layout.before is None
-    return whole and backbone.attention == "sdpa" and merged.is_shared(member)
+def shares(backbone: Backbone, member: PromptKeyValues) -> bool:
+    """Whether rows that are written step by step share these virtual tokens before their text, so
+    that no row has a copy of them: where attention is torch's own."""
+    return backbone.steps_by_attention and backbone.attention == "sdpa" and merged.is_shared(member)
 
 
 def kept_columns(backbone: Backbone, call: Call, answer: int) -> int:
@@ -398,18 +397,27 @@ def kept_columns(backbone: Backbone, call: Call, answer: int) -> int:
     front, columns = call.front(), columns_of(call, answer)
     if front is None:
         return columns
-    lengths = [0 if is_shared(backbone, call, one) else one.length for one in front.prompts]
+    whole = call.layout.before is None
+    lengths = [0 if whole and shares(backbone, one) else one.length for one in front.prompts]
     return columns - front.length + max(lengths, default=0)
 
 
-def _by_member(shared: RowKeyValues) -> list[tuple[Tensor | None, PromptKeyValues]]:
+def _by_member(shared: RowKeyValues) -> list[tuple[Tensor | slice | None, PromptKeyValues]]:
     """Prompts with the rows that have them; none: all rows."""
-    if len(shared.members) == 1 and bool((shared.of == 0).all()):
-        return [(None, shared.members[0])]
-    return [
-        ((shared.of == number).nonzero().squeeze(1), member)
-        for number, member in enumerate(shared.members)
-    ]
+    rows: dict[int, list[int]] = {}
+    for row, number in enumerate(shared.of.tolist()):
+        rows.setdefault(number, []).append(row)
+    rows.pop(-1, None)
+    return [(_numbers(own, len(shared.of)), shared.members[number]) for number, own in rows.items()]
+
+
+def _numbers(rows: Sequence[int], all_: int) -> Tensor | slice | None:
+    """Rows as an index, without a copy where they stand side by side; none: all of so many."""
+    if len(rows) == all_:
+        return None
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows)
 
 
 def _members(tokens: KeyValues | None, rows: int) -> Sequence[PromptKeyValues | None]:

@@ -148,6 +148,8 @@ class PromptKeyValues(KeyValues):
         dropout: on keys and values, drawn for each row of a batch and each layer.
     """
 
+    _shared: PromptKeyValues | None = None
+
     def __init__(
         self,
         keys: Sides,
@@ -172,6 +174,21 @@ class PromptKeyValues(KeyValues):
     def prompts(self) -> tuple[PromptKeyValues, ...]:
         """These."""
         return (self,)
+
+    def shared(self, dtype: torch.dtype) -> PromptKeyValues:
+        """The same for rows that share them: in a type, those of a layer's head side by side in
+        memory. They are made once."""
+        if self._shared is None or self._shared.keys[0].dtype != dtype:
+            keys, values = (
+                tuple(one.detach().to(dtype).transpose(0, 1).contiguous() for one in side)
+                for side in (self.keys, self.values)
+            )
+            self._shared = PromptKeyValues(
+                tuple(one.transpose(0, 1) for one in keys),
+                tuple(one.transpose(0, 1) for one in values),
+                self.layers,
+            )
+        return self._shared
 
     def covers(self, layer: int) -> bool:
         """Whether a layer has virtual tokens."""

@@ -126,7 +126,7 @@ def written(
     value: Tensor,
     mask: Tensor | None,
     scaling: float | None,
-    fronts: Sequence[tuple[Tensor | None, Front]],
+    fronts: Sequence[tuple[Tensor | slice | None, Front]],
 ) -> Tensor:
     """What queries of rows that are being written get of virtual tokens and text, without a
     gradient: `[B, Q, heads, dim]`.
@@ -136,21 +136,27 @@ def written(
         key, value: `[B, kv_heads, K, dim]`.
         mask: as in `attention`; none: a causal attention, or one query that sees everything.
         scaling: of the scores.
-        fronts: rows, by their numbers `[N]`, with the virtual tokens that they share; none: all
-            rows.
+        fronts: rows, by their numbers `[N]` or as a slice, with the virtual tokens that they
+            share; none: all rows.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = mask is None and query.shape[2] > 1
     query, key, value = (_even(side) for side in (query, key, value))
-    output, sums = _of_text(query, key, value, mask, scale, causal=causal)
-    for rows, front in fronts:
-        key, value = (_even(side[0].to(query)) for side in (front.keys, front.values))
-        if rows is None:
-            output, sums = _both((output, sums), _of_front(query, key, value, scale))
-            continue
-        own = output[rows], sums[rows]
-        output[rows], sums[rows] = _both(own, _of_front(query[rows], key, value, scale))
-    return output.transpose(1, 2)
+    own = _of_text(query, key, value, mask, scale, causal=causal)
+    if len(fronts) == 1 and fronts[0][0] is None:
+        of_fronts = _of_front(query, *_sides(fronts[0][1], query), scale=scale)
+    else:
+        of_fronts = torch.zeros_like(own[0]), torch.full_like(own[1], -torch.inf)
+        for rows, front in fronts:
+            one = _of_front(query[rows], *_sides(front, query), scale=scale)
+            for whole, part in zip(of_fronts, one, strict=True):
+                whole[rows] = part
+    return _both(own, of_fronts)[0].transpose(1, 2)
+
+
+def _sides(front: Front, query: Tensor) -> list[Tensor]:
+    """Keys and values of a front as queries take them: `[kv_heads, P, dim]`."""
+    return [_even(side[0].to(query)) for side in (front.keys, front.values)]
 
 
 def is_shared(tokens: PromptKeyValues) -> bool:
@@ -199,7 +205,7 @@ class _Merged(Function):
         causal: bool,
     ) -> Tensor:
         own = _of_text(query, key, value, mask, scale, causal=causal)
-        output, whole_sum = _both(own, _of_front(query, front_key, front_value, scale))
+        output, whole_sum = _both(own, _of_front(query, front_key, front_value, scale=scale))
         ctx.scale, ctx.causal = scale, causal
         ctx.save_for_backward(query, key, value, front_key, front_value, mask, output, whole_sum)
         return output
@@ -259,7 +265,7 @@ def _of_text(
     return output.reshape(size), sums.reshape(size[:3])
 
 
-def _of_front(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _of_front(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
     """The same of virtual tokens `[kv_heads, P, dim]`."""
     together = _Together(query, key.shape[0])
     output, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
