@@ -10,7 +10,7 @@ from families import measures
 from families.measures import backbone_of
 from foreword.axes.injection import KeysValues
 from foreword.backbone import Call, without
-from foreword.backbone.prompts import merged
+from foreword.backbone.prompts import parts
 from merging import however_few
 
 
@@ -28,11 +28,11 @@ def test_the_first_use_may_be_in_a_layer_that_is_recomputed(checkpointing: bool)
     kv = KeysValues(backbone.geometry)
     layout = measures.laid_out(backbone, kv, "shift", (0, 1, 2), "right")
     rows = measures.random_rows(kv).requires_grad_()
-    merged._works.cache_clear()
+    parts.works.cache_clear()
     with backbone.recomputing(checkpointing):
         logits = backbone.output(Call(layout, kv.prompt_of(rows)))[0]
     (gradient,) = torch.autograd.grad(logits.sum(), rows)
-    assert merged._works()
+    assert parts.works()
     assert measures.largest(gradient) > 0
 
 

@@ -11,7 +11,7 @@ from families.catalogue import DECODERS, FAMILIES
 from families.measures import TOLERANCE, backbone_of
 from foreword.axes.injection import KeysValues
 from foreword.backbone import Backbone, Call, Decoding, StepDecoder, without
-from foreword.backbone.prompts import merged
+from foreword.backbone.prompts import parts
 from merging import however_few
 
 WHOLE = {
@@ -51,13 +51,13 @@ def logits_and_gradient(backbone: Backbone, call: Call, rows: Tensor) -> tuple[T
 
 
 @pytest.mark.parametrize(
-    ("side", "most"), [("left", 0), ("right", merged.MOST)], ids=["left-apart", "right-together"]
+    ("side", "most"), [("left", 0), ("right", parts.MOST)], ids=["left-apart", "right-together"]
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_outputs_and_gradients(
     family: str, side: str, most: int, times: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merged, "MOST", most)
+    monkeypatch.setattr(parts, "MOST", most)
     backbone = backbone_of(family)
     kv = KeysValues(backbone.geometry)
     layout = measures.laid_out(backbone, kv, measures.rules(backbone, kv)[0], (0, 1, 2), side)
