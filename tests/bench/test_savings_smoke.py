@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks import Bench
+from foreword.backbone.prompts import merged
 
 
-def test_a_saving_has_a_time_and_a_peak(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_saving_has_a_time_and_a_peak(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merged, "QUERIES", 1)
     flags = ["--threads", "1", "--clock", "cpu", "--rounds", "1"]
     given = ["--shape", "tiny-gpt2", "--method", "prefix of 512", "--saving", "copies"]
     bench("savings").main([*given, *flags])
