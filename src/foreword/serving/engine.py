@@ -139,11 +139,16 @@ class Engine:
             call = model.call(model.arrange([work.source], side="left", prompts=[work.prompt]))
         columns = columns_of(call, how.max_new_tokens)
         kept = kept_columns(model.backbone, call, how.max_new_tokens)
-        if columns > self.longest or not self._decoder.holds(kept):
+        if columns > self.longest:
             raise DataError(
                 f"input and answer need {columns} positions: {columns - how.max_new_tokens} for "
                 f"the input with its virtual tokens and {how.max_new_tokens} for the answer, but "
-                f"there are {min(self.longest, self.tokens)}; shorten one of them"
+                f"there are {self.longest}; shorten one of them"
+            )
+        if not self._decoder.holds(kept):
+            raise DataError(
+                f"input and answer take {kept} positions of memory, {how.max_new_tokens} of them "
+                f"for the answer, but there are {self.tokens}; shorten one of them"
             )
         return Ticket(-1, job, call, kept)
 

@@ -19,8 +19,8 @@ class EngineOptions(Data):
     rows: Rows = Field(32, description="answers that are written at the same time")
     tokens: Tokens | None = Field(
         None,
-        description="positions (virtual tokens, input and answer) that all of them may take"
-        " together; null: what fits into a quarter of the memory",
+        description="positions (virtual tokens, input and answer; those that rows share left out)"
+        " that all of them may take together; null: what fits into a quarter of the memory",
     )
     longest: Tokens | None = Field(
         None, description="positions of one of them; null: the backbone's context, at most 8192"

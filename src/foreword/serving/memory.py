@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from foreword.axes.readout import Generation
 from foreword.backbone import Backbone, packed_bytes, shares
 from foreword.backbone.memory import bytes_of_position
 from foreword.common.memory import of_machine
@@ -39,13 +40,14 @@ def bytes_of_prompt(model: TunedModel) -> int:
     many virtual tokens, too), and its head."""
     tensors = [*model.reparam().values(), *model.readout.parameters()]
     prompt = model.prompt()
+    writes = isinstance(model.readout, Generation) and model.placement.kind != "infix"
     if prompt is not None:
         if prompt.embeddings is not None:
             tensors.append(prompt.embeddings)
         for tokens in prompt.sites.values():
             for member in tokens.prompts:
                 tensors += [*member.keys, *member.values]
-                if model.placement.kind != "infix" and shares(model.backbone, member):
+                if writes and shares(model.backbone, member):
                     apart = member.shared(model.backbone.model.dtype)
                     tensors += [*apart.keys, *apart.values]
     by_place = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}

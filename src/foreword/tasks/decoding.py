@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from foreword.axes.readout import Generation
-from foreword.backbone import Call, Decoding, generate, kept_columns, write
+from foreword.backbone import Call, Decoding, columns_of, generate, kept_columns, write
 from foreword.backbone.memory import bytes_of_position, resident, rows_that_fit
 from foreword.names import MOST_TOGETHER, Together
 from foreword.tuned import TunedModel
@@ -76,7 +76,7 @@ def write_rows(
     """
     if not rows:
         return []
-    backbone = rows[0].model.backbone
+    rows, backbone = _as_they_are(rows), rows[0].model.backbone
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].source))
     new: dict[int, list[int]] = {}
     steps = [i for i in order if rows[i].how.num_beams == 1]
@@ -121,6 +121,18 @@ def write_rows(
     return [new[i] for i in range(len(rows))]
 
 
+@torch.no_grad()
+def _as_they_are(rows: Sequence[Writing]) -> list[Writing]:
+    """The same rows with prompts that nobody trains meanwhile: made once, whoever comes when, so
+    that rows can share them."""
+    models = {id(row.model): row.model for row in rows}
+    kept = {
+        key: model.fold() if any(one.requires_grad for one in model.reparam.parameters()) else model
+        for key, model in models.items()
+    }
+    return [replace(row, model=kept[id(row.model)]) for row in rows]
+
+
 def _most_together(
     rows: Sequence[Writing],
     order: Sequence[int],
@@ -130,7 +142,8 @@ def _most_together(
     longest = order[0]
     model = rows[longest].model
     backbone, beams = model.backbone, max(row.how.num_beams for row in rows)
-    positions = COPIES * bytes_of_position(backbone) * _columns(rows, order, arrange)
+    kept = _columns(rows, order, arrange, shares=beams == 1)
+    positions = COPIES * bytes_of_position(backbone) * kept
     scores = COPIES * 4 * backbone.geometry.vocabulary  # in float32
 
     def read(count: int) -> None:
@@ -150,8 +163,11 @@ def _columns(
     rows: Sequence[Writing],
     members: Sequence[int],
     arrange: Callable[[Sequence[int]], list[tuple[Call, list[int]]]],
+    *,
+    shares: bool = True,
 ) -> int:
-    """The most positions of a row: of each model's longest source, with its longest answer."""
+    """The most positions of a row: of each model's longest source, with its longest answer; without
+    virtual tokens that rows share, if they do: beams do not."""
     longest: dict[int, int] = {}
     most: dict[int, int] = {}
     for i in members:
@@ -160,6 +176,9 @@ def _columns(
             longest[own] = i
         most[own] = max(most.get(own, 0), rows[i].how.max_new_tokens)
     return max(
-        kept_columns(rows[own[0]].model.backbone, call, most[id(rows[own[0]].model)])
+        kept_columns(model.backbone, call, most[id(model)])
+        if shares
+        else columns_of(call, most[id(model)])
         for call, own in arrange(list(longest.values()))
+        for model in [rows[own[0]].model]
     )

@@ -388,7 +388,8 @@ def sources_of(backbone: Backbone, call: Call) -> list[Source]:
 def shares(backbone: Backbone, member: PromptKeyValues) -> bool:
     """Whether rows that are written step by step share these virtual tokens before their text, so
     that no row has a copy of them: where attention is torch's own."""
-    return backbone.steps_by_attention and backbone.attention == "sdpa" and merged.is_shared(member)
+    here = backbone.steps_by_attention and backbone.device.type == "cpu"
+    return here and backbone.attention == "sdpa" and merged.is_shared(member)
 
 
 def kept_columns(backbone: Backbone, call: Call, answer: int) -> int:

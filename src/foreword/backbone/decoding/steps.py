@@ -61,8 +61,9 @@ class StepDecoder:
     Args:
         backbone: a decoder or an encoder-decoder.
         rows: how many rows may be written at a time.
-        columns: the most positions of a row: virtual tokens, source and answer. Or several such
-            numbers: rows of similar lengths share memory that is as wide as the next of these.
+        columns: the most positions of a row: virtual tokens but those that rows share
+            (`kept_columns`), source and answer. Or several such numbers: rows of similar lengths
+            share memory that is as wide as the next of these.
         tokens: how many positions those of all rows together may be; as many as `rows` of the
             longest have if not given.
         chunk: how many tokens of new sources a step may read; a longer source takes several steps,
