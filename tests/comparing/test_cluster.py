@@ -232,7 +232,7 @@ class Dying(Worker):
         return super().run(place, target, number, reports)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_whose_worker_dies_begins_again(
     tmp_path: Path, on: Cluster, monkeypatch: pytest.MonkeyPatch

@@ -301,7 +301,7 @@ def in_float32(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     ("dtype", "precision"),
     [
         ("float32", "bfloat16"),
-        ("float16", "float32"),
+        pytest.param("float16", "float32", marks=pytest.mark.soak),
         pytest.param("bfloat16", "bfloat16", marks=pytest.mark.soak),
         pytest.param("auto", "float32", marks=pytest.mark.soak),
     ],

@@ -46,7 +46,7 @@ class Case:
     Attributes:
         family: of the backbone.
         method: what is trained.
-        saves: names of savings.
+        saves: names of savings, each of which is tried alone.
         answer: what is asked for; of choices the texts are weighed.
         steps: of the training; long texts take their time.
     """
@@ -60,18 +60,18 @@ class Case:
 
 CASES = {
     "gpt2-mlp": Case("gpt2", PREFIX_MLP, ("activation", "gradients", "head", "optimizer")),
-    "gpt2-infix": Case("gpt2", INFIX, ("activation", "gradients", "head", "sources")),
-    "gpt2-lora": Case("gpt2", LORA, ("activation", "gradients", "head", "optimizer")),
+    "gpt2-infix": Case("gpt2", INFIX, ("gradients", "sources")),
+    "gpt2-lora": Case("gpt2", LORA, ("activation", "gradients", "optimizer")),
     "llama-prefix": Case("llama", PREFIX, ("gradients", "head", "outputs")),
     "llama-prompt": Case("llama", PROMPT, ("head",)),
     "llama-long": Case("llama", PREFIX, ("head", "last_layer", "masks"), "long text", steps=6),
     "llama-many": Case("llama", MANY, ("copies",)),
     "bert-many": Case("bert", MANY, ("copies",), "label"),
-    "llama-choices": Case("llama", PREFIX, ("beginnings", "gradients", "head"), "choice"),
-    "bloom-prefix": Case("bloom", PREFIX, ("gradients", "head")),
+    "llama-choices": Case("llama", PREFIX, ("beginnings",), "choice"),
+    "bloom-prefix": Case("bloom", PREFIX, ("head",)),
     "bart-prompt": Case("bart", PROMPT, ("head",)),
     "t5-prefix": Case("t5", PREFIX, ("gradients", "head")),
-    "t5-decoder": Case("t5", DECODER_ALONE, ("gradients", "head", "sources")),
+    "t5-decoder": Case("t5", DECODER_ALONE, ("sources",)),
     "bart-decoder": Case("bart", DECODER_ALONE, ("sources",)),
     "bert-prefix": Case("bert", DEEP, ("gradients", "last_layer"), "label"),
     "bert-lora": Case("bert", LORA, ("gradients", "last_layer"), "label"),
