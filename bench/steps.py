@@ -432,6 +432,7 @@ def plot(reports: Sequence[dict[str, Any]], file: Path) -> None:
         medians = [one["median"] for _, one in there]
         axes.plot(medians, places, mark, color=color, label=variant)
     axes.axvline(1, color="gray", linewidth=1)
+    axes.margins(y=0.01)
     axes.set_yticks([-at for at in range(len(rows))], [name for name, _ in rows])
     axes.set_xlabel("time of a training step ÷ the bare backbone's (floor)")
     axes.legend()
