@@ -10,7 +10,8 @@ from families import measures
 from families.measures import backbone_of
 from foreword.axes.injection import KeysValues
 from foreword.backbone import Call, without
-from foreword.backbone.prompts import parts
+from foreword.backbone.prompts import merged, parts
+from foreword.backbone.prompts.key_values import Front
 from merging import however_few
 
 
@@ -69,3 +70,22 @@ def test_autocast(family: str, dtype: torch.dtype, times: list[str]) -> None:
             expected = backbone.output(Call(layout, prompt))[0]
     real = layout.attention_mask
     torch.testing.assert_close(own[real], expected[real], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_a_mask_may_differ_by_head(heads: int, queries: int) -> None:
+    """Beside grouped heads: what the kernel gives of text and virtual tokens is torch's own."""
+    dice = torch.Generator().manual_seed(0)
+
+    def some(*size: int) -> Tensor:
+        return torch.randn(*size, dtype=torch.float64, generator=dice)
+
+    query, key, value = some(2, 4, queries, 8), some(2, 2, 5, 8), some(2, 2, 5, 8)
+    front = Front(some(1, 2, 6, 8), some(1, 2, 6, 8))
+    seen = torch.rand(2, heads, queries, 5, generator=dice) < 0.5
+    own = merged.written(query, key, value, seen, None, [(None, front)])
+    whole = [side.repeat_interleave(2, 1) for side in front.before(key, value)]
+    every = torch.nn.functional.pad(seen, (6, 0), value=True)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, *whole, every)
+    torch.testing.assert_close(own, expected.transpose(1, 2), rtol=1e-9, atol=1e-12)

@@ -108,7 +108,8 @@ def of_text(
     """What queries `[B, heads, Q, dim]` get of their rows' text, and the log-sum-exp of their
     scores `[B, heads, Q]`."""
     size, added = query.shape, _added(mask, query)
-    if size[2] == 1:  # the heads of a head of keys as one sequence: no copy for each
+    alike = added is None or added.shape[1] == 1
+    if size[2] == 1 and alike:  # the heads of a head of keys as one sequence: no copy for each
         query, causal = query.reshape(size[0], key.shape[1], -1, size[3]), False
         added = None if added is None else added.expand(-1, -1, query.shape[2], -1)
     else:
