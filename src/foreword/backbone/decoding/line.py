@@ -25,6 +25,9 @@ from foreword.backbone.prompts.prompt import Attend, Place, Prompt
 Seen = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """From query, key, value and mask to what an attention gives: `[B, Q, heads, value_dim]`."""
 
+Sharing = Sequence[tuple[Tensor | slice | None, PromptKeyValues]]
+"""Virtual tokens with the rows that share them, by their numbers; none: all rows."""
+
 
 @dataclass(eq=False)
 class Source:
@@ -144,7 +147,7 @@ class Steps(Part):
     ) -> None:
         super().__init__(backbone)
         self.slots, self.apart = slots, apart
-        self.sharing = [] if shared is None else _by_member(shared)
+        self.sharing: Sharing = [] if shared is None else _by_member(shared)
         self.ids, self.positions = list(ids), [held.position for held in slots.held]
         ends = [held.end for held in slots.held]
         self.longest = max(ends) + 1
@@ -174,19 +177,8 @@ class Steps(Part):
                 side[every, :, ends] = own
             seen.append(side[:rows, :, : self.longest].to(query.dtype))
         mask = self._mask(place.layer, query)
-        fronts = [
-            (of, front)
-            for of, tokens in self.sharing
-            if (front := tokens.front(place.layer)) is not None
-        ]
-        if fronts:
-            output = merged.written(query, seen[0], seen[1], mask, scaling, fronts)
-        else:
-            output = attend(query, seen[0], seen[1], mask)
-        apart = None if self.apart is None else self.apart.apart(place.layer)
-        if apart is not None:
-            output = output + apart.attended(query, scaling).to(output)
-        return output.transpose(0, 1)
+        attended = _attended(place, attend, query, seen, mask, scaling, self.sharing, self.apart)
+        return attended.transpose(0, 1)
 
     def _mask(self, layer: int, query: Tensor) -> Tensor | None:
         """Which columns each row sees: `[rows, 1, 1, columns]`; None: all."""
@@ -269,16 +261,8 @@ class Stretch(Part):
             row[:, self.end - len(self.ids) + split : self.end] = new[0, :, split:].to(side.dtype)
             seen.append(row[None, :, : self.end].to(query.dtype))
         mask = self._mask(place.layer, query)
-        shared = None if source.shared is None else source.shared.front(place.layer)
-        if shared is not None:
-            fronts = [(None, shared)]
-            output = merged.written(query, seen[0], seen[1], mask, scaling, fronts)
-        else:
-            output = attend(query, seen[0], seen[1], mask)
-        apart = None if source.apart is None else source.apart.apart(place.layer)
-        if apart is not None:
-            output = output + apart.attended(query, scaling).to(output)
-        return output
+        sharing: Sharing = [] if source.shared is None else [(None, source.shared)]
+        return _attended(place, attend, query, seen, mask, scaling, sharing, source.apart)
 
     def _mask(self, layer: int, query: Tensor) -> Tensor | None:
         """Which columns each token sees: `[1, 1, tokens, columns]`; None: those up to its own."""
@@ -304,6 +288,32 @@ class Stretch(Part):
         if idle:
             seen &= ~virtual
         return self.finished(seen[None, None], query)
+
+
+def _attended(
+    place: Place,
+    attend: Seen,
+    query: Tensor,
+    seen: Sequence[Tensor],
+    mask: Tensor | None,
+    scaling: float | None,
+    sharing: Sharing,
+    apart: KeyValues | None,
+) -> Tensor:
+    """What queries get of the keys and values `seen` in slots, of virtual tokens that rows share,
+    and of those with a softmax of their own: `[B, Q, heads, value_dim]`."""
+    key, value = seen
+    fronts = [
+        (rows, front)
+        for rows, tokens in sharing
+        if (front := tokens.front(place.layer)) is not None
+    ]
+    if fronts:
+        output = merged.written(query, key, value, mask, scaling, fronts)
+    else:
+        output = attend(query, key, value, mask)
+    own = None if apart is None else apart.apart(place.layer)
+    return output if own is None else output + own.attended(query, scaling).to(output)
 
 
 class Line(Prompt):
@@ -403,8 +413,8 @@ def kept_columns(backbone: Backbone, call: Call, answer: int) -> int:
     return columns - front.length + max(lengths, default=0)
 
 
-def _by_member(shared: RowKeyValues) -> list[tuple[Tensor | slice | None, PromptKeyValues]]:
-    """Prompts with the rows that have them; none: all rows."""
+def _by_member(shared: RowKeyValues) -> Sharing:
+    """Prompts with the rows that have them."""
     rows: dict[int, list[int]] = {}
     for row, number in enumerate(shared.of.tolist()):
         rows.setdefault(number, []).append(row)
