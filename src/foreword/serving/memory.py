@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from foreword.axes.placement import Infix
 from foreword.axes.readout import Generation
 from foreword.backbone import Backbone, packed_bytes, shares
 from foreword.backbone.memory import bytes_of_position
@@ -40,7 +41,7 @@ def bytes_of_prompt(model: TunedModel) -> int:
     many virtual tokens, too), and its head."""
     tensors = [*model.reparam().values(), *model.readout.parameters()]
     prompt = model.prompt()
-    writes = isinstance(model.readout, Generation) and model.placement.kind != "infix"
+    writes = isinstance(model.readout, Generation) and not isinstance(model.placement, Infix)
     if prompt is not None:
         if prompt.embeddings is not None:
             tensors.append(prompt.embeddings)

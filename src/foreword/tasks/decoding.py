@@ -175,10 +175,9 @@ def _columns(
         if own not in longest or len(rows[i].source) > len(rows[longest[own]].source):
             longest[own] = i
         most[own] = max(most.get(own, 0), rows[i].how.max_new_tokens)
-    return max(
-        kept_columns(model.backbone, call, most[id(model)])
-        if shares
-        else columns_of(call, most[id(model)])
-        for call, own in arrange(list(longest.values()))
-        for model in [rows[own[0]].model]
-    )
+
+    def columns(call: Call, model: TunedModel) -> int:
+        answer = most[id(model)]
+        return kept_columns(model.backbone, call, answer) if shares else columns_of(call, answer)
+
+    return max(columns(call, rows[own[0]].model) for call, own in arrange(list(longest.values())))
