@@ -21,7 +21,7 @@ from foreword.backbone import SAVINGS, without
 from foreword.backbone.memory import Alive, resident
 from foreword.tuned.compose import compose
 from shapes import SHAPES, make_model
-from steps import _readout, methods_of, our_step
+from steps import check_units, methods_of, our_step, readout_of
 
 STEPS = 4
 
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's")
     parser.add_argument("--clock", choices=tuple(training.CLOCKS), default="wall")
     options = parser.parse_args(arguments)
+    check_units(options)
     if options.threads:
         torch.set_num_threads(options.threads)
     shape, clock = SHAPES[options.shape], training.CLOCKS[options.clock]
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batches = [list(range(at, at + shape.rows)) for at in range(0, len(pairs), shape.rows)]
     backbone = training.as_backbone(weights)
     method = methods_of(shape, weights, 10)[options.method]
-    step = our_step(compose(backbone, method, _readout(shape, backbone)), pairs, shape, options)
+    step = our_step(compose(backbone, method, readout_of(shape, backbone)), pairs, shape, options)
     ways: dict[bool, tuple[str, ...]] = {True: (), False: (options.saving,)}
     peaks = {}
     for saves, off in ways.items():

@@ -114,10 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.threads:
         torch.set_num_threads(options.threads)
-    for name in ("precision", "weights"):
-        if getattr(options, name) == "bfloat16" and not has_units("bfloat16", options.device):
-            print(f"--{name} bfloat16: this device has no units for it; leave it out")
-            return 2
+    check_units(options)
     started, shape = time.monotonic(), SHAPES[options.shape]
     weights = make_model(options.shape, options.seed)
     weights = weights.to(options.device, getattr(torch, options.weights))
@@ -140,6 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def check_units(options: argparse.Namespace) -> None:
+    """End where bfloat16 is asked for and the device has no units for it: figures would tell of
+    nothing else."""
+    for name in ("precision", "weights"):
+        if getattr(options, name) == "bfloat16" and not has_units("bfloat16", options.device):
+            print(f"--{name} bfloat16: this device has no units for it; leave it out")
+            sys.exit(2)
+
+
 def measured(
     name: str,
     method: MethodOptions,
@@ -151,7 +157,7 @@ def measured(
 ) -> dict[str, Any]:
     """One row: the ratios of its variants, and what each holds at most."""
     backbone = training.as_backbone(training.same_weights(weights))
-    model = compose(backbone, method, _readout(shape, backbone))
+    model = compose(backbone, method, readout_of(shape, backbone))
     plain = model.bare()
     layouts = {
         tuple(rows): plain.lay_out([pairs[i] for i in rows])
@@ -224,7 +230,8 @@ def measured(
     }
 
 
-def _readout(shape: Shape, backbone: Backbone) -> Readout:
+def readout_of(shape: Shape, backbone: Backbone) -> Readout:
+    """What the methods of a shape answer with."""
     if shape.answer == "text":
         return Generation()
     return SequenceHead(backbone.hidden_width, LABELS, dropout=0.0)

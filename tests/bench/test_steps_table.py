@@ -74,7 +74,7 @@ def test_the_floor_is_the_bare_backbones_loss(shape: str, bench: Bench) -> None:
     method = PrefixTuning(name="prefix-tuning", length=3, reparameterization=table)
     if own.answer == "label":
         method = PTuningV2(name="p-tuning-v2", length=3, reparameterization=table)
-    readout = steps._readout(own, backbone)
+    readout = steps.readout_of(own, backbone)
     bare = compose(backbone, method, readout).bare()
     layout = bare.lay_out(pairs)
     head = readout.layers[0] if own.answer == "label" else torch.nn.Linear(1, 1)
