@@ -557,7 +557,8 @@ def test_a_server_takes_what_comes_into_its_store(
         until(lambda: any("stays as it was" in r.getMessage() for r in caplog.records))
     assert client.texts("a", **body) == right["d"]
     failed = number(client, "foreword_failed_refreshes_total")
-    assert failed <= 1  # a listing may come while files are replaced; what is damaged is none
+    moved = any("was changed while it was read" in r.getMessage() for r in caplog.records)
+    assert failed == 0 or moved, "what is damaged fails no look; what is replaced meanwhile may"
     fs, path = fsspec.core.url_to_fs(url)
     fs.mv(path, f"{path}-away", recursive=True)
     until(lambda: number(client, "foreword_failed_refreshes_total") > failed + 2)
