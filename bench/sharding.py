@@ -1,4 +1,5 @@
-"""Bytes of a frozen backbone's weights in each of several processes that share it (FSDP).
+"""Bytes of a frozen backbone's weights in each of several processes that share it (FSDP, and
+DeepSpeed's ZeRO-3).
 
     python bench/sharding.py                     # a Llama of 162M parameters, one and two processes
     python bench/sharding.py --shape small --processes 1 2 4
@@ -11,7 +12,7 @@ the same on every machine:
 - peak: the same with the layers that are gathered, the most at any layer's forward or backward
   pass.
 
-The first line is of a process that holds the backbone whole, without FSDP.
+The first line is of a process that holds the backbone whole.
 """
 
 from __future__ import annotations
@@ -44,7 +45,19 @@ from foreword.training.hardware import Hardware
 from foreword.tuned.compose import compose
 from memory import SHAPES, SOURCE, TARGET
 
-LAUNCH = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed")
+LAUNCH = {
+    "FSDP": {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+    },
+    "DeepSpeed": {
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+    },
+}
 
 
 def main() -> None:
@@ -61,16 +74,20 @@ def main() -> None:
         if int(os.environ.get("RANK", "0")) == 0:
             given.worker.write_text(json.dumps(measured), encoding="utf-8")
         return
-    rows = [{"processes": 1, "fsdp": False, **launched(given.shape, 0)}]
-    rows += [{"processes": n, "fsdp": True, **launched(given.shape, n)} for n in given.processes]
+    rows = [{"by": "", "processes": 1, **launched(given.shape, "", 1)}]
+    rows += [
+        {"by": kind, "processes": n, **launched(given.shape, kind, n)}
+        for kind in LAUNCH
+        for n in given.processes
+    ]
     print("| processes | held | peak |\n|---|--:|--:|")
     for row in rows:
-        what = f"{row['processes']}" if row["fsdp"] else "1, without FSDP"
+        what = f"{row['processes']}, {row['by'] or 'backbone whole'}"
         share = (f"{row[name] / row['whole']:.2f}" for name in ("held", "peak"))
         print(f"| {what} | {' | '.join(share)} |")
     result = {
         "command": shlex.join(["python", "bench/sharding.py", *sys.argv[1:]]),
-        "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
+        "versions": {name: version(name) for name in PACKAGES},
         "shape": {**SHAPES[given.shape]},
         "bytes": rows,
     }
@@ -79,8 +96,8 @@ def main() -> None:
     (given.out / "sharding-cpu.json").write_text(text, encoding="utf-8")
 
 
-def launched(shape: str, processes: int) -> dict[str, int]:
-    """What the first of several processes measured; 0: of one without FSDP."""
+def launched(shape: str, kind: str, processes: int) -> dict[str, int]:
+    """What the first of several processes measured; "": of one that has all."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -88,8 +105,8 @@ def launched(shape: str, processes: int) -> dict[str, int]:
         out = Path(folder) / "measured.json"
         own = [str(Path(__file__).resolve()), "--shape", shape, "--worker", str(out)]
         run = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-        start = [*run, f"--master_port={port}"] if processes else []
-        environment = {**os.environ, **(LAUNCH if processes else {}), "OMP_NUM_THREADS": "1"}
+        start = [*run, f"--master_port={port}"] if kind else []
+        environment = {**os.environ, **LAUNCH.get(kind, {}), "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, *start, *own], check=True, env=environment)
         found: dict[str, int] = json.loads(out.read_text(encoding="utf-8"))
         return found
@@ -134,19 +151,21 @@ def measure(shape: str) -> dict[str, int]:
 
 
 def gathered(model: PreTrainedModel) -> int:
-    """Bytes of the weights that are gathered now; torch has no public name for them."""
+    """Bytes of the weights that are gathered now; neither has a public name for them."""
     groups = [
         module._get_fsdp_state()._fsdp_param_group
         for module in model.modules()
         if isinstance(module, FSDPModule)
     ]
-    return sum(
-        part.untyped_storage().nbytes()
+    whole = [
+        part
         for group in groups
         if group is not None
         for parameter in group.fsdp_params
         for part in parameter.all_gather_outputs
-    )
+    ]
+    whole += [one.data for one in model.parameters() if hasattr(one, "ds_tensor")]
+    return sum(part.untyped_storage().nbytes() for part in whole)
 
 
 if __name__ == "__main__":

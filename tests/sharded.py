@@ -1,7 +1,7 @@
 """What tests of sharding share: trainings of tiny models in float64, with the backbone whole or
 dealt out; run by itself in each of several processes, where the first writes what came out.
 
-    python -m torch.distributed.run --nproc_per_node=2 tests/sharded.py OUT
+    python -m torch.distributed.run --nproc_per_node=2 tests/sharded.py OUT FSDP
 """
 
 from __future__ import annotations
@@ -24,16 +24,27 @@ from foreword.methods import METHODS
 from foreword.recipe import TrainingSpec
 from foreword.training import train
 from foreword.training.hardware import Hardware
+from foreword.training.sharding import FSDP
 from foreword.tuned.compose import compose
 
 LAUNCH = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_OFFLOAD_PARAMS": "false",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    "FSDP": {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "FSDP_OFFLOAD_PARAMS": "false",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    },
+    "DeepSpeed": {
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+        "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "none",
+        "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "none",
+        "ACCELERATE_DEEPSPEED_CONFIG_FILE": "none",
+    },
 }
-"""What `accelerate launch` puts into the environment for a config of FSDP."""
+"""What `accelerate launch` puts into the environment for a config of each."""
 CASES = {
     "llama prefix-tuning": {},
     "llama prompt-tuning": {"gradient_checkpointing": True},
@@ -42,6 +53,8 @@ CASES = {
     "t5 prompt-tuning": {},
 }
 """A family and a method, and what of the training is another than usual."""
+WITHOUT_LAYERS = {"albert p-tuning-v2": {}}
+"""Those whose layers are no list, which FSDP does not deal out."""
 SOURCES = [[3 + (7 * row + at) % 500 for at in range(4 + row)] for row in range(6)]
 
 
@@ -49,11 +62,13 @@ def results() -> dict[str, Tensor]:
     """For each case the losses and gradient norms of its steps, the trained tensors, and the logits
     or states after them."""
     found: dict[str, Tensor] = {}
-    for case, options in CASES.items():
+    for case, options in {**CASES, **WITHOUT_LAYERS}.items():
         family, name = case.split()
+        hardware = Hardware.of("cpu")
+        if case in WITHOUT_LAYERS and isinstance(hardware.sharding, FSDP):
+            continue
         torch.manual_seed(0)
         backbone = wrapped(family)
-        hardware = Hardware.of("cpu")
         if hardware.sharding is not None:
             held = hardware.sharding.deal_out(backbone, hardware.device)
             found[f"{case}/held"] = torch.tensor([held.here, held.whole])
@@ -101,7 +116,7 @@ def _of(
 
 
 if __name__ == "__main__":
-    os.environ.update(LAUNCH)
+    os.environ.update(LAUNCH[sys.argv[2]])
     torch.set_num_threads(1)
     tensors = results()
     save_file(tensors, f"{sys.argv[1]}-{os.environ['RANK']}.safetensors")

@@ -90,19 +90,20 @@ class Hardware:
             )
         # Accelerate keeps its settings for the whole process and refuses other ones later.
         AcceleratorState._reset_state()
-        PartialState(cpu=device == "cpu")  # chooses how processes speak, by the launch's config
-        try:
-            with nullcontext() if sharding is None else sharding.apart():
+        with nullcontext() if sharding is None else sharding.apart():
+            PartialState(cpu=device == "cpu")  # chooses how processes speak
+            try:
                 accelerator = Accelerator(
                     cpu=device == "cpu",
                     mixed_precision="bf16" if precision == "bfloat16" else "no",
                     log_with=None if tracker == "none" else tracker,
                     project_config=ProjectConfiguration(logging_dir="."),  # until `track` knows
                 )
-        except (ValueError, ImportError) as error:
-            raise UserError(
-                f"training.tracker '{tracker}' or precision '{precision}' cannot be used: {error}"
-            ) from error
+            except (ValueError, ImportError) as error:
+                raise UserError(
+                    f"training.tracker '{tracker}' or precision '{precision}' cannot be used: "
+                    f"{error}"
+                ) from error
         return cls(accelerator, sharding)
 
     def track(self, folder: Path, name: str, config: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class Moving:
     @cached_property
     def parameters(self) -> int:
         """How many numbers the model is made of, tied ones counted once."""
-        return int(self.model.num_parameters())
+        return sharding.parameters(self.model)
 
     def movable(self, *, head: bool) -> dict[str, nn.Parameter]:
         """The parameters that an answer depends on, by name, tied ones once.
@@ -99,7 +99,7 @@ class Moving:
                 "stands beside them: lora, adapter, or a prompt"
             )
 
-    def shard(self, device: torch.device, processes: int, options: Mapping[str, Any]) -> Held:
+    def shard(self, device: torch.device, how: sharding.Fully | sharding.Zero) -> Held:
         """Deal the weights out over processes, in place (`sharding.shard`).
 
         Raises:
@@ -108,10 +108,10 @@ class Moving:
         if self.quantization is not None or devices.is_spread(self.model):
             field = quantized.FIELD if self.quantization is not None else devices.FIELD
             raise BackboneError(
-                f"{field}: weights that are dealt out over processes (FSDP) are plain ones in one "
-                "place; leave it out, or start without FSDP"
+                f"{field}: weights that are dealt out over processes are plain ones in one "
+                "place; leave it out, or start processes that each hold the backbone whole"
             )
-        return sharding.shard(self.model, self.geometry, device, processes, options)
+        return sharding.shard(self.model, self.geometry, device, how)
 
     def plain(self, changed: Mapping[str, Tensor]) -> PreTrainedModel:
         """The model with weights that take the places of its own, and no quantised layer.

@@ -1,11 +1,15 @@
-"""A frozen model whose weights are dealt out over the processes that run it together: torch's
-`fully_shard` (FSDP2; Zhao et al. 2023, "PyTorch FSDP").
+"""A frozen model whose weights are dealt out over the processes that run it together.
 
-Each process holds its share of every layer, of the table of words and of the language-model head.
-A layer's weights are gathered while the layer runs, forward or backward, and let go again; being
-frozen they have no gradients to be sent. Each of these modules stands for itself, so that a part of
-the model may run alone, as it does where a decoder reads its virtual tokens. What several modules
-share (tied tables) and what lies beside the layers (norms) is held whole.
+- `fully`: torch's `fully_shard` (FSDP2; Zhao et al. 2023, "PyTorch FSDP"). Each process holds its
+  share of every layer, of the table of words and of the language-model head. Each of these modules
+  stands for itself, so that a part of the model may run alone, as it does where a decoder reads its
+  virtual tokens. What several modules share (tied tables) and what lies beside the layers (norms)
+  is held whole.
+- `zero`: DeepSpeed's ZeRO stage 3 (Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward
+  Training Trillion Parameter Models"). Each process holds its share of every weight.
+
+A module's weights are gathered while it runs, forward or backward, and let go again; being frozen
+they have no gradients to be sent.
 """
 
 from __future__ import annotations
@@ -41,39 +45,82 @@ class Held:
     whole: int
 
 
+@dataclass(frozen=True)
+class Fully:
+    """By FSDP.
+
+    Attributes:
+        processes: how many there are, all of which deal the same model out.
+        options: further ones of `fully_shard`.
+    """
+
+    processes: int
+    options: Mapping[str, Any]
+
+    def deal_out(self, model: PreTrainedModel, geometry: Geometry, device: torch.device) -> None:
+        """Make `FSDPModule`s of the model's layers and ends.
+
+        Raises:
+            BackboneError: the model has no list of layers.
+        """
+        units = _units(model, geometry)
+        mesh = init_device_mesh(device.type, (self.processes,))
+        for unit in units:
+            fully_shard(unit, mesh=mesh, **self.options)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if not isinstance(tensor, DTensor):
+                tensor.data = tensor.data.to(device)
+
+
+@dataclass(frozen=True)
+class Zero:
+    """By DeepSpeed's ZeRO-3, which is installed.
+
+    Attributes:
+        config: DeepSpeed's, of stage 3.
+    """
+
+    config: Mapping[str, Any]
+
+    def deal_out(self, model: PreTrainedModel, _geometry: Geometry, device: torch.device) -> None:
+        """Have DeepSpeed part every weight of the model; what is no weight moves to the device."""
+        import deepspeed
+
+        model.requires_grad_(False)
+        for buffer in model.buffers():
+            buffer.data = buffer.data.to(device)
+        deepspeed.initialize(model=model, config=dict(self.config))
+
+
 def shard(
-    model: PreTrainedModel,
-    geometry: Geometry,
-    device: torch.device,
-    processes: int,
-    options: Mapping[str, Any],
+    model: PreTrainedModel, geometry: Geometry, device: torch.device, how: Fully | Zero
 ) -> Held:
     """Deal a frozen model's weights out, in place; one that is dealt out already stays so.
 
     Args:
-        model: whose layers become `FSDPModule`s.
+        model: whose weights they are.
         geometry: the model's.
         device: where this process computes.
-        processes: how many there are, all of which call this with the same model.
-        options: further ones of `fully_shard`.
+        how: by what.
 
     Raises:
-        BackboneError: the model has no list of layers.
+        BackboneError: the model cannot be dealt out so.
     """
     if not is_sharded(model):
-        units = _units(model, geometry)
-        mesh = init_device_mesh(device.type, (processes,))
-        for unit in units:
-            fully_shard(unit, mesh=mesh, **options)
-        for tensor in [*model.parameters(), *model.buffers()]:
-            if not isinstance(tensor, DTensor):
-                tensor.data = tensor.data.to(device)
+        how.deal_out(model, geometry, device)
     return held(model)
 
 
 def is_sharded(model: PreTrainedModel) -> bool:
     """Whether a model's weights are dealt out."""
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
+        _is_parted(weight) for weight in model.parameters()
+    )
+
+
+def _is_parted(weight: nn.Parameter) -> bool:
+    """Whether it is DeepSpeed's, which keeps what lies here as `ds_tensor`."""
+    return hasattr(weight, "ds_tensor")
 
 
 def taken_out(sides: Sides, states: Tensor) -> Sides:
@@ -109,10 +156,28 @@ class _TakenOut(torch.autograd.Function):
 
 def held(model: PreTrainedModel) -> Held:
     """What of a model's weights lies in this process."""
-    own = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
-    here = sum(one.nbytes for one in own)
-    whole = sum(one.numel() * one.element_size() for one in model.parameters())
+    here = sum(_here(one).nbytes for one in model.parameters())
+    whole = sum(_whole(one) * one.element_size() for one in model.parameters())
     return Held(here, whole)
+
+
+def parameters(model: PreTrainedModel) -> int:
+    """How many numbers a model is made of, wherever they lie; tied ones count once."""
+    if any(_is_parted(one) for one in model.parameters()):
+        return sum(map(_whole, model.parameters()))
+    return int(model.num_parameters())  # which knows of quantised ones
+
+
+def _here(weight: nn.Parameter) -> Tensor:
+    """What of a weight lies in this process."""
+    if _is_parted(weight):
+        return weight.ds_tensor  # type: ignore[no-any-return, attr-defined]
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def _whole(weight: nn.Parameter) -> int:
+    """Of how many numbers all of a weight is."""
+    return weight.ds_numel if _is_parted(weight) else weight.numel()  # type: ignore[attr-defined]
 
 
 def _units(model: PreTrainedModel, geometry: Geometry) -> list[nn.Module]:
@@ -122,7 +187,7 @@ def _units(model: PreTrainedModel, geometry: Geometry) -> list[nn.Module]:
     except BackboneError as error:
         raise BackboneError(
             f"backbone family '{model.config.model_type}' has no list of its layers, one module "
-            "for each, so its weights cannot be dealt out; start without FSDP"
+            "for each, so FSDP cannot deal its weights out; start without it"
         ) from error
     owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
     head = model.get_output_embeddings()
