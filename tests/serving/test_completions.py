@@ -17,6 +17,7 @@ from foreword.methods.multitask_prompt_tuning import MultitaskPromptTuning
 from foreword.recipe import TaskId
 from foreword.serving import PromptStore
 from foreword.session import LoadedPrompt
+from foreword.tasks import write_rows
 from stored_prompts import TELLERS, WRITERS, prefix, store, writes
 
 CHAT = (
@@ -57,10 +58,11 @@ def prompts(world: Any) -> dict[str, LoadedPrompt]:
 
 def raw(backbone: Backbone, prompt: LoadedPrompt, text: str) -> str:
     """What a prompt writes for a text, as tokens have it."""
-    from asking import Alone, writing
+    from asking import writing
 
     how = prompt.decoding()
-    return backbone.tokens.text(Alone().tokens(0, writing(prompt.task, text, how)))
+    (tokens,) = write_rows([writing(prompt.task, text, how)], batch_size=1)
+    return backbone.tokens.text(tokens)
 
 
 WRITER_NAMES = [name.replace(" ", "-") for name in WRITERS]
@@ -104,9 +106,10 @@ def test_the_backbone_itself(world: Any, client: Client) -> None:
     backbone, _ = world
     answer = client.complete(prompt="a film", temperature=0, max_tokens=5).json
     (greedy,) = [choice["text"] for choice in answer["choices"]]
-    from asking import Alone, bare, writing
+    from asking import bare, writing
 
-    expected = Alone().tokens(0, writing(bare(backbone), "a film", Decoding(max_new_tokens=5)))
+    work = writing(bare(backbone), "a film", Decoding(max_new_tokens=5))
+    (expected,) = write_rows([work], batch_size=1)
     assert greedy == backbone.tokens.text(expected)
     drawn = client.complete(prompt="a film").json
     assert drawn["usage"]["completion_tokens"] == 16

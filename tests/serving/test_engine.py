@@ -24,6 +24,7 @@ from asking import (
 from conftest import make_backbone
 from foreword.backbone import Backbone, Decoding, Telling, Written
 from foreword.backbone.decoding import packing
+from foreword.backbone.prompts import merged
 from foreword.data import Example
 from foreword.errors import BusyError, DataError
 from foreword.serving import Engine, EngineOptions, Job, PromptStore, Told, memory
@@ -35,35 +36,49 @@ LONG = Decoding(max_new_tokens=200)
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], World]:
-    made: dict[str, World] = {}
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
+    made: dict[Any, World] = {}
 
-    def find(family: str) -> World:
-        if family not in made:
+    def find(family: str, dtype: torch.dtype = torch.float64) -> World:
+        if (family, dtype) not in made:
             folder = tmp_path_factory.mktemp(family)
-            make = encoder_decoder_world if family in ("t5", "bart") else decoder_world
-            made[family] = make(folder, family)
-        return made[family]
+            made[family, dtype] = (
+                encoder_decoder_world(folder, family)
+                if family in ("t5", "bart")
+                else decoder_world(folder, family, dtype=dtype)
+            )
+        return made[family, dtype]
 
     return find
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart"])
-def test_answers_are_those_of_requests_alone(worlds: Any, family: str) -> None:
+@pytest.fixture(params=["gpt2", "llama", "t5", "bart", "gpt2 shared", "llama float32"])
+def mixed(request: pytest.FixtureRequest, worlds: Any, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A backbone and its prompts: in float64; such that rows share virtual tokens; in float32,
+    whose weights are laid out for few rows, as on a server."""
+    family, *how = request.param.split()
+    if how == ["shared"]:
+        monkeypatch.setattr(merged, "LEAST", 4)
+    if how == ["float32"]:
+        monkeypatch.setattr(packing, "SMALLEST", 1)
+        return worlds(family, torch.float32)
+    return worlds(family)
+
+
+def test_answers_are_those_of_requests_alone(mixed: World) -> None:
     """Random prompts, lengths, arrivals, cancellations, replaced prompts; greedy and drawn."""
-    alone = Alone()
-    for seed in range(3 if family in ("gpt2", "llama") else 2):
-        check_mixed(*worlds(family), seed, alone)
+    alone = Alone(mixed[0])
+    for seed in range(3 if mixed[0].geometry.kind == "decoder" else 2):
+        check_mixed(*mixed, seed, alone)
     texts = [str(answer) for answer in alone.kept.values()]
     assert len(set(texts)) > len(texts) // 2, "the prompts decide the answers"
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart"])
-def test_many_answers_are_those_of_requests_alone(worlds: Any, family: str) -> None:
-    alone = Alone()
+def test_many_answers_are_those_of_requests_alone(mixed: World) -> None:
+    alone = Alone(mixed[0])
     for seed in range(1000, 1250):
-        check_mixed(*worlds(family), seed, alone)
+        check_mixed(*mixed, seed, alone)
 
 
 @pytest.fixture

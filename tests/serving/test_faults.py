@@ -134,20 +134,40 @@ def test_a_full_queue(world: World) -> None:
 
 
 def test_the_memory_of_prompts_is_full(world: World) -> None:
-    """All are answered, those out of memory read again."""
+    """All are answered, those out of memory read again; what requests under way have is counted,
+    and the next ones wait until there is room."""
     backbone, folders = world
     sizes = [PromptStore(backbone).add("x", folders[name]).bytes for name in WRITER_NAMES]
     with running(backbone, prompt=folders) as client:
         expected = {name: client.texts(name, prompt="so") for name in WRITER_NAMES}
     # memory for the largest alone
     with running(backbone, prompt=folders, memory=max(sizes)) as client:
-        asked = WRITER_NAMES * 4
+        store = client.served.store
+        most, asked = 0, WRITER_NAMES * 4
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda name: client.texts(name, prompt="so"), asked))
-        assert found == [expected[name] for name in asked]
-        loaded, taken = client.served.store.in_memory
-        assert taken <= max(sizes)
-        assert loaded < len(WRITER_NAMES)
+            under_way = [pool.submit(client.texts, name, prompt="so") for name in asked]
+            while not all(one.done() for one in under_way):
+                most = max(most, store.in_memory[1])
+        assert [one.result() for one in under_way] == [expected[name] for name in asked]
+        assert 0 < most <= max(sizes)
+        assert store.in_memory[0] < len(WRITER_NAMES)
+
+
+def test_no_room_for_a_prompt_for_as_long_as_a_request_may_take(world: World) -> None:
+    backbone, folders = world
+    sizes = {name: PromptStore(backbone).add("x", folders[name]).bytes for name in folders}
+    two = {name: folders[name] for name in ("deep", "soft")}
+    most = max(sizes[name] for name in two)
+    assert most < sum(sizes[name] for name in two)
+    with running(backbone, prompt=two, timeout=0.2, memory=most) as client:
+        held = client.served.store.get("deep")
+        answer = client.complete("soft", prompt="so")
+        assert answer.status == 429
+        assert "no room for 'soft' beside the prompts of requests" in answer.error["message"]
+        assert int(answer.headers["retry-after"]) >= 1
+        assert client.complete("deep", prompt="so").status == 200
+        del held
+        until(lambda: client.complete("soft", prompt="so").status == 200)
 
 
 def test_the_memory_of_answers_is_full(world: World) -> None:
@@ -183,17 +203,17 @@ def test_an_artifact_that_is_damaged_later(world: World, tmp_path: Path) -> None
 def test_a_crash_in_a_step(world: World, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """500 for those of the step, whole and streamed, and the next ones are answered."""
     backbone, _ = world
-    forward, broken = backbone.model.forward, []
+    forward, broken, alike = backbone.model.forward, [], 0
     engine = client.served.engine
 
     def crash(*args: Any, **given: Any) -> Any:
-        written = engine.active == given["input_ids"].numel() == 3  # and nothing is read beside
-        if written and not broken and engine.counts.tokens > begun + 8:
+        nonlocal alike  # steps that write three tokens and read nothing beside them
+        alike = alike + 1 if engine.active == given["input_ids"].numel() == 3 else 0
+        if alike == 3 and not broken:
             broken.append(True)
             raise RuntimeError("secret of the device")
         return forward(*args, **given)
 
-    begun = engine.counts.tokens
     monkeypatch.setattr(backbone.model, "forward", crash)
     with ThreadPoolExecutor(3) as pool:
         answers: list[Answer] = list(
@@ -206,8 +226,28 @@ def test_a_crash_in_a_step(world: World, client: Client, monkeypatch: pytest.Mon
     assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
     for answer in answers:
         assert b"secret" not in answer.content
+    counted = client.ask("GET", "/metrics").content.decode()
+    assert f'foreword_requests_total{{model="{BASE}",status="500"}} 3.0' in counted
     assert client.complete("soft", prompt="so").status == 200
     assert client.ask("GET", "/health").status == 200
+
+
+def test_a_body_that_does_not_come(world: World) -> None:
+    """It is refused after a while, and its key is free again."""
+    backbone, folders = world
+    with running(backbone, prompt=folders, timeout=0.3) as client:
+        line = socket.create_connection(("127.0.0.1", client.port), 30)
+        line.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b'Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{"model": '
+        )
+        begun = time.monotonic()
+        answer = everything(line).decode()
+        assert 0.2 < time.monotonic() - begun < 20
+        assert answer.startswith("HTTP/1.1 408")
+        assert "the body of a request was not here after 0.3 seconds" in answer
+        line.close()
+        assert client.complete("soft", prompt="so", max_tokens=1).status == 200
 
 
 def test_a_request_that_takes_too_long(world: World) -> None:
@@ -235,6 +275,25 @@ def test_stopping_finishes_what_was_taken_on(world: World) -> None:
                 assert answer.events
         with pytest.raises(OSError, match="refused"):
             client.ask("GET", "/ready")
+
+
+def test_stopping_ends_what_takes_too_long(world: World) -> None:
+    """In OpenAI's form, whole and streamed; nobody is left waiting."""
+    backbone, folders = world
+    endless = {**LONG, "n": 64, "seed": 1, "temperature": 9}
+    with running(backbone, prompt=folders, rows=1, queue=200, drain=0.3) as client:
+        streamed, whole = sent(client, {**endless, "stream": True}), sent(client, endless)
+        assert streamed.recv(12) == b"HTTP/1.1 200"
+        until(lambda: client.served.engine.waiting > 64)
+        client.server.stop()
+        last = everything(streamed).decode().rstrip("\r\n0").split("\r\n")[-1]
+        answer = everything(whole).decode()
+        for line in (streamed, whole):
+            line.close()
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert (error["code"], error["type"]) == ("server_stopping", "server_error")
+    assert answer.startswith("HTTP/1.1 503")
+    assert '"code": "server_stopping"' in answer
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 
 from conftest import make_backbone
 from foreword.backbone import Backbone
-from foreword.errors import ArtifactError, UserError
+from foreword.errors import ArtifactError, BusyError, UserError
 from foreword.methods import LoRA
 from foreword.serving import PromptStore
 from stored_prompts import prefix, soft, store, writes
@@ -51,6 +51,46 @@ def test_the_least_recently_asked_for_give_way(backbone: Backbone, folders: list
     )
 
 
+def test_what_requests_have_is_counted(backbone: Backbone, folders: list[Path]) -> None:
+    """There is one copy of a prompt however often it is asked for, and no more of all of them than
+    there is memory for."""
+    size = PromptStore(backbone).add("one", folders[0]).bytes
+    prompts = PromptStore(backbone, memory=2 * size)
+    for number, folder in enumerate(folders):
+        prompts.add(f"p{number}", folder)
+    held = [prompts.get("p0").model, prompts.get("p1").model]
+    assert prompts.get("p0").model is held[0]
+    with pytest.raises(BusyError, match=r"no room for 'p2' beside .* all may take [\d,]+ bytes"):
+        prompts.get("p2")
+    assert prompts.get("p0").model is held[0]
+    assert prompts.in_memory[1] == 2 * size
+    prompts.add("p3", folders[3])  # which is read when there is room again
+    assert prompts.registered("p3").loaded is None
+    prompts.remove("p1")
+    assert prompts.in_memory[1] == 2 * size
+    del held[1]
+    assert prompts.get("p3").model is not None
+    assert prompts.in_memory == (1, 2 * size)
+    held.clear()
+    assert prompts.get("p2").model is not None
+    assert prompts.in_memory == (2, 2 * size)
+
+
+def test_a_prompt_that_cannot_be_read_takes_no_memory(
+    backbone: Backbone, folders: list[Path]
+) -> None:
+    size = PromptStore(backbone).add("one", folders[0]).bytes
+    prompts = PromptStore(backbone, memory=size)
+    for number, folder in enumerate(folders[:2]):
+        prompts.add(f"p{number}", folder)
+    shutil.rmtree(folders[0])
+    for _ in range(3):
+        with pytest.raises(ArtifactError):
+            prompts.get("p0")
+    assert prompts.in_memory == (0, 0)
+    assert prompts.get("p1").model is not None
+
+
 def test_soft_prompts_count_what_is_made_of_them(backbone: Backbone, tmp_path: Path) -> None:
     """A decoder's keys and values, of every layer."""
     own = PromptStore(backbone).add("soft", store(tmp_path / "s", backbone, soft(4), writes()))
@@ -66,6 +106,7 @@ def test_replaced_and_removed(backbone: Backbone, folders: list[Path]) -> None:
     assert prompts.get("a") is not before
     assert prompts.in_memory[0] == len(prompts) == 1
     prompts.remove("a")
+    del before
     assert prompts.in_memory == (0, 0)
     assert "a" not in prompts
     for call in (prompts.get, prompts.remove, prompts.registered):

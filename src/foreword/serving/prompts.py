@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,9 +29,11 @@ from foreword.artifacts.manifest import (
 )
 from foreword.backbone import Backbone
 from foreword.common import opening
-from foreword.errors import ArtifactError, UserError, did_you_mean
+from foreword.errors import ArtifactError, BusyError, UserError, did_you_mean
 from foreword.serving.memory import bytes_of_prompt
 from foreword.session import LoadedPrompt, check_mixes, load
+from foreword.tasks import task_of
+from foreword.tuned import TunedModel
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a prompt may be called: it stands in addresses and in names of files."""
@@ -48,7 +51,8 @@ class Registered:
         manifest: what the artifact says of itself.
         bytes: what it takes in memory.
         loading: held while it is read from its folder.
-        loaded: the prompt; None while it is not in memory.
+        loaded: the prompt; None while it is not kept in memory.
+        living: its model, for as long as it is kept or requests that are under way have it.
     """
 
     name: str
@@ -57,6 +61,14 @@ class Registered:
     bytes: int
     loading: threading.Lock = field(default_factory=threading.Lock)
     loaded: LoadedPrompt | None = None
+    living: Callable[[], TunedModel | None] = lambda: None
+
+    def here(self) -> LoadedPrompt | None:
+        """The prompt, if it lies in memory for whatever reason."""
+        loaded, model = self.loaded, self.living()
+        if loaded is None and model is not None:
+            loaded = LoadedPrompt(self.manifest, task_of(self.manifest.task).on(model))
+        return loaded
 
 
 class PromptStore:
@@ -64,7 +76,8 @@ class PromptStore:
 
     Args:
         backbone: the one that all were trained on.
-        memory: bytes that those in memory may take; the least recently asked for give way.
+        memory: bytes that those in memory may take, those that requests under way have among
+            them; the least recently asked for give way.
         largest: bytes that an artifact's files may have.
         other_backbone: take prompts that were trained on other weights all the same.
         reserved: names that no prompt may have.
@@ -84,6 +97,7 @@ class PromptStore:
         self._prompts: dict[str, Registered] = {}
         self._recent: OrderedDict[Registered, None] = OrderedDict()
         self._taken = 0
+        self._freed: deque[int] = deque()  # by whatever thread dropped a prompt last
         self._changing = threading.Lock()
 
     def __len__(self) -> int:
@@ -97,8 +111,10 @@ class PromptStore:
 
     @property
     def in_memory(self) -> tuple[int, int]:
-        """How many prompts lie in memory, and their bytes."""
-        return len(self._recent), self._taken
+        """How many prompts are kept in memory, and the bytes of these and of those that requests
+        under way have."""
+        with self._changing:
+            return len(self._recent), self._settled()
 
     def find(self, name: str) -> Registered | None:
         """A prompt by its name, if there is one; it need not be in memory."""
@@ -133,7 +149,7 @@ class PromptStore:
         self.check_name(name)
         folder = artifact_folder(folder)
         manifest, loaded, size = self._read(folder)
-        new = Registered(name, folder, manifest, size, loaded=loaded)
+        new = Registered(name, folder, manifest, size)
         if size > self.memory:
             raise ArtifactError(
                 f"{folder}: takes {size:,} bytes in memory, but all prompts together may take "
@@ -144,7 +160,10 @@ class PromptStore:
             if old is not None:
                 self._forget(old)
             self._prompts[name] = new
-            self._use(new)
+            if self._has_room(size):
+                self._taken += size
+                self._count(new, loaded)
+                self._keep(new, loaded)
         return new
 
     def read(self, folder: Path | str) -> LoadedPrompt:
@@ -179,11 +198,12 @@ class PromptStore:
         Raises:
             UserError: there is none of this name.
             ArtifactError: its folder holds something else now.
+            BusyError: those of requests that are under way leave no room for it.
         """
         while True:
             entry = self.registered(name)
             with entry.loading:
-                loaded = entry.loaded
+                loaded = entry.here()
                 if loaded is None:
                     try:
                         loaded = self._read_again(entry)
@@ -193,16 +213,27 @@ class PromptStore:
                         continue
                 with self._changing:
                     if self._prompts.get(name) is entry:
-                        entry.loaded = loaded
-                        self._use(entry)
+                        self._keep(entry, loaded)
             return loaded
 
     def _read_again(self, entry: Registered) -> LoadedPrompt:
-        manifest, loaded, _ = self._read(entry.folder)
-        if _hashes(manifest) != _hashes(entry.manifest):
-            raise ArtifactError(
-                f"{entry.folder}: was changed since '{entry.name}' was added; add it again"
-            )
+        with self._changing:
+            if not self._has_room(entry.bytes):
+                raise BusyError(
+                    f"model: there is no room for '{entry.name}' beside the prompts of requests "
+                    f"that are under way: all may take {self.memory:,} bytes; ask again later"
+                )
+            self._taken += entry.bytes
+        try:
+            manifest, loaded, _ = self._read(entry.folder)
+            if _hashes(manifest) != _hashes(entry.manifest):
+                raise ArtifactError(
+                    f"{entry.folder}: was changed since '{entry.name}' was added; add it again"
+                )
+        except BaseException:
+            self._freed.append(entry.bytes)
+            raise
+        self._count(entry, loaded)
         return loaded
 
     def _read(self, folder: Path) -> tuple[Manifest, LoadedPrompt, int]:
@@ -224,19 +255,31 @@ class PromptStore:
         with torch.no_grad():
             return manifest, loaded, bytes_of_prompt(loaded.model)
 
-    def _use(self, prompt: Registered) -> None:
-        """Note that a prompt in memory was asked for; others give way to it."""
-        if prompt not in self._recent:
-            self._taken += prompt.bytes
+    def _count(self, prompt: Registered, loaded: LoadedPrompt) -> None:
+        """Have its bytes, which are counted as taken, come back when nobody has it any more."""
+        weakref.finalize(loaded.model, self._freed.append, prompt.bytes).atexit = False
+        prompt.living = weakref.ref(loaded.model)
+
+    def _settled(self) -> int:
+        """Bytes that are taken now."""
+        while self._freed:
+            self._taken -= self._freed.popleft()
+        return self._taken
+
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes are free, after those that nobody needs have given way."""
+        while self._settled() + size > self.memory and self._recent:
+            self._forget(next(iter(self._recent)))
+        return self._settled() + size <= self.memory
+
+    def _keep(self, prompt: Registered, loaded: LoadedPrompt) -> None:
+        """Keep a prompt that was asked for now."""
+        prompt.loaded = loaded
         self._recent[prompt] = None
         self._recent.move_to_end(prompt)
-        while self._taken > self.memory:
-            self._forget(next(iter(self._recent)))
 
     def _forget(self, prompt: Registered) -> None:
-        if prompt in self._recent:
-            del self._recent[prompt]
-            self._taken -= prompt.bytes
+        self._recent.pop(prompt, None)
         prompt.loaded = None
 
 

@@ -40,7 +40,7 @@ _log = logging.getLogger("foreword.serving")
 def make_app(served: Served) -> FastAPI:
     """The application around a server's parts."""
     app = FastAPI(title="foreword", version=version("foreword"), docs_url=None, redoc_url=None)
-    app.add_middleware(BodyLimit, most=served.spec.body)
+    app.add_middleware(BodyLimit, most=served.spec.body, seconds=served.spec.timeout)
 
     def address(
         method: str, path: str, answer: Answering, body: type[BaseModel] | None = None
@@ -129,6 +129,7 @@ class _Handled(Response):
             try:
                 status = response.status_code
                 await response(scope, receive, send)
+                status = getattr(response, "ended", status)
             finally:
                 model = getattr(request.state, "model", "")
                 note("gen_ai.request.model", model)
@@ -164,6 +165,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         (401, "There is no such key"),
         (403, "The key may not do this"),
         (404, "There is no such model or prompt"),
+        (408, "The body did not come"),
         (413, "The body is too large"),
         (429, "Too much is asked"),
         (500, "The answer failed"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -16,15 +18,17 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class BodyLimit:
-    """Refuses bodies of more than so many bytes, before and while they are read.
+    """Refuses bodies of more than so many bytes, before and while they are read, and those that are
+    not here after so many seconds.
 
     Args:
         app: what is behind it.
         most: bytes.
+        seconds: from the beginning of the request.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
+        self.app, self.most, self.seconds = app, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -35,11 +39,19 @@ class BodyLimit:
         if not stated.isdigit() or int(stated) > self.most:
             await self._too_large().response()(scope, receive, send)
             return
-        seen = 0
+        seen, ended = 0, False
+        end = time.monotonic() + self.seconds
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, ended
+            if ended:  # whoever asks now waits for the client to leave
+                return await receive()
+            try:
+                async with asyncio.timeout(end - time.monotonic()):
+                    message = await receive()
+            except TimeoutError as error:
+                raise self._too_slow() from error
+            ended = not message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > self.most:
                 raise self._too_large()
@@ -49,6 +61,10 @@ class BodyLimit:
 
     def _too_large(self) -> Refusal:
         return Refusal(413, f"the body of a request may have {self.most:,} bytes")
+
+    def _too_slow(self) -> Refusal:
+        message = f"the body of a request was not here after {self.seconds:g} seconds"
+        return Refusal(408, message, code="timeout")
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:

@@ -19,6 +19,8 @@ from foreword.serving.jobs import Job, Told
 from foreword.tasks import Request as Reading
 from foreword.tasks import Writing
 
+GONE = 499
+"""The status under which requests are counted whose client has left."""
 LAST_WORD = 1.0
 """Seconds in which a client that was too slow may read that it was."""
 T = TypeVar("T")
@@ -122,6 +124,9 @@ class EventStream(Response):
         pieces: gives what the events hold.
         seconds: it may take.
         stack: what is left when it has ended, however that was.
+
+    Attributes:
+        ended: the status that an answer in one piece would have had, once it has ended.
     """
 
     media_type = "text/event-stream"
@@ -132,6 +137,7 @@ class EventStream(Response):
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self.pieces, self.seconds, self.stack = pieces, seconds, stack
+        self.ended = GONE
 
     async def __call__(
         self,
@@ -158,14 +164,18 @@ class EventStream(Response):
             async with asyncio.timeout(self.seconds):
                 async for piece in self.pieces:
                     await send(_event(to_json(piece)))
+            ended = 200
         except TimeoutError:
-            last = to_json(_too_long(self.seconds).body)
+            refusal = _too_long(self.seconds)
+            last, ended = to_json(refusal.body), refusal.status
         except Exception as error:
-            last = to_json(refusal_of(error).body)
+            refusal = refusal_of(error)
+            last, ended = to_json(refusal.body), refusal.status
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORD):
                 await send(_event(last))
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+                self.ended = ended
 
 
 def _event(text: str) -> dict[str, Any]:

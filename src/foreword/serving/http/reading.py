@@ -17,10 +17,9 @@ from foreword.backbone import Telling
 from foreword.serving.http.access import Holder
 from foreword.serving.http.body import read_body
 from foreword.serving.http.errors import Json, Refusal
-from foreword.serving.http.exchange import exchange, unless_gone
+from foreword.serving.http.exchange import GONE, exchange, unless_gone
 from foreword.serving.http.schema import ClassifyRequest, EmbeddingRequest, apart, each_of
 from foreword.serving.http.served import Served
-from foreword.serving.http.writing import GONE
 from foreword.serving.jobs import Told
 from foreword.tasks import Prediction
 from foreword.tasks import Request as Reading
@@ -31,7 +30,7 @@ async def classify(served: Served, holder: Holder, request: Request) -> Response
     body = await read_body(request, ClassifyRequest)
     begun = time.monotonic()
     request.state.model = body.model
-    model = await asyncio.to_thread(served.model, holder, body.model)
+    model = await served.model(holder, body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input
     given = each_of("input", texts, body.fields)
 
@@ -66,7 +65,7 @@ async def embeddings(served: Served, holder: Holder, request: Request) -> Respon
             "prompt that does (GET /v1/models: `answers` is `embeddings`)",
             param="model",
         )
-    model = await asyncio.to_thread(served.model, holder, body.model)
+    model = await served.model(holder, body.model)
     given = each_of("input", apart(body.input), body.fields)
 
     def ask() -> list[Reading]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from foreword.errors import ArtifactError
+from foreword.errors import ArtifactError, BusyError
 from foreword.serving.compositions import Compositions
 from foreword.serving.engine import Engine
 from foreword.serving.following import Followed
@@ -21,6 +23,8 @@ from foreword.serving.uploads import Uploads
 from foreword.serving.versions import Versions
 
 _log = logging.getLogger("foreword.serving")
+FREED = 0.02
+"""Seconds after which a request looks again whether memory for its prompt is free."""
 
 
 @dataclass(eq=False)
@@ -78,12 +82,23 @@ class Served:
                 code="model_not_found",
             )
 
-    def model(self, holder: Holder, name: str) -> Model:
-        """What a key asks.
+    async def model(self, holder: Holder, name: str) -> Model:
+        """What a key asks, as soon as there is room for it in memory.
 
         Raises:
             Refusal: 403, 404; or 503, its artifact cannot be read any more.
+            BusyError: there is no room for as long as a request may take.
         """
+        end = time.monotonic() + self.spec.timeout
+        while True:
+            try:
+                return await asyncio.to_thread(self._model, holder, name)
+            except BusyError:
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(FREED)
+
+    def _model(self, holder: Holder, name: str) -> Model:
         self.check_may_use(holder, name)
         try:
             return self.service.model(name)

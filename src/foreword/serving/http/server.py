@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from foreword.serving.engine import Engine
 from foreword.serving.following import Followed, PromptFolder
 from foreword.serving.http.access import Access
 from foreword.serving.http.app import make_app
+from foreword.serving.http.exchange import LAST_WORD
 from foreword.serving.http.metrics import Metrics
 from foreword.serving.http.served import Served
 from foreword.serving.http.tracing import tracing
@@ -183,7 +185,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 lifespan="off",
                 server_header=False,
-                timeout_graceful_shutdown=max(1, round(served.spec.drain)),
+                timeout_graceful_shutdown=ceil(served.spec.drain + 2 * LAST_WORD),
             )
         )
         self.served, self.ready = served, ready
@@ -203,6 +205,15 @@ class Server(uvicorn.Server):
         """Take nothing on any more, and end when all is answered; asked again, at once."""
         self.force_exit = self.served.draining
         self.served.draining = self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more, and have what is under way end, with an error where it takes longer than
+        it may."""
+        engine = self.served.engine
+        closing = asyncio.create_task(asyncio.to_thread(engine.close, self.served.spec.drain))
+        await super().shutdown(sockets)
+        await asyncio.to_thread(engine.close)
+        await closing
 
     async def run_until_stopped(self) -> None:
         """Serve, and close the engine at the end.

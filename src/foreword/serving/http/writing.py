@@ -18,7 +18,7 @@ from foreword.serving.http.access import Holder
 from foreword.serving.http.answers import Choice, Form, spread
 from foreword.serving.http.body import read_body
 from foreword.serving.http.errors import Json, Refusal
-from foreword.serving.http.exchange import Event, EventStream, exchange, unless_gone
+from foreword.serving.http.exchange import GONE, Event, EventStream, exchange, unless_gone
 from foreword.serving.http.schema import (
     ChatRequest,
     CompletionRequest,
@@ -30,8 +30,6 @@ from foreword.serving.http.served import Served
 from foreword.serving.service import Asked, Model, Settings
 from foreword.tasks import Writing
 
-GONE = 499
-"""The status under which requests are counted whose client has left."""
 SEEDS = 2**63
 
 
@@ -40,7 +38,7 @@ async def completions(served: Served, holder: Holder, request: Request) -> Respo
     body = await read_body(request, CompletionRequest)
     begun = time.monotonic()
     request.state.model = body.model
-    model = await asyncio.to_thread(served.model, holder, body.model)
+    model = await served.model(holder, body.model)
     settings = replace(_settings(body, holder), most=body.max_tokens)
     given = each_of("prompt", apart(body.prompt), body.fields)
 
@@ -61,7 +59,7 @@ async def chat(served: Served, holder: Holder, request: Request) -> Response:
     body = await read_body(request, ChatRequest)
     begun = time.monotonic()
     request.state.model = body.model
-    model = await asyncio.to_thread(served.model, holder, body.model)
+    model = await served.model(holder, body.model)
     most = body.max_completion_tokens or body.max_tokens
     settings = replace(_settings(body, holder), most=most, fills=True)
     messages = [
