@@ -33,7 +33,8 @@ def environment(folder: Path) -> Path:
     """Make the environment where it is not there yet, and return its Python.
 
     Raises:
-        Unavailable: a package cannot be had.
+        Unavailable: vLLM cannot be had.
+        subprocess.CalledProcessError: the plug-in cannot be installed.
     """
     python = folder / "bin" / "python"
     stamp = folder / ".ready"
@@ -50,7 +51,7 @@ def environment(folder: Path) -> Path:
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps"]
     install += ["--quiet", "--disable-pip-version-check", "--ignore-installed"]
     _run("installing vLLM", *install, "-r", PINNED)
-    _run("installing the plug-in", *install, "-e", PLUGIN)
+    subprocess.run([*map(str, install), "-e", str(PLUGIN)], check=True)
     stamp.write_text(state)
     return python
 

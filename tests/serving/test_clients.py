@@ -9,11 +9,12 @@ from typing import Any
 import openai
 import pytest
 import schemathesis
-from asking import decoder_world
+from asking import TEXTS, decoder_world
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import BASE, Client, named, running
 
+import client_program
 from foreword.backbone import Backbone
 
 World = tuple[Backbone, dict[str, Path]]
@@ -74,6 +75,18 @@ def test_openai_completions(api: openai.OpenAI, client: Client) -> None:
         model="deep", prompt=None, extra_body={"fields": {"text": "so"}}, temperature=0
     )
     assert fields.choices[0].text.startswith(whole.choices[0].text[:3])
+
+
+def test_a_program_that_asks_vllm_too(client: Client) -> None:
+    """What `plugins/foreword-vllm/tests/engine/test_server.py` runs."""
+    found = client_program.run(client.url, "key-of-mine", "deep", "deep", list(TEXTS[:3]))
+    expected = [client.texts("deep", prompt=text, key="key-of-mine") for text in TEXTS[:3]]
+    assert [[text] for text in found["texts"]] == [[text] for text in found["listed"]] == expected
+    assert found["streamed"] == found["texts"][0]
+    assert found["texts"][0].startswith(found["short"])
+    assert len(set(found["texts"])) > 1
+    assert found["stranger"] == "refused"
+    assert found["chat"]
 
 
 def test_openai_chat(api: openai.OpenAI) -> None:

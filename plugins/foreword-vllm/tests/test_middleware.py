@@ -97,6 +97,7 @@ class Client:
 
     def __init__(self, server: Server) -> None:
         self.server, self.app = server, Foreword(server)
+        self.received = 0
 
     def __call__(
         self, path: str, body: Any = None, *, method: str = "POST", key: str | None = None
@@ -117,6 +118,7 @@ class Client:
         sent: list[Any] = []
 
         async def receive() -> Any:
+            self.received += 1
             return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
 
         async def send(message: Any) -> None:
@@ -308,6 +310,8 @@ def test_without_a_key_nothing_is_said_of_prompts(prompts) -> None:
     for key in (None, "wrong"):
         answers = {str(client(COMPLETIONS, body, key=key)) for body in bodies}
         assert answers == {str((401, {"error": "Unauthorized"}))}
+        assert client.received == 0, "what a stranger sends was read"
+    for key in (None, "wrong"):
         for path in ("/v1/models", "/v1/models/birds", "/v1/models/nobody"):
             assert client(path, b"", method="GET", key=key)[0] == 401
     assert "/tokenize" not in client.server.calls

@@ -135,6 +135,8 @@ class Foreword:
             if models:
                 await self._models(scope, server, path, receive, send)
                 return
+            if path.startswith("/v1/"):  # what a stranger sends is not read
+                await self._admit(scope)
             body = await asgi.body_of(receive)
             if body is not None:
                 made, out = await self._made(scope, server, path, body, send)
@@ -176,7 +178,6 @@ class Foreword:
         prompt = server.prompt(fields.get("model"))
         if prompt is None:
             return body, send
-        await self._admit(scope)
         refuse(fields, prompt)
         await self._check_tokenizer(scope, server, prompt)
         make = self._chat if path == CHAT else self._completion

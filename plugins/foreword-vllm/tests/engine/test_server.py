@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from typing import Any
 
 import openai
 import pytest
+import requests
 from forked import ENVIRONMENT, cases
 
 KEY = "a-key"
@@ -136,6 +139,77 @@ def test_all_at_once(server, stream) -> None:
 
     expected = [answer for *_, answer in server.rows()] + server.case["rows"]["bare"]["answers"]
     assert [text.strip() for text in asyncio.run(ask())] == expected
+
+
+def test_a_program_that_asks_foreword_too(server) -> None:
+    """What `tests/serving/test_clients.py` runs, from the core's tests, as it is."""
+    place = Path(__file__).parents[4] / "tests" / "client_program.py"
+    program = runpy.run_path(str(place))
+    answers = server.case["rows"]["chat"]["answers"]
+    found = program["run"](server.address, KEY, "chat", "chat", server.inputs)
+    assert [text.strip() for text in found["texts"]] == answers
+    assert found["listed"] == found["texts"]
+    assert found["streamed"] == found["texts"][0]
+    assert found["texts"][0].startswith(found["short"])
+    assert found["stranger"] == "refused"
+
+
+def test_lm_eval_writes(server, tmp_path, caplog, monkeypatch) -> None:
+    """lm-evaluation-harness, unmodified, by its `local-completions`; what scores choices asks with
+    `echo`, and its first request ends with 400."""
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not here")
+    from lm_eval import simple_evaluate
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in server.inputs), "utf-8")
+    data: dict[str, Any] = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(file)}},
+        "test_split": "test",
+        "doc_to_text": "{{text}}",
+        "target_delimiter": "",
+        "num_fewshot": 0,
+    }
+    written = {
+        **data,
+        "task": "written",
+        "output_type": "generate_until",
+        "doc_to_target": "{{text}}",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 24, "temperature": 0},
+        "metric_list": [{"metric": "exact_match"}],
+    }
+    chosen = {
+        **data,
+        "task": "chosen",
+        "output_type": "multiple_choice",
+        "doc_to_choice": ["a", "b"],
+        "doc_to_target": 0,
+    }
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    model = LocalCompletionsAPI(
+        base_url=f"{server.address}/completions",
+        model="p33",
+        tokenizer=server.case["model"],
+        tokenizer_backend="huggingface",
+        batch_size=2,
+        max_length=400,
+        max_retries=1,
+    )
+    found: Any = simple_evaluate(
+        model=model, tasks=[written], log_samples=True, bootstrap_iters=0, random_seed=None
+    )
+    samples = found["samples"]["written"]
+    assert len(samples) == len(server.inputs)
+    for sample in samples:
+        ids = model.tok_encode(sample["doc"]["text"])
+        own = server.client().completions.create(
+            model="p33", prompt=ids, max_tokens=24, temperature=0, stop=["\n"]
+        )
+        assert sample["resps"][0][0] == own.choices[0].text
+    with pytest.raises(requests.HTTPError, match="400 Client Error"):
+        simple_evaluate(model=model, tasks=[chosen], bootstrap_iters=0)
+    assert "echo: is not served with the prompt 'p33'" in caplog.text
 
 
 def test_lists_tokens_and_fields(server) -> None:
