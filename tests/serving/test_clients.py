@@ -35,7 +35,10 @@ def client(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     backbone, folders = world
     keys = [{"name": "me", "key": "key-of-mine", "admin": True}]
     kept = tmp_path_factory.mktemp("kept")
-    with running(backbone, prompt=folders, keys=keys, max_tokens=12, uploads=kept) as found:
+    roots = [folders["deep"].parent]
+    with running(
+        backbone, prompt=folders, keys=keys, max_tokens=12, uploads=kept, roots=roots
+    ) as found:
         yield found
     backbone.tokens.tokenizer.chat_template = None
 
@@ -138,6 +141,8 @@ def asked_of(client: Client, path: str, method: str, examples: int) -> None:
     def ask(case: Any, name: str | None) -> None:
         if name is not None and isinstance(case.body, dict) and "model" in case.body:
             case.body["model"] = name
+        if name is not None and isinstance(case.body, dict) and "folder" in case.body:
+            case.body["folder"] = str(client.served.store.registered("deep").folder)
         answer = case.call(headers={"Authorization": "Bearer key-of-mine"}, timeout=60)
         assert answer.status_code < 500, (case.body, answer.text)
         if answer.status_code >= 400:
@@ -152,12 +157,20 @@ OPERATIONS = (
     ("/v1/classify", "POST"),
     ("/v1/embeddings", "POST"),
     ("/v1/prompts", "POST"),
+    ("/v1/prompts", "GET"),
     ("/v1/prompts/{name}", "DELETE"),
     ("/v1/models/{name}", "GET"),
     ("/v1/models", "GET"),
+    ("/metrics", "GET"),
     ("/health", "GET"),
     ("/ready", "GET"),
 )
+
+
+def test_every_address_is_asked(client: Client) -> None:
+    paths = client.ask("GET", "/openapi.json").json["paths"]
+    known = {(path, method.upper()) for path, methods in paths.items() for method in methods}
+    assert known == set(OPERATIONS)
 
 
 @pytest.mark.slow
