@@ -112,6 +112,19 @@ def test_a_cancelled_row_is_free_at_once(backbone: Backbone) -> None:
         assert len(first.events) == told
 
 
+def test_what_is_read_waits_for_no_row(backbone: Backbone, tasks: Any) -> None:
+    with Engine(backbone, EngineOptions(rows=1)) as engine:
+        held, waits, read = Heard(), Heard(), Heard()
+        engine.submit([Job(writing(bare(backbone), "so", Decoding(max_new_tokens=240)), held)])
+        engine.submit([Job(writing(bare(backbone), "a film"), waits)])
+        engine.submit([Job(Request(tasks["head"], Example({"text": "so"})), read)])
+        assert read.wait().prediction
+        assert not held.ended.is_set()
+        assert not waits.events
+        assert held.wait().tokens
+        assert waits.wait().tokens
+
+
 def test_a_full_queue_refuses_all_of_a_request(backbone: Backbone) -> None:
     with Engine(backbone, EngineOptions(rows=1, queue=2)) as engine:
         held, waiting = Heard(), [Heard(), Heard()]

@@ -234,23 +234,25 @@ class Engine:
             del self._reading[number]
 
     def _admit(self) -> None:
-        """Begin jobs in the order in which they came, as far as they fit."""
-        while self._waiting:
-            ticket = self._waiting[0]
+        """Begin jobs in the order in which they came: what is written as far as it fits, what is
+        read at once, since it waits for no row."""
+        full = False
+        for ticket in tuple(self._waiting):
             if ticket.call is None:
                 assert isinstance(ticket.job.work, Request)
                 self._reader.add(ticket.number, ticket.job.work, ticket.rows)
                 self._reading[ticket.number] = ticket
+            elif full or not self._decoder.fits(ticket.columns) or self._decoder.cohorts >= COHORTS:
+                full = True
+                continue
             else:
                 assert isinstance(ticket.job.work, Writing)
-                if not self._decoder.fits(ticket.columns) or self._decoder.cohorts >= COHORTS:
-                    break
                 work = ticket.job.work
                 (row,) = self._decoder.admit(
                     [ticket.call], [work.how], [work.seed], [ticket.job.telling]
                 )
                 self._writing[row] = ticket
-            self._waiting.popleft()
+            self._waiting.remove(ticket)
 
     def _write(self) -> None:
         """One step of all answers that are written."""
