@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from difflib import get_close_matches
 from math import ceil
@@ -34,6 +35,8 @@ from foreword.serving.spec import ServeSpec
 from foreword.serving.uploads import Uploads
 from foreword.serving.versions import Versions
 from foreword.session import refuse_two_places
+
+THREADS = 32
 
 _log = logging.getLogger("foreword.serving")
 
@@ -222,6 +225,8 @@ class Server(uvicorn.Server):
             UserError: the address cannot be listened on.
         """
         spec = self.served.spec
+        threads = ThreadPoolExecutor(THREADS, "foreword")  # some wait for a prompt to be read
+        asyncio.get_running_loop().set_default_executor(threads)
         family = socket.AF_INET6 if ":" in spec.host else socket.AF_INET
         try:
             listening = socket.create_server((spec.host, spec.port), family=family)
