@@ -12,11 +12,20 @@ from statistics_by_hand import drawn_scores
 from foreword.comparing.statistics import Difference, Scores, differences, holm, ranks
 
 
-def test_a_planted_tie_is_called_a_difference_no_more_often_than_five_in_a_hundred() -> None:
+@pytest.mark.parametrize(
+    ("items", "between_seeds"), [(150, 1.0), (600, 5.0)], ids=["items decide", "seeds decide"]
+)
+def test_a_planted_tie_is_called_a_difference_no_more_often_than_five_in_a_hundred(
+    items, between_seeds
+) -> None:
+    """Also where three seeds differ by more than test items do, so that leaving either of both
+    variances out would show."""
     rng = np.random.default_rng(0)
     wrong = 0
     for _ in range(1000):
-        tie = drawn_scores(rng, {"a": 60.0, "b": 60.0}, runs=3, items=150, between_seeds=1.0)
+        tie = drawn_scores(
+            rng, {"a": 60.0, "b": 60.0}, runs=3, items=items, between_seeds=between_seeds
+        )
         wrong += differences(tie)[0].more_than_chance
     assert wrong / 1000 <= 0.064  # 0.05 and two standard errors of 1,000 draws
 

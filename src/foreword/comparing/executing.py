@@ -289,6 +289,8 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+LAST_STEP = 30.0
+"""Seconds that a worker whose parent was killed may take to keep what its run has."""
 _worker: Loaded | None = None
 
 
@@ -299,11 +301,22 @@ def _begin_worker(
 
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes Ctrl-C on as SIGTERM
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(threads)
     for file in plugins:
         load_plugin(file)
     _worker = Loaded(device, trust_remote_code=trust_remote_code)
+
+
+def _end_with_parent() -> None:
+    """Where the parent was killed, stop as by SIGTERM, so that its run can go on elsewhere."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has one"
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LAST_STEP)
+    os._exit(1)
 
 
 def _in_worker(place: Place) -> str | None:

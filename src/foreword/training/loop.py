@@ -230,7 +230,9 @@ class _Loop:
     def end(self) -> History:
         """Save a last time and put the best prompt into the model."""
         self._save()
-        self.hardware.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        # What mixed precision put around it; Accelerate's `unwrap_model` would load DeepSpeed.
+        for name in ("forward", "_original_forward"):
+            self.model.__dict__.pop(name, None)
         self.best.restore()
         self.history.best_step = self.best.step
         self.history.seconds = time.monotonic() - self.started
