@@ -11,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from foreword.comparing import cells as comparing_cells
 from foreword.comparing.cells import content_hash, distinct, places_of
 from foreword.comparing.grid import Cell, load_grid
 from foreword.errors import RecipeError
@@ -174,6 +175,17 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path) -> None:
     changed = grid_file(tmp_path, grid={"method.length": [1]}, set={"task.data.train": str(other)})
     _, (cell,) = load_grid(changed)
     assert content_hash(cell) != content_hash(cells[0])
+
+
+def test_a_plug_in_that_changes_is_other_code(tmp_path: Path, monkeypatch) -> None:
+    _, (cell,) = load_grid(grid_file(tmp_path, grid={"method.length": [1]}))
+    before = content_hash(cell)
+    file = tmp_path / "own.py"
+    file.write_text("NUMBER = 1\n", encoding="utf-8")
+    monkeypatch.setattr(comparing_cells, "loaded_plugins", lambda: (str(file),))
+    first = content_hash(cell)
+    file.write_text("NUMBER = 22\n", encoding="utf-8")
+    assert len({before, first, content_hash(cell)}) == 3
 
 
 def test_a_run_that_is_there_is_taken_whatever_it_is_called(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from foreword.common.run_files import holds_run, is_finished
 from foreword.comparing.grid import Cell
 from foreword.data import bare_name, source_sha256
 from foreword.data.sources import HUB, is_bundled
+from foreword.extensions import loaded_plugins
 from foreword.recipe import BackboneSpec
 
 RUNS, PLAN = "runs", "plan.json"
@@ -93,7 +94,7 @@ def _furthest(folders: Sequence[Path]) -> Path | None:
 
 def content_hash(cell: Cell) -> str:
     """sha256 of what decides a run's figures: its recipe, all files that it reads, the artifact
-    that it starts from, the weights of a local backbone, and the code's versions.
+    that it starts from, the weights of a local backbone, the code's versions, and loaded plug-ins.
 
     Raises:
         UserError: a file or that artifact is missing, or a local backbone has no weights.
@@ -117,7 +118,11 @@ def content_hash(cell: Cell) -> str:
         from foreword.artifacts.starting import source_hash
 
         recipe["method"]["init"] |= dict.fromkeys(init.paths, source_hash(init))
-    code = {name: version for name, version in versions().items() if name in DECIDING}
+    code: dict[str, Any] = {
+        name: version for name, version in versions().items() if name in DECIDING
+    }
+    if plugins := sorted(_sha256(file, _stamp(file)) for file in loaded_plugins()):
+        code["plugins"] = plugins
     text = json.dumps([recipe, code], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
