@@ -4,9 +4,9 @@ DeepSpeed's ZeRO-3).
     python bench/sharding.py                     # a Llama of 162M parameters, one and two processes
     python bench/sharding.py --shape small --processes 1 2 4
 
-Every process loads the same random Llama in float32, keeps its share, and takes one training step
-with a prefix of 10 on 4 rows of 32 + 26 tokens. Counted are the bytes of the tensors themselves,
-the same on every machine:
+Every process loads the same random Llama in float32, keeps its share, and takes three training
+steps with a prefix of 10 on 4 rows of 32 + 26 tokens. Counted are the bytes of the tensors
+themselves, the same on every machine:
 
 - held: what of the weights lies in a process between two steps;
 - peak: the same with the layers that are gathered, the most at any layer's forward or backward
@@ -146,7 +146,8 @@ def measure(shape: str) -> dict[str, int]:
             module.register_forward_hook(look)
             module.register_full_backward_hook(look)
     ids = list(range(3, 3 + SOURCE + TARGET))
-    model(model.lay_out([Pair(ids[:SOURCE], ids[SOURCE:])] * 4)).sum().backward()
+    for _ in range(3):  # DeepSpeed gathers in advance what it has seen to be needed
+        model(model.lay_out([Pair(ids[:SOURCE], ids[SOURCE:])] * 4)).sum().backward()
     return {"held": here.here, "peak": peak, "whole": here.whole}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -26,6 +27,7 @@ from foreword.training import train
 from foreword.training.hardware import Hardware
 from foreword.training.sharding import FSDP
 from foreword.tuned.compose import compose
+from foreword.tuned.initial import initialise
 
 LAUNCH = {
     "FSDP": {
@@ -51,8 +53,17 @@ CASES = {
     "gpt2 prefix-tuning": {"accumulation": 2},
     "bert p-tuning-v2": {},
     "t5 prompt-tuning": {},
+    "llama prefix-tuning activations": {},
+    "llama prompt-tuning vocabulary": {},
 }
-"""A family and a method, and what of the training is another than usual."""
+"""A family, a method and how it starts, and what of the training is another than usual."""
+STARTS = {
+    "activations": {
+        "reparameterization": {"kind": "table"},
+        "init": {"kind": "activations", "examples": 2},
+    },
+    "vocabulary": {"init": {"kind": "vocabulary", "most_common": 100}},
+}
 WITHOUT_LAYERS = {"albert p-tuning-v2": {}}
 """Those whose layers are no list, which FSDP does not deal out."""
 SOURCES = [[3 + (7 * row + at) % 500 for at in range(4 + row)] for row in range(6)]
@@ -63,7 +74,7 @@ def results() -> dict[str, Tensor]:
     or states after them."""
     found: dict[str, Tensor] = {}
     for case, options in {**CASES, **WITHOUT_LAYERS}.items():
-        family, name = case.split()
+        family, name, *start = case.split()
         hardware = Hardware.of("cpu")
         if case in WITHOUT_LAYERS and isinstance(hardware.sharding, FSDP):
             continue
@@ -72,20 +83,33 @@ def results() -> dict[str, Tensor]:
         if hardware.sharding is not None:
             held = hardware.sharding.deal_out(backbone, hardware.device)
             found[f"{case}/held"] = torch.tensor([held.here, held.whole])
-        found |= {f"{case}/{key}": value for key, value in _of(backbone, name, options, hardware)}
+        method = {"name": name, **(STARTS[start[0]] if start else {})}
+        of_it = _of(backbone, method, options, hardware)
+        found |= {f"{case}/{key}": value for key, value in of_it}
+        found |= {f"{case}/{key}": value for key, value in _left(backbone)}
     return found
 
 
+def _left(backbone: Backbone) -> list[tuple[str, Tensor]]:
+    """Of a backbone that DeepSpeed parted, the numbers that stayed gathered without having to, and
+    those of the largest weight."""
+    weights = [one for one in backbone.model.parameters() if hasattr(one, "ds_tensor")]
+    stayed = sum(one.data.numel() for one in weights if not one.ds_persist)
+    largest = max((one.ds_numel for one in weights), default=0)
+    return [("left", torch.tensor([stayed, largest]))] if weights else []
+
+
 def _of(
-    backbone: Backbone, name: str, options: dict[str, object], hardware: Hardware
+    backbone: Backbone, method: dict[str, Any], options: dict[str, object], hardware: Hardware
 ) -> list[tuple[str, Tensor]]:
     encodes = backbone.geometry.kind == "encoder"
     readout: Readout | None = (
         SequenceHead(backbone.hidden_width, 2, dropout=0.0) if encodes else None
     )
-    method = METHODS[name].model_validate({"name": name, "length": 3})
+    chosen = METHODS[method["name"]].model_validate({"length": 3, **method})
     torch.manual_seed(1)
-    model = compose(backbone, method, readout).double()
+    model = compose(backbone, chosen, readout).double()
+    initialise(model, chosen.init, SOURCES)
     pairs = [
         Pair(ids, [], marks=(-1,), labels=(row % 2,)) if encodes else Pair(ids, [5 + row, 6])
         for row, ids in enumerate(SOURCES)

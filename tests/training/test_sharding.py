@@ -93,6 +93,10 @@ def test_two_processes_train_as_one(kind, whole, launcher: Launcher, tmp_path: P
     for name, tensor in first.items():
         if "/trained" in name:
             assert torch.equal(tensor, second[name])
+    left = [tensor.tolist() for name, tensor in first.items() if name.endswith("/left")]
+    assert bool(left) == (kind == "DeepSpeed")
+    for stayed, largest in left:  # DeepSpeed gathers in advance, as much as the largest weight
+        assert stayed <= largest
 
 
 @pytest.mark.soak
@@ -228,7 +232,13 @@ def test_what_a_file_of_deepspeed_says_is_refused(monkeypatch, tmp_path, of_it, 
 def test_a_file_of_deepspeed_is_read(monkeypatch, tmp_path) -> None:
     """`auto` is left to DeepSpeed."""
     needed("DeepSpeed")
-    zero = {"stage": 3, "stage3_prefetch_bucket_size": 7, "reduce_bucket_size": "auto"}
+    offload = {"device": "cpu", "pin_memory": "auto"}
+    zero = {
+        "stage": 3,
+        "stage3_prefetch_bucket_size": 7,
+        "reduce_bucket_size": "auto",
+        "offload_param": offload,
+    }
     config = {"zero_optimization": zero, "bf16": {"enabled": "auto"}, "gradient_clipping": "auto"}
     file = tmp_path / "zero.json"
     file.write_text(json.dumps(config), encoding="utf-8")
@@ -237,7 +247,11 @@ def test_a_file_of_deepspeed_is_read(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
     read = Sharding.asked()
     assert isinstance(read, DeepSpeed)
-    assert dict(read.zero) == {"stage": 3, "stage3_prefetch_bucket_size": 7}
+    assert dict(read.zero) == {
+        "stage": 3,
+        "stage3_prefetch_bucket_size": 7,
+        "offload_param": {"device": "cpu"},
+    }
 
 
 def test_deepspeed_that_is_not_installed_is_told(monkeypatch) -> None:

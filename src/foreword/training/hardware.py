@@ -90,8 +90,9 @@ class Hardware:
             )
         # Accelerate keeps its settings for the whole process and refuses other ones later.
         AcceleratorState._reset_state()
-        with nullcontext() if sharding is None else sharding.apart():
+        with nullcontext() if sharding is None else sharding.told_of():
             PartialState(cpu=device == "cpu")  # chooses how processes speak
+        with nullcontext() if sharding is None else sharding.apart():
             try:
                 accelerator = Accelerator(
                     cpu=device == "cpu",

@@ -75,6 +75,11 @@ class Sharding(ABC):
         finally:
             os.environ[self.variable] = before
 
+    @contextmanager
+    def told_of(self) -> Iterator[None]:
+        """While it lasts, Accelerate sets up how processes speak, by the launch's config."""
+        yield
+
     def check(self, method: MethodOptions) -> None:
         """Raise UserError for a method that a backbone which is dealt out does not serve."""
         if method.moves.kind != "none":
@@ -183,7 +188,7 @@ class DeepSpeed(Sharding):
         except (OSError, ValueError) as error:
             raise UserError(f"accelerate's config: deepspeed_config: {error}") from error
         config = plugin.deepspeed_config
-        zero = {key: value for key, value in config["zero_optimization"].items() if value != "auto"}
+        zero = _stated(config["zero_optimization"])
         if zero.get("stage") != 3:
             raise UserError(
                 f"accelerate's config: deepspeed_config.zero_stage: {zero.get('stage')}: deals out "
@@ -200,9 +205,14 @@ class DeepSpeed(Sharding):
         if device.type == "cpu":  # asked by DeepSpeed once, when it is imported
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         os.environ.setdefault("LOCAL_RANK", "0")  # which it wants of one process, too
-        config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": dict(self.zero)}
         with redirect_stdout(sys.stderr):  # it prints what it compiles
-            return backbone.shard(device, Zero(config))
+            return backbone.shard(device, Zero(self.zero))
+
+    @contextmanager
+    def told_of(self) -> Iterator[None]:
+        """Accelerate does not know of it then, either: it would hand the processes over."""
+        with self.apart():
+            yield
 
 
 def _refuse_what_recipes_say(config: Mapping[str, Any], zero: Mapping[str, Any]) -> None:
@@ -226,6 +236,15 @@ def _refuse_what_recipes_say(config: Mapping[str, Any], zero: Mapping[str, Any])
             f"accelerate's config: deepspeed_config.offload_optimizer_device: {device}: a prompt's "
             "optimizer is small, and every process's own; set it to none"
         )
+
+
+def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that are left to others (`auto`), in parts of them, too."""
+    return {
+        name: _stated(value) if isinstance(value, Mapping) else value
+        for name, value in options.items()
+        if value != "auto"
+    }
 
 
 def _inside(config: Mapping[str, Any], *names: str) -> Any:

@@ -1,11 +1,11 @@
 """A frozen model whose weights are dealt out over the processes that run it together.
 
-- `fully`: torch's `fully_shard` (FSDP2; Zhao et al. 2023, "PyTorch FSDP"). Each process holds its
+- `Fully`: torch's `fully_shard` (FSDP2; Zhao et al. 2023, "PyTorch FSDP"). Each process holds its
   share of every layer, of the table of words and of the language-model head. Each of these modules
   stands for itself, so that a part of the model may run alone, as it does where a decoder reads its
   virtual tokens. What several modules share (tied tables) and what lies beside the layers (norms)
   is held whole.
-- `zero`: DeepSpeed's ZeRO stage 3 (Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward
+- `Zero`: DeepSpeed's ZeRO stage 3 (Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward
   Training Trillion Parameter Models"). Each process holds its share of every weight.
 
 A module's weights are gathered while it runs, forward or backward, and let go again; being frozen
@@ -77,19 +77,36 @@ class Zero:
     """By DeepSpeed's ZeRO-3, which is installed.
 
     Attributes:
-        config: DeepSpeed's, of stage 3.
+        options: `zero_optimization` of DeepSpeed's config, of stage 3. What it leaves out is set
+            such that as many numbers are gathered as the largest weight has, those in advance among
+            them; DeepSpeed's own defaults keep a billion.
     """
 
-    config: Mapping[str, Any]
+    options: Mapping[str, Any]
 
-    def deal_out(self, model: PreTrainedModel, _geometry: Geometry, device: torch.device) -> None:
-        """Have DeepSpeed part every weight of the model; what is no weight moves to the device."""
+    def deal_out(self, model: PreTrainedModel, geometry: Geometry, device: torch.device) -> None:
+        """Have DeepSpeed part every weight of the model, one after the other; what is no weight
+        moves to the device whole."""
         import deepspeed
 
+        width = geometry.main.width
+        zero = {
+            "stage3_max_reuse_distance": 0,
+            "stage3_max_live_parameters": max(one.numel() for one in model.parameters()),
+            "stage3_prefetch_bucket_size": int(0.9 * width * width),  # these two are what "auto"
+            "stage3_param_persistence_threshold": 10 * width,  # means to Accelerate
+            **self.options,
+        }
+        config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero}
         model.requires_grad_(False)
         for buffer in model.buffers():
             buffer.data = buffer.data.to(device)
-        deepspeed.initialize(model=model, config=dict(self.config))
+        dtype = next(model.parameters()).dtype
+        deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=dtype)
+        engine, *_ = deepspeed.initialize(model=model, config=config)
+        model.__dict__["_zero"] = (
+            engine  # whose end would be that of its hooks; no part of the model
+        )
 
 
 def shard(
