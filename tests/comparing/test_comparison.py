@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from finished_runs import QUICKSTART, a_run
 
 from foreword.common.files import Occupied
 from foreword.common.progress import Silent
@@ -25,14 +26,13 @@ from foreword.comparing.costs import Cost, add_cost, read_cost
 from foreword.comparing.executing import Failure, Loaded, execute
 from foreword.comparing.grid import Cell
 from foreword.comparing.items import resampled
-from foreword.comparing.measured import Measured, read_measured
+from foreword.comparing.measured import read_measured
 from foreword.comparing.plots import plots_of
 from foreword.comparing.summary import summarise
 from foreword.errors import RunError, UserError
 from foreword.extensions import loaded_plugins
 from foreword.recipe import load_recipe
 
-QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 GRID: dict[str, Any] = {
     "version": 1,
     "name": "tried",
@@ -363,19 +363,6 @@ def test_a_run_of_another_command_keeps_its_cost(
     with pytest.raises(Occupied):
         unloaded.run(load_recipe(QUICKSTART), tmp_path, Silent())
     assert read_cost(tmp_path) == Cost(100.0, 5)
-
-
-def a_run(folder: Path, seed: int, score: float, **choices: str) -> Measured:
-    """A finished run that nothing was trained for."""
-    recipe = load_recipe(QUICKSTART, [f"seed={seed}"])
-    metrics = {
-        "prompt": {"all": {"ter": score}},
-        "split": "dev",
-        "training": {},
-        "artifact_bytes": 1000,
-    }
-    method = ", ".join(choices.values()) or "one"
-    return Measured(method, choices, recipe, folder, metrics, [], [], {})
 
 
 def test_a_run_that_was_done_twice_is_no_second_seed(

@@ -43,6 +43,8 @@ class Measured:
         evaluations: during training.
         cost: seconds and memory, where a comparison ran it.
         words: for each virtual token of the input its nearest words, likewise.
+        data: name and sha256 of each file that it read, as the run itself recorded them.
+        versions: of the packages that it ran with, likewise.
     """
 
     method: str
@@ -56,6 +58,8 @@ class Measured:
     evaluations: Sequence[Evaluation] = ()
     cost: Cost | None = None
     words: Words = field(default_factory=list)
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     _resampled: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def value(self, metric: str, group: str = "all") -> float | None:
@@ -94,7 +98,8 @@ def read_measured(
         raise UserError(f"{folder}: holds a run that has not ended; go on with it, or leave it out")
     recipe = load_recipe(folder / RECIPE)
     rows = read_answers(folder)
-    task = task_of(read_manifest(folder / ARTIFACT).task)
+    manifest = read_manifest(folder / ARTIFACT)
+    task = task_of(manifest.task)
     return Measured(
         method or f"{recipe.name} ({recipe.method.name})",
         choices or {},
@@ -107,6 +112,8 @@ def read_measured(
         read_record(folder).evaluations,
         read_cost(folder),
         read_words(folder),
+        manifest.data,
+        manifest.versions,
     )
 
 

@@ -11,7 +11,13 @@ from importlib.util import find_spec
 from typing import Any
 
 from foreword.comparing.distances import distance_tables
-from foreword.comparing.markdown import COSTS, cost_rows, shown_rank, shown_score
+from foreword.comparing.markdown import (
+    COSTS,
+    TOKENS_CAPTION,
+    cost_rows,
+    shown_rank,
+    shown_score,
+)
 from foreword.comparing.plots import plots_of
 from foreword.errors import UserError
 
@@ -56,6 +62,7 @@ def write_page(content: Mapping[str, Any]) -> str:
             content=content,
             costs=[title for title, _ in COSTS.values()],
             cost_rows=cost_rows(content),
+            tokens_caption=TOKENS_CAPTION,
             distances=distance_tables(content),
             shown_score=shown_score,
             shown_rank=shown_rank,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foreword.comparing.grid import number_of
+from foreword.comparing.markdown import shown_score
 
 WIDTH, HEIGHT = 560, 320
 
@@ -50,18 +51,22 @@ def _rows(content: Mapping[str, Any], metric: Mapping[str, Any]) -> list[dict[st
         score = method["scores"].get(metric["name"])
         if score is None:
             continue
-        spread = score["spread"] or 0.0
         rows.append(
             {
                 "method": method["name"],
-                "mean": score["mean"],
-                "low": score["mean"] - spread,
-                "high": score["mean"] + spread,
+                **_range(score),
                 "parameters": method["cost"]["trained_parameters"],
                 **{f"axis {axis}": choice for axis, choice in method["choices"].items()},
             }
         )
     return rows
+
+
+def _range(score: Mapping[str, Any]) -> dict[str, Any]:
+    """A mean and one deviation to both sides of it; the mean itself where one run has none."""
+    deviation = score["spread"] or 0.0
+    low, high = score["mean"] - deviation, score["mean"] + deviation
+    return {"mean": score["mean"], "spread": score["spread"], "low": low, "high": high}
 
 
 def _spread(content: Mapping[str, Any]) -> str:
@@ -155,7 +160,7 @@ def _by_group(content: Mapping[str, Any], metric: Mapping[str, Any]) -> Plot | N
     import altair as alt
 
     values = [
-        {"method": method["name"], "group": group, "value": scores[metric["name"]]}
+        {"method": method["name"], "group": group, **_range(scores[metric["name"]])}
         for method in content["methods"]
         for group, scores in method["groups"].items()
         if scores.get(metric["name"]) is not None
@@ -163,43 +168,41 @@ def _by_group(content: Mapping[str, Any], metric: Mapping[str, Any]) -> Plot | N
     if len({value["group"] for value in values}) < 2:
         return None
     title = f"{metric['title']} by group of test items"
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .mark_bar()
-        .encode(
-            x=alt.X("value:Q", title=metric["title"]),
-            y=alt.Y("method:N", title=None, axis=alt.Axis(labelLimit=260)),
-            yOffset="group:N",
-            color=alt.Color("group:N", title=None),
-            tooltip=["method:N", "group:N", "value:Q"],
-        )
-        .properties(width=WIDTH)
+    base = alt.Chart(alt.Data(values=values)).encode(
+        y=alt.Y("method:N", title=None, axis=alt.Axis(labelLimit=260)), yOffset="group:N"
     )
-    listed = "; ".join(f"{v['method']}, {v['group']}: {v['value']:.1f}" for v in values)
-    return Plot(title, f"{title}. {listed}.", chart.to_dict())
+    bars = base.mark_bar().encode(
+        x=alt.X("mean:Q", title=metric["title"]),
+        color=alt.Color("group:N", title=None),
+        tooltip=["method:N", "group:N", "mean:Q", "low:Q", "high:Q"],
+    )
+    lines = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    chart = (bars + lines).properties(width=WIDTH)
+    decimals = max(1, metric["decimals"])
+    listed = "; ".join(f"{v['method']}, {v['group']}: {shown_score(v, decimals)}" for v in values)
+    return Plot(title, f"{title}{_spread(content)}. {listed}.", chart.to_dict())
 
 
 def _curves(content: Mapping[str, Any]) -> Plot | None:
     import altair as alt
 
-    values = [point for point in content["curves"] if point["loss"] is not None]
+    values = [{**point, **_range(point)} for point in content["mean_curves"]]
     if not values:
         return None
     title = "Loss on the development examples during training"
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .mark_line(opacity=0.8)
-        .encode(
-            x=alt.X("step:Q", title="step"),
-            y=alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False)),
-            color=alt.Color("method:N", title=None),
-            detail="seed:N",
-            tooltip=["method:N", "seed:N", "step:Q", "loss:Q"],
-        )
-        .properties(width=WIDTH, height=HEIGHT)
+    base = alt.Chart(alt.Data(values=values))
+    x, color = alt.X("step:Q", title="step"), alt.Color("method:N", title=None)
+    y = alt.Y("mean:Q", title="loss", scale=alt.Scale(zero=False))
+    line = base.mark_line(point=True, opacity=0.8).encode(
+        x=x, y=y, color=color, tooltip=["method:N", "step:Q", "mean:Q", "low:Q", "high:Q"]
     )
-    lowest: dict[str, float] = {}
+    area = base.mark_area(opacity=0.18).encode(x=x, y="low:Q", y2="high:Q", color=color)
+    chart = (area + line).properties(width=WIDTH, height=HEIGHT)
+    lowest: dict[str, dict[str, Any]] = {}
     for point in values:
-        lowest[point["method"]] = min(point["loss"], lowest.get(point["method"], float("inf")))
-    listed = "; ".join(f"{method}: lowest {loss:.3f}" for method, loss in lowest.items())
-    return Plot(title, f"{title}. {listed}.", chart.to_dict())
+        best = lowest.setdefault(point["method"], point)
+        lowest[point["method"]] = min(point, best, key=lambda one: float(one["mean"]))
+    listed = "; ".join(f"{name}: lowest {shown_score(one, 3)}" for name, one in lowest.items())
+    several = any(point["spread"] is not None for point in values)
+    bands = "; bands are one standard deviation over seeds" if several else ""
+    return Plot(title, f"{title}{bands}. {listed}.", chart.to_dict())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreword.artifacts.manifest import versions
+from foreword.common.run_files import RECIPE
 from foreword.comparing.costs import steps_to_share
 from foreword.comparing.distances import distances_of, scores_of_texts
 from foreword.comparing.executing import Failure
@@ -15,7 +17,7 @@ from foreword.comparing.measured import Measured, scores_of, shared_metrics
 from foreword.comparing.statistics import differences, ranks
 from foreword.evaluation.rows import right
 from foreword.names import METRICS
-from foreword.runs.data import data_hashes
+from foreword.runs.data import without_folders
 from foreword.tasks import Prediction
 
 FORMAT = "1.0"
@@ -72,6 +74,11 @@ def summarise(
         "warnings": [*warnings, *_warnings(by_method, metrics, failures)],
         "failures": [{"run": f.place.cell.name, "reason": f.reason} for f in failures],
         "curves": [point for run in runs for point in _curve(run)],
+        "mean_curves": [
+            {"method": method, **point}
+            for method, members in by_method.items()
+            for point in _mean_curve(members)
+        ],
         "outputs": _outputs(by_method),
         "words": {m: members[0].words for m, members in by_method.items() if members[0].words},
         "provenance": [_provenance(run) for run in runs],
@@ -141,18 +148,22 @@ def _method(
     }
 
 
-def _groups(members: Sequence[Measured]) -> dict[str, dict[str, float]]:
-    """Means over runs for each group of test items, such as seen and unseen."""
+def _groups(members: Sequence[Measured]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Mean and spread over runs for each group of test items, such as seen and unseen."""
     names = [group for group in members[0].metrics["prompt"] if group != "all"]
-    means: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, dict[str, float | None]]] = {}
     for group in names:
         for metric in members[0].metrics["prompt"][group]:
-            values = [run.value(metric, group) for run in members]
-            if all(value is not None for value in values):
-                means.setdefault(group, {})[metric] = statistics.fmean(
-                    v for v in values if v is not None
-                )
-    return means
+            values = [v for run in members if (v := run.value(metric, group)) is not None]
+            if len(values) == len(members):
+                scores.setdefault(group, {})[metric] = _mean_and_spread(values)
+    return scores
+
+
+def _mean_and_spread(values: Sequence[float]) -> dict[str, float | None]:
+    """As those of scores: the deviation is a sample's, and one run has none."""
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "spread": spread}
 
 
 def _seconds_a_step(run: Measured) -> float | None:
@@ -186,14 +197,16 @@ def _cost(members: Sequence[Measured], least: float | None) -> dict[str, Any]:
 
 
 def _tokens_to_share(run: Measured) -> float | None:
-    """Training tokens until the development examples had 95 % of what training gained there."""
+    """Training tokens until 95 % of the way from the first to the best development score, which is
+    what `best_by` names, or the loss."""
     watched = run.recipe.training.best_by or "loss"
     evaluations = [entry.model_dump() for entry in run.evaluations]
     steps = steps_to_share(evaluations, watched)
     tokens = run.metrics["training"].get("tokens_a_pair")
     if steps is None or tokens is None:
         return None
-    return float(steps * run.recipe.training.batch_size * tokens)
+    training = run.recipe.training
+    return float(steps * training.batch_size * training.accumulation * tokens)
 
 
 def _mean(values: Any) -> float | None:
@@ -270,6 +283,20 @@ def _curve(run: Measured) -> list[dict[str, Any]]:
     ]
 
 
+def _mean_curve(members: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Mean and spread of the development loss over runs, at each step that all of them measured."""
+    losses: dict[int, list[float]] = {}
+    for run in members:
+        for entry in run.evaluations:
+            if entry.loss is not None:
+                losses.setdefault(entry.step, []).append(entry.loss)
+    return [
+        {"step": step, **_mean_and_spread(values)}
+        for step, values in sorted(losses.items())
+        if len(values) == len(members)
+    ]
+
+
 def _outputs(by_method: Mapping[str, Sequence[Measured]]) -> list[dict[str, Any]]:
     """Test items spread over all, with what the first run of each method answered."""
     firsts = {method: members[0] for method, members in by_method.items()}
@@ -307,15 +334,19 @@ def _plain(value: Any) -> str:
 
 
 def _provenance(run: Measured) -> dict[str, Any]:
-    try:
-        data = data_hashes(run.recipe)
-    except (OSError, ValueError):
-        data = {}
+    """Where a run's figures come from, by what it recorded itself when it ran."""
+    lacks = [what for what in ("data", "versions") if not getattr(run, what)]
     return {
         "method": run.method,
         "seed": run.recipe.seed,
         "run": run.folder.name,
-        "data": data,
-        "command": f"foreword train {run.folder.name}/recipe.yaml",
+        "data": {
+            split: {key: str(file.get(key, "")) for key in ("name", "sha256")}
+            for split, file in run.data.items()
+        },
+        "versions": dict(run.versions),
+        "note": f"The run recorded no {' and no '.join(lacks)}." if lacks else "",
+        "recipe": without_folders(run.recipe).to_yaml(),
+        "command": f"foreword train {shlex.quote(str(run.folder / RECIPE))}",
         "metrics": run.metrics["prompt"].get("all", {}),
     }
