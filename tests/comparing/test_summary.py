@@ -134,3 +134,20 @@ def test_markdown_has_outputs_in_a_short_form_and_all_pairs(tmp_path: Path) -> N
     pairs = content["comparisons"]["ter"]
     assert len(pairs) == 3
     assert all(f"- {pair['sentence']}" in text for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("apart", "ratio"), [({"evaluations": 6.0}, 2.0), ({}, 8.0)], ids=["recorded", "an older run"]
+)
+def test_time_a_step_is_of_training_alone(
+    tmp_path: Path, apart: dict[str, float], ratio: float
+) -> None:
+    runs = []
+    for name, seconds in {"a": {"train": 1.0, "evaluations": 0.0}, "b": {"train": 8.0}}.items():
+        run = a_run(tmp_path, 0, 50.0, method=name)
+        took = seconds | (apart if name == "b" else {})
+        metrics = {**run.metrics, "training": {"steps": 5}, "seconds": took}
+        runs.append(replace(run, metrics=metrics))
+    costs = {m["name"]: m["cost"] for m in summarise("ter", runs)["methods"]}
+    assert costs["b"]["seconds_a_step_ratio"] == pytest.approx(ratio)
+    assert costs["a"]["seconds_a_step_ratio"] == 1

@@ -99,7 +99,7 @@ def test_metrics(run: Run) -> None:
     assert training["initial_fit_error"] is None
     size = sum(file.stat().st_size for file in run.artifact.iterdir())
     assert written["artifact_bytes"] == size
-    assert set(written["seconds"]) == {"initialise", "train", "all"}
+    assert set(written["seconds"]) == {"initialise", "train", "evaluations", "all"}
 
 
 def test_log_and_answers(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -236,6 +237,16 @@ def test_the_best_by_score_is_kept_and_patience_stops(build: Build) -> None:
     assert [entry["bleu"] for entry in history.evaluations] == [1.0, 3.0, 2.0, 3.0]
     assert [entry["step"] for entry in history.evaluations] == [2, 4, 6, 8]
     assert torch.equal(model.rows(), seen[1])
+
+
+def test_what_evaluations_take_is_told_apart(build: Build) -> None:
+    def score(_: TunedModel) -> float:
+        time.sleep(0.1)
+        return 1.0
+
+    settings = spec(steps=4, evaluate_every=2, best_by="bleu")
+    history = train(build(), make_pairs(8), settings, score=score)
+    assert 0.2 <= history.evaluation_seconds < history.seconds
 
 
 def test_the_lowest_dev_loss_is_kept(build: Build) -> None:

@@ -94,7 +94,7 @@ class Case:
 
 
 def without_time(history: History) -> dict[str, Any]:
-    return {**vars(history), "seconds": 0}
+    return {**vars(history), "seconds": 0, "evaluation_seconds": 0}
 
 
 @pytest.fixture
@@ -186,6 +186,8 @@ def test_killed_between_checkpoints(case: Callable[..., Case], every: int) -> No
 def test_a_finished_training_is_not_trained_again(case: Callable[..., Case]) -> None:
     done = case("done", **SETTINGS["patience"])
     expected = done.outcome(done.run())
+    took = done.history.evaluation_seconds
+    assert took > 0
 
     def step(_: object) -> None:
         pytest.fail("trained again")
@@ -193,6 +195,7 @@ def test_a_finished_training_is_not_trained_again(case: Callable[..., Case]) -> 
     again = done.outcome(done.run(on_step=step))
     assert again["drawn"] == expected["drawn"]
     assert again == expected
+    assert done.history.evaluation_seconds == took
     assert done.history.stopped_early
 
 

@@ -167,9 +167,12 @@ def _mean_and_spread(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _seconds_a_step(run: Measured) -> float | None:
+    """Of training alone; evaluations are in it where a run did not record what they took."""
     steps = run.metrics["training"].get("steps") or 0
-    seconds = run.metrics.get("seconds", {}).get("train")
-    return seconds / steps if steps and seconds is not None else None
+    seconds = run.metrics.get("seconds", {})
+    if not steps or seconds.get("train") is None:
+        return None
+    return max(0.0, float(seconds["train"] - seconds.get("evaluations", 0.0))) / steps
 
 
 def _least_a_step(by_method: Mapping[str, Sequence[Measured]]) -> float | None:

@@ -224,7 +224,12 @@ def _run(
             hardware.close()
             return Run(folder, folder / ARTIFACT, recipe, {}, [])
         spent = about["initialise_seconds"], history.seconds, time.monotonic() - trained
-        timing = {"initialise": spent[0], "train": spent[1], "all": sum(spent)}
+        timing = {
+            "initialise": spent[0],
+            "train": spent[1],
+            "evaluations": history.evaluation_seconds,
+            "all": sum(spent),
+        }
         metrics = {
             "split": data.test_split,
             "examples": len(data.test),

@@ -26,6 +26,7 @@ class History:
             per target token (per label), as that of `steps`.
         best_step: the step whose prompt was kept.
         seconds: time of the training, evaluations included.
+        evaluation_seconds: how much of it evaluations took.
         stopped_early: whether patience ended it.
         fit: how it was made to fit into memory.
     """
@@ -34,6 +35,7 @@ class History:
     evaluations: list[dict[str, float]] = field(default_factory=list)
     best_step: int = 0
     seconds: float = 0.0
+    evaluation_seconds: float = 0.0
     stopped_early: bool = False
     fit: Fit | None = None
 

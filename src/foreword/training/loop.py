@@ -203,13 +203,15 @@ class _Loop:
         )
         if not due or self.best.seen == self.step:
             return
-        before = randomness.capture()
+        before, began = randomness.capture(), time.monotonic()
         try:
             evaluation = self._evaluation(held_out)
         except Stopped:
+            self.history.evaluation_seconds += time.monotonic() - began
             randomness.restore(*before)
             self._save()
             raise
+        self.history.evaluation_seconds += time.monotonic() - began
         _finite("development loss", evaluation.get("loss", 0.0), self.step, spec)
         if len(evaluation) > 1:
             self.history.evaluations.append(evaluation)
@@ -262,6 +264,7 @@ class _Loop:
         values["batches"] = self.batches.position(self.step)
         values["fit"] = self.fit.as_json()
         values["seconds"] = time.monotonic() - self.started
+        values["evaluation_seconds"] = self.history.evaluation_seconds
         self.checkpoints.save(self.step, tensors, values)
         self.saved = moment
 
@@ -286,6 +289,7 @@ class _Loop:
         self.step, self.history = checkpoint.step, saved.history
         self.history.fit = self.fit
         self.history.seconds = checkpoint.values["seconds"]
+        self.history.evaluation_seconds = checkpoint.values.get("evaluation_seconds", 0.0)
         self.history.stopped_early = self._impatient()
         self.saved = (self.step, self.best.seen)
 
