@@ -151,3 +151,20 @@ def test_time_a_step_is_of_training_alone(
     costs = {m["name"]: m["cost"] for m in summarise("ter", runs)["methods"]}
     assert costs["b"]["seconds_a_step_ratio"] == pytest.approx(ratio)
     assert costs["a"]["seconds_a_step_ratio"] == 1
+
+
+def test_one_seed_is_warned_of_where_methods_are_compared(tmp_path: Path) -> None:
+    def warnings(seeds: dict[str, int]) -> list[str]:
+        runs = [
+            a_run(tmp_path, seed, 50.0, method=name)
+            for name, count in seeds.items()
+            for seed in range(count)
+        ]
+        return [line for line in summarise("ter", runs)["warnings"] if "seed" in line]
+
+    (line,) = warnings({"a": 1, "b": 2})
+    assert line.startswith("One seed only: a. Another seed may turn the order of methods around")
+    (line,) = warnings(dict.fromkeys("abcdef", 1))
+    assert line.startswith("One seed only: a, b, c, d, e and others.")
+    assert warnings({"a": 2, "b": 2}) == []
+    assert warnings({"a": 1}) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,14 +139,13 @@ class _Lines:
 
     def planned(self, places: Sequence[Place]) -> None:
         """Say what is there already, and begin to count."""
-        from foreword.cli.live import live_table
+        from foreword.cli.live import Pace, live_table
 
-        self.finished = sum(place.state == "finished" for place in places)
-        self.total, self.before = len(places), self.finished
-        self.started = time.monotonic()
-        self.table = live_table(places)
-        if self.finished:
-            complain(f"{self.finished} of {self.total} runs are there already")
+        finished = sum(place.state == "finished" for place in places)
+        self.pace = Pace(len(places), finished)
+        self.table = live_table(places, self.pace)
+        if finished:
+            complain(f"{finished} of {len(places)} runs are there already")
 
     def began(self, place: Place) -> None:
         """Show that it runs."""
@@ -157,25 +155,17 @@ class _Lines:
     def ended(self, place: Place, failure: Failure | None) -> None:
         """Say it."""
         assert self.table is not None, "runs were planned"
-        self.finished += 1
-        spent = time.monotonic() - self.started
-        left = spent / (self.finished - self.before) * (self.total - self.finished)
+        self.pace.ended()
         how = "failed" if failure is not None else "done"
         self.table.ended(place, failed=failure is not None)
         self.table.say(
-            f"{self.finished}/{self.total} {place.cell.name}: {how} "
-            f"[{_minutes(spent)} spent, {_minutes(left)} left]"
+            f"{self.pace.finished}/{self.pace.total} {place.cell.name}: {how} [{self.pace}]"
         )
 
     def end(self) -> None:
         """Leave the table as it is."""
         if self.table is not None:
             self.table.end()
-
-
-def _minutes(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 def _show_plan(grid: Path, out: Path | None, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,48 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from foreword.comparing.cells import Place
+
+
+class Pace:
+    """How long runs have taken, and how long those that are left take.
+
+    Args:
+        total: runs there are to be.
+        finished: how many of them are there before the first begins.
+    """
+
+    def __init__(self, total: int, finished: int) -> None:
+        self.total, self.before, self.finished = total, finished, finished
+        self.started = self.last = time.monotonic()
+
+    def ended(self) -> None:
+        """A run has ended."""
+        self.finished += 1
+        self.last = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the first began."""
+        return time.monotonic() - self.started
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the last has ended, by those that have; None before one has."""
+        ended = self.finished - self.before
+        if not ended:
+            return None
+        each = (self.last - self.started) / ended
+        since = time.monotonic() - self.last
+        return max(0.0, each * (self.total - self.finished) - since)
+
+    def __str__(self) -> str:
+        left = "" if self.left is None else f", {_minutes(self.left)} left"
+        return f"{_minutes(self.spent)} spent{left}"
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 class LiveTable(Protocol):
@@ -30,9 +73,9 @@ class LiveTable(Protocol):
         """All runs are over."""
 
 
-def live_table(places: Sequence[Place]) -> LiveTable:
-    """A table on a terminal; lines alone elsewhere."""
-    return _Drawn(places) if sys.stderr.isatty() else _Said()
+def live_table(places: Sequence[Place], pace: Pace) -> LiveTable:
+    """A table on a terminal, with the time left; lines alone elsewhere."""
+    return _Drawn(places, pace) if sys.stderr.isatty() else _Said()
 
 
 class _Said:
@@ -53,12 +96,14 @@ class _Said:
 
 
 class _Drawn:
-    """A row for each method: how many of its runs are done, and at which step the others are."""
+    """A row for each method: how many of its runs are done, and at which step the others are; below
+    them the time spent and left."""
 
-    def __init__(self, places: Sequence[Place]) -> None:
+    def __init__(self, places: Sequence[Place], pace: Pace) -> None:
         from rich.console import Console
         from rich.live import Live
 
+        self.pace = pace
         self.places, self.running, self.failed = places, set[str](), set[str]()
         self.live = Live(
             console=Console(stderr=True), get_renderable=self._table, refresh_per_second=1
@@ -87,7 +132,8 @@ class _Drawn:
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD)
+        runs = f"{self.pace.finished}/{self.pace.total} runs"
+        table = Table(box=box.SIMPLE_HEAD, caption=f"{runs}, {self.pace}", caption_justify="left")
         for title in ("method", "done", "runs now"):
             table.add_column(title)
         methods: dict[str, list[Place]] = {}
