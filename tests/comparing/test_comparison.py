@@ -318,6 +318,41 @@ def test_the_cost_of_a_run_is_that_of_all_of_its_parts(
     assert read_cost(folder) == whole, "another command had finished it"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_backbone_is_loaded_once_whatever_the_order_of_axes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    names = ["foreword/mini", "foreword/mini-seq2seq"]
+    places = [
+        Place(
+            Cell({}, load_recipe(QUICKSTART, [f"seed={seed}", f"backbone={name}"])),
+            tmp_path / f"{seed}-{names.index(name)}",
+        )
+        for seed in range(3)
+        for name in names
+    ]
+    loads: list[str] = []
+    monkeypatch.setattr("foreword.backbone.load_backbone", lambda name, **_: loads.append(name))
+    monkeypatch.setattr("foreword.runs.train", lambda *_, **__: None)
+    monkeypatch.setattr(executing, "write_words", lambda *_: None)
+    loaded = Loaded("cpu")
+    monkeypatch.setattr(executing, "_worker", loaded)
+    monkeypatch.setattr(executing, "ProcessPoolExecutor", Here)
+    watcher = Counted()
+    assert execute(places, watcher=watcher, loaded=loaded, workers=workers) == []
+    assert loads == names
+    assert [name.rpartition(" ")[2] for name in watcher.begun] == ["0", "1", "2"] * 2
+
+
+class Here(Pool):
+    """A worker that is this process."""
+
+    def submit(self, do: Any, place: Place) -> Future[str | None]:
+        future: Future[str | None] = Future()
+        future.set_result(do(place))
+        return future
+
+
 def test_a_folder_with_half_a_recipe_takes_a_run(tmp_path: Path) -> None:
     tiny = [
         "training.steps=1",

@@ -20,7 +20,7 @@ from foreword.common.progress import Silent
 from foreword.common.remote import open_remote
 from foreword.common.run_files import METRICS, is_finished
 from foreword.comparing.cells import RUNS, Place, digest_in, distinct
-from foreword.comparing.executing import Failure, Loaded, Watcher, attempt, reason_of
+from foreword.comparing.executing import Failure, Loaded, Watcher, attempt, by_backbone, reason_of
 from foreword.errors import UserError, argument
 from foreword.extensions import load_plugin, loaded_plugins
 
@@ -291,7 +291,7 @@ def execute_on(
     """
     from foreword.training.signals import stop_on_signals
 
-    waiting = [place for place in distinct(places) if place.state != "finished"]
+    waiting = by_backbone([place for place in distinct(places) if place.state != "finished"])
     if cluster.shared is not None:
         target = f"{cluster.shared.rstrip('/')}/{RUNS}"
         there = _names(target)

@@ -106,9 +106,9 @@ class Loaded:
         from foreword.backbone import load_backbone
         from foreword.runs.run import recipe_device
 
-        key = spec.model_copy(update={"bos": "auto"}).model_dump_json()
+        key = _loaded_as(spec)
         if key not in self._backbones:
-            self._backbones.clear()  # grids vary backbones last; one at a time is in memory
+            self._backbones.clear()  # one at a time is in memory; `by_backbone` orders runs so
             self._backbones[key] = load_backbone(
                 spec.name,
                 revision=spec.revision,
@@ -121,6 +121,19 @@ class Loaded:
                 trust_remote_code=self.trust_remote_code,
             )
         return self._backbones[key]
+
+
+def _loaded_as(spec: BackboneSpec) -> str:
+    """What is equal where one loaded backbone serves."""
+    return spec.model_copy(update={"bos": "auto"}).model_dump_json()
+
+
+def by_backbone(places: Sequence[Place]) -> list[Place]:
+    """Runs of one backbone together, so that it is loaded once; else in their order."""
+    together: dict[str, list[Place]] = {}
+    for place in places:
+        together.setdefault(_loaded_as(place.cell.recipe.loads), []).append(place)
+    return [place for members in together.values() for place in members]
 
 
 def _give_back() -> None:
@@ -215,7 +228,7 @@ def execute(
     Raises:
         Stopped: Ctrl-C or SIGTERM; what is finished stays, and the same command goes on.
     """
-    waiting = [place for place in distinct(places) if place.state != "finished"]
+    waiting = by_backbone([place for place in distinct(places) if place.state != "finished"])
     count = processes_that_pay(len(waiting), loaded.device) if workers is None else workers
     if min(count, len(waiting)) > 1:
         return _beside(waiting, watcher, loaded, count)
