@@ -31,9 +31,11 @@ def content_of(folder: Path) -> dict[str, Any]:
         for seed in range(2):
             run = a_run(folder / f"{length}-{seed}", seed, score + seed, length=length)
             run = evaluated(run, [3.0, 2.0 + seed, 1.0], trained_parameters=100 * count)
+            groups = {"seen": {"ter": score + seed}, "unseen": {"ter": score + 10}}
             runs.append(
                 replace(
                     run,
+                    metrics={**run.metrics, "prompt": {**run.metrics["prompt"], **groups}},
                     answers=["Aromi is a <big> pub ."],
                     examples=[example],
                     words=[["<pub>", "bar"], ["inn"]],
@@ -68,7 +70,7 @@ def means(browser: Browser) -> list[str]:
 def test_a_browser_draws_every_plot_without_a_message(page: Path, tmp_path: Path) -> None:
     with Browser(page, tmp_path / "profile") as browser:
         browser.until(
-            "document.querySelectorAll('.plot').length >= 4 && "
+            "document.querySelectorAll('.plot').length === 5 && "
             "[...document.querySelectorAll('.plot')].every(p => p.querySelector('svg'))"
         )
         assert browser.messages == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from finished_runs import a_run, evaluated
+from markupsafe import escape
 
 from foreword.comparing import compare_runs
 from foreword.comparing.markdown import write_markdown
@@ -67,11 +68,12 @@ def test_where_numbers_come_from_is_what_was_recorded_or_nothing(tmp_path: Path)
     assert (first["data"], first["versions"]) == (RECORDED, {"torch": "1.0.recorded"})
     assert (second["data"], second["versions"]) == ({}, {})
     assert second["note"] == "The run recorded no data and no versions."
+    assert yaml.safe_load(first["recipe"])["method"]["name"] == "prefix-tuning"
+    assert escape(first["recipe"]) in write_page(content)
     for text in (write_page(content), write_markdown(content)):
         assert "ab" * 6 in text
         assert "torch 1.0.recorded" in text
         assert second["note"] in text
-        assert "prefix-tuning" in text
         assert f"foreword train {tmp_path / 'x' / 'recipe.yaml'}" in text
 
 
@@ -120,17 +122,18 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
 
 
 def test_markdown_has_outputs_in_a_short_form_and_all_pairs(tmp_path: Path) -> None:
-    long, fence = "word " * 40, "`" * 3
-    rows = [Example({"x": f"{long}| {fence}"}, references=("right",), label=None)]
+    long = "word " * 40
+    rows = [Example({"x": long}, references=("right",))]
+    answers = {"a": "a says", "b": "<b> says", "c": "c ```"}
     runs = [
-        replace(a_run(tmp_path, 0, score, method=name), answers=[f"{name} says"], examples=rows)
+        replace(a_run(tmp_path, 0, score, method=name), answers=[answers[name]], examples=rows)
         for name, score in {"a": 70.0, "b": 30.0, "c": 50.0}.items()
     ]
     content = summarise("ter", runs)
     text = write_markdown(content)
     cut = long[:79]
     assert "| input | right | a | b | c |" in text
-    assert f"| {cut}… | right | a says | b says | c says |" in text
+    assert f"| `{cut}…` | `right` | `a says` | `<b> says` | ```` c ``` ```` |" in text
     pairs = content["comparisons"]["ter"]
     assert len(pairs) == 3
     assert all(f"- {pair['sentence']}" in text for pair in pairs)

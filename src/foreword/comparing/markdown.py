@@ -10,7 +10,8 @@ from foreword.comparing.distances import distance_tables
 
 
 def write_markdown(content: Mapping[str, Any]) -> str:
-    """The report as Markdown: all that the page says but the plots. Outputs are cut short."""
+    """The report as Markdown: all that the page says but plots and recipes. Outputs are cut
+    short."""
     parts = [f"# {content['name']}"]
     parts += [f"> **Warning.** {line}" for line in content["warnings"]]
     parts.append(_table(["method", *_titles(content)], _score_rows(content)))
@@ -53,7 +54,7 @@ COSTS: dict[str, tuple[str, str]] = {
 """Cost -> its title, and how it is written; time a step is a ratio to the fastest method."""
 TOKENS_CAPTION = (
     "Tokens to 95 %: training tokens until 95 % of the way from the first to the best development "
-    "score, which is what `best_by` names, or the loss."
+    "score, which is what training.best_by names, or the loss."
 )
 
 
@@ -139,7 +140,8 @@ def _outputs(content: Mapping[str, Any]) -> list[str]:
     columns = ["input", "right", *rows[0]["answers"]]
     cells = [[row["input"], row["right"][0], *row["answers"].values()] for row in rows]
     note = f"Of the first seed, {SHOWN} characters of each; the page and `report.json` have all."
-    table = _table(columns, [[_short(cell) for cell in line] for line in cells], numbers=False)
+    rows = [[_code(_short(cell)) for cell in line] for line in cells]
+    table = _table(columns, rows, numbers=False)
     return ["## Outputs side by side", note, table]
 
 
@@ -160,22 +162,12 @@ def _provenance(content: Mapping[str, Any]) -> list[str]:
             ]
         )
     columns = ["method", "seed", "run folder", "data (sha256)", "versions", "command"]
-    parts = ["## Where each number comes from", _table(columns, rows, numbers=False)]
-    for run in content["provenance"]:
-        parts.append(f"### Recipe of {run['method']}, seed {run['seed']}")
-        parts.append(_fenced(run["recipe"], "yaml"))
-    return parts
+    note = "As each run recorded it. The recipes stand in the page and in `report.json`."
+    return ["## Where each number comes from", note, _table(columns, rows, numbers=False)]
 
 
 def _short(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-
-
-def _fenced(text: str, language: str) -> str:
-    """A block that no text inside can end."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def _table(
@@ -190,8 +182,13 @@ def _table(
     return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
 
 
-def _code(word: str) -> str:
-    return f"`` {word} ``" if "`" in word else f"`{word}`"
+def _code(text: str) -> str:
+    """As code, which no markup inside can end; nothing where there is no text."""
+    ticks = re.findall("`+", text)
+    if not ticks:
+        return f"`{text}`" if text.strip() else text
+    fence = "`" * (max(map(len, ticks)) + 1)
+    return f"{fence} {text} {fence}"
 
 
 def _escaped(cell: str) -> str:
