@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 KEYS = {"Tab": 9, "Enter": 13}
+SECONDS = 60
+"""The longest that the browser is waited for."""
 
 
 class Browser:
@@ -44,6 +47,13 @@ class Browser:
         )
         os.close(read), os.close(write)
         self.session: str | None = None
+        try:
+            self._open(page, wide, dark)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, page: Path, wide: int, dark: bool) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self.session = attached["sessionId"]
@@ -100,11 +110,18 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self.rest:
+            assert select.select([self.answers], [], [], SECONDS)[0], "the browser says nothing"
             more = os.read(self.answers, 2**16)
             assert more, "the browser has ended"
             self.rest += more
         message, _, self.rest = self.rest.partition(b"\0")
         return dict(json.loads(message))
+
+    def close(self) -> None:
+        """End the browser."""
+        self.process.terminate()
+        self.process.wait(timeout=SECONDS)
+        os.close(self.asks), os.close(self.answers)
 
     def __enter__(self) -> Browser:
         return self
@@ -112,6 +129,4 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=30)
-        os.close(self.asks), os.close(self.answers)
+        self.close()
