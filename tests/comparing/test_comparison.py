@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 from concurrent.futures import Future
 from pathlib import Path
@@ -32,6 +34,7 @@ from foreword.comparing.summary import summarise
 from foreword.errors import RunError, UserError
 from foreword.extensions import loaded_plugins
 from foreword.recipe import load_recipe
+from launching import Launcher
 
 GRID: dict[str, Any] = {
     "version": 1,
@@ -449,3 +452,25 @@ def test_what_is_missing_is_named_before_anything_runs(
     with pytest.raises(UserError, match=r"needs not_there_at_all.*foreword\[compare\]"):
         compare(tmp_path / "grid.yaml", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_killed_comparisons_run_nothing_anew(launcher: Launcher, tmp_path: Path) -> None:
+    """SIGKILL as soon as a run is finished, and within another."""
+    tiny = {**GRID["set"], "training.steps": 2, "task.limits.test": 2, "task.limits.dev": 2}
+    grid = {**GRID, "set": tiny, "seeds": [0], "grid": {"method.length": [1, 2, 3]}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid), encoding="utf-8")
+    words = ["compare", "grid.yaml", "--out", "out", "--workers", "1", "--device", "cpu"]
+    runs = tmp_path / "out" / "runs"
+    for file, count in (("metrics.json", 1), ("log.jsonl", 2)):
+        started = launcher.start(tmp_path, words)
+        while len(list(runs.glob(f"*/{file}"))) < count:
+            assert not started.wait(0.001), started.printed()
+        assert started.end(signal.SIGKILL) == -signal.SIGKILL
+    finished = {file: file.stat().st_mtime_ns for file in runs.glob("*/metrics.json")}
+    assert finished
+    launcher.run(tmp_path, words)
+    assert all(file.stat().st_mtime_ns == before for file, before in finished.items())
+    assert len(list(runs.glob("*/metrics.json"))) == len(list(runs.iterdir())) == 3
+    content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert not content["failures"]

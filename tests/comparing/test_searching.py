@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from foreword.comparing.grid import written_changes
 from foreword.comparing.searching import search
 from foreword.comparing.space import Range, Space, check_recipes, load_space, usual_space
 from foreword.comparing.study import drawn, import_optuna
+from foreword.comparing.trials import Runner
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.recipe import Recipe, load_recipe
 from foreword.training.signals import Stopped
+from launching import Launcher
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 
@@ -468,6 +472,107 @@ def test_a_wrong_constraint_is_named(text: str) -> None:
 def test_without_development_examples_there_is_no_search(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="it reads no test set"):
         search(QUICKSTART, budget=1, out=tmp_path, overrides=["task.data.dev=null"])
+
+
+class Killed(BaseException):
+    """What stands for SIGKILL: nothing of the search comes after it."""
+
+
+def test_a_finished_run_of_a_search_that_was_killed_counts(
+    planted: list[Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 30, "high": 50}}))
+    options: dict[str, Any] = {"budget": 3600, "out": tmp_path / "out", "space": space}
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "_tell", killed)
+        with pytest.raises(Killed):
+            search(QUICKSTART, **options)
+    outcome = search(QUICKSTART, trials=2, constraints=["artifact_kb < 45"], **options)
+    assert [recipe.method.length == 40 for recipe in planted] == [True, False]
+    first, second = outcome.trials
+    assert (first["own"], first["state"], second["own"]) == (True, "complete", False)
+    figures = json.loads((tmp_path / "out" / "runs" / "0000" / "metrics.json").read_text("utf-8"))
+    assert first["value"] == figures["prompt"]["all"]["bleu"]
+    assert first["costs"]["artifact_kb"] == 40
+    assert first["fits"]
+
+
+def test_killed_runs_count_in_the_budget(
+    planted: list[Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 30, "high": 50}}))
+
+    def killed(self: Loaded, recipe: Recipe, folder: Path, *_: Any, **__: Any) -> None:
+        folder.mkdir(parents=True)
+        (folder / "log.jsonl").write_text("{}\n", encoding="utf-8")
+        later = time.time() + 100
+        os.utime(folder / "log.jsonl", (later, later))
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loaded, "run", killed)
+        patched.setattr("optuna.Trial.set_user_attr", _until_a_run(tmp_path / "out" / "runs"))
+        with pytest.raises(Killed):
+            search(QUICKSTART, budget=50, out=tmp_path / "out", space=space)
+    outcome = search(QUICKSTART, budget=50, out=tmp_path / "out", space=space)
+    (trial,) = outcome.trials
+    assert trial["state"] == "fail"
+    assert 90 < trial["seconds"] < 110
+    assert not planted
+
+
+def _until_a_run(runs: Path) -> Callable[..., None]:
+    """What a trial keeps, up to the time that its run is killed."""
+    from optuna import Trial
+
+    kept = Trial.set_user_attr
+
+    def set_user_attr(self: Trial, key: str, value: Any) -> None:
+        if not runs.exists():
+            kept(self, key, value)
+
+    return set_user_attr
+
+
+TINY = [
+    "training.steps=4",
+    "training.batch_size=2",
+    "training.evaluate_every=2",
+    "task.limits.train=8",
+    "task.limits.dev=2",
+    "decoding.max_new_tokens=3",
+]
+
+
+@pytest.mark.slow
+def test_killed_searches_run_nothing_anew(launcher: Launcher, tmp_path: Path) -> None:
+    """SIGKILL as soon as a run is finished, before or after the study knows of it, and within
+    another."""
+    space = space_file(tmp_path, **{"method.length": {"low": 1, "high": 60, "log": True}})
+    sets = [part for line in TINY for part in ("--set", line)]
+    words = ["search", str(QUICKSTART), "--space", str(space), "--device", "cpu", *sets]
+    words += ["--metric", "loss", "--budget", "10m", "--runs", "4", "--out", "out"]
+    runs = tmp_path / "out" / "runs"
+    for awkward in ("0000/metrics.json", "0001/log.jsonl"):
+        started = launcher.start(tmp_path, words)
+        while not (runs / awkward).exists():
+            assert not started.wait(0.001), started.printed()
+        assert started.end(signal.SIGKILL) == -signal.SIGKILL
+    finished = {file: file.stat().st_mtime_ns for file in runs.glob("*/metrics.json")}
+    assert finished
+    launcher.run(tmp_path, words)
+    assert all(file.stat().st_mtime_ns == before for file, before in finished.items())
+    report = json.loads((tmp_path / "out" / "search.json").read_text(encoding="utf-8"))
+    trials = report["trials"]
+    assert [trial["own"] for trial in trials] == [True, False, False, False]
+    assert all(trial["seconds"] > 0 for trial in trials)
+    for trial in trials:
+        done = (runs / f"{trial['run'] - 1:04d}" / "metrics.json").exists()
+        assert (trial["state"] == "complete") == done
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from foreword.comparing.page import check_installed
 from foreword.comparing.space import Space, check_recipes, usual_space
 from foreword.comparing.study import (
     OWN,
+    SECONDS,
     begun,
     best_of,
     drawn,
@@ -154,14 +155,15 @@ def search(
     }
     with files.locked(folder):
         study = open_study(optuna, folder, about, high=high, steps=_resources(base), seed=seed)
-        expect_own(study, axes.own(base, made))
         runner = Runner(optuna, study, made, axes, folder, chosen_by, bounds, high)
+        runner.settle()
+        expect_own(study, axes.own(base, made))
 
         def result() -> Search:
             return _result(optuna, study, folder, made, chosen_by, bounds)
 
         def more() -> bool:
-            spent = sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials)
+            spent = sum(trial.user_attrs.get(SECONDS, 0.0) for trial in study.trials)
             count, reasons = len(begun(study)), failing(study)
             if len(reasons) >= FAILURES:
                 result()
@@ -239,7 +241,7 @@ def _result(
             "changes": trial.user_attrs.get("changes", {}),
             "costs": trial.user_attrs.get("costs", {}),
             "fits": fits(trial.user_attrs, bounds),
-            "seconds": trial.user_attrs.get("seconds"),
+            "seconds": trial.user_attrs.get(SECONDS),
             "reason": trial.user_attrs.get("reason"),
             "own": trial.user_attrs.get(OWN, False),
         }

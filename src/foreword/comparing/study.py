@@ -15,6 +15,8 @@ from foreword.errors import UserError, argument
 STUDY = "study.db"
 ABOUT = "about"
 """What a study is marked with: all that decides what its values mean."""
+SECONDS = "seconds"
+"""What a trial took, also where it was ended early or failed."""
 OWN = "own"
 """What a trial of the recipe's own settings is marked with."""
 
@@ -45,8 +47,7 @@ def open_study(
     seed: int,
 ) -> Any:
     """A search: choices by the tree-structured Parzen estimator (Bergstra et al. 2011), runs ended
-    early by Hyperband (Li et al. 2018). Trials that were running when it was killed count as
-    failed.
+    early by Hyperband (Li et al. 2018).
 
     Args:
         optuna: the module.
@@ -74,8 +75,6 @@ def open_study(
             ),
         )
         _refuse_another(study, folder, about)
-        for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         drawn = random.Random(f"{seed}/{len(study.trials)}").getrandbits(32)
         study.sampler = optuna.samplers.TPESampler(seed=drawn, multivariate=True, group=True)
     return study

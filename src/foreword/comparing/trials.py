@@ -5,19 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foreword.common.progress import Silent
+from foreword.common.run_files import is_finished
 from foreword.comparing.cells import Place
 from foreword.comparing.cluster import Cluster
 from foreword.comparing.constraints import Constraint, costs_of
 from foreword.comparing.executing import Failure, Loaded, attempt
 from foreword.comparing.grid import Cell
 from foreword.comparing.space import Space
-from foreword.comparing.study import OWN
+from foreword.comparing.study import OWN, SECONDS
 from foreword.errors import ForewordError, UserError
 from foreword.names import LOSS
 from foreword.recipe import Recipe
+
+if TYPE_CHECKING:
+    from foreword.comparing.cluster import Crew
+    from foreword.training.signals import Stop
 
 
 class Runner:
@@ -38,6 +43,25 @@ class Runner:
         self.made, self.space, self.folder, self.metric = made, space, folder, metric
         self.bounds, self.high = bounds, high
 
+    def settle(self) -> None:
+        """The study is told of the trials that were under way when the search was killed: the value
+        of one whose run is finished, and that the others failed."""
+        states = self.optuna.trial.TrialState
+        for frozen in self.study.get_trials(deepcopy=False, states=[states.RUNNING]):
+            trial = self.optuna.trial.Trial(self.study, frozen._trial_id)
+            seconds = max(frozen.user_attrs.get(SECONDS, 0.0), self._lasted(frozen))
+            if is_finished(self._folder(trial)):
+                self._tell(trial, seconds, None)
+            else:
+                trial.set_user_attr(SECONDS, seconds)
+                self.study.tell(trial, state=states.FAIL)
+
+    def _lasted(self, trial: Any) -> float:
+        """Seconds from the begin of a trial to the last that its run has written here."""
+        start = trial.datetime_start.timestamp()
+        written = (file.stat().st_mtime for file in self._folder(trial).rglob("*"))
+        return float(max(0.0, max(written, default=start) - start))
+
     def run(self, loaded: Loaded) -> None:
         """One trial in this process."""
         started = time.monotonic()
@@ -54,8 +78,8 @@ class Runner:
             failure = attempt(place, loaded, Silent(), watch)
         except self.optuna.TrialPruned:
             pruned = True
-        except BaseException:  # the search is stopped; the run counts as failed where it goes on
-            trial.set_user_attr("seconds", time.monotonic() - started)
+        except BaseException:  # the search is stopped; it settles the trial where it goes on
+            trial.set_user_attr(SECONDS, time.monotonic() - started)
             raise
         self._tell(trial, time.monotonic() - started, _reason(failure), pruned=pruned)
 
@@ -69,20 +93,35 @@ class Runner:
             crew_of(cluster, self.folder, runs=10**6, device=device, watched=True) as crew,
             stop_on_signals() as stop,
         ):
-            going_on = True
-            while going_on or crew.running:
-                stop.check()
-                while going_on and crew.free and (going_on := more()):
-                    trial, place = self._begun()
-                    if place is not None:
-                        trials[trial.number] = trial, time.monotonic()
-                        crew.begin(place, trial.number)
-                for number, entry in crew.ray.get(crew.reports.take.remote()):
-                    if number in trials and self._is_hopeless(trials[number][0], entry):
-                        crew.give_up(number)
-                for _, number, failure, pruned in crew.ended():
-                    trial, started = trials.pop(number)
-                    self._tell(trial, time.monotonic() - started, _reason(failure), pruned=pruned)
+            try:
+                self._deal_out(crew, trials, more, stop)
+            except BaseException:  # as in `run`
+                for trial, started in trials.values():
+                    trial.set_user_attr(SECONDS, time.monotonic() - started)
+                raise
+
+    def _deal_out(
+        self,
+        crew: Crew,
+        trials: dict[int, tuple[Any, float]],
+        more: Callable[[], bool],
+        stop: Stop,
+    ) -> None:
+        going_on = True
+        while going_on or crew.running:
+            stop.check()
+            while going_on and crew.free and (going_on := more()):
+                trial, place = self._begun()
+                if place is not None:
+                    trials[trial.number] = trial, time.monotonic()
+                    crew.begin(place, trial.number)
+            for number, entry in crew.ray.get(crew.reports.take.remote()):
+                if number in trials and self._is_hopeless(trials[number][0], entry):
+                    crew.give_up(number)
+            for _, number, failure, pruned in crew.ended():
+                trial, started = trials[number]
+                self._tell(trial, time.monotonic() - started, _reason(failure), pruned=pruned)
+                del trials[number]
 
     def _begun(self) -> tuple[Any, Place | None]:
         """A trial and its run; of one whose choices are no recipe the study is told, and no run."""
@@ -113,7 +152,7 @@ class Runner:
         """The study is told of a trial that has ended: well, by itself or by a failure."""
         states = self.optuna.trial.TrialState
         state, value = states.PRUNED if pruned else states.FAIL, None
-        attributes: dict[str, Any] = {"seconds": seconds}
+        attributes: dict[str, Any] = {SECONDS: seconds}
         if reason is None and not pruned:
             try:
                 value, measured = self._measured(trial)
