@@ -14,6 +14,7 @@ import pytest
 import yaml
 from sqlalchemy import Engine, event
 
+from foreword.cli.searching import search as find
 from foreword.common import files
 from foreword.common.memory import advice
 from foreword.comparing.constraints import Constraint
@@ -110,6 +111,30 @@ def test_what_was_planted_is_found_within_the_constraint(
     assert len(planted) == 25
     assert sum(outcome.importances.values()) == pytest.approx(1)
     assert (tmp_path / "out" / "best.yaml").exists()
+
+
+def test_a_search_needs_no_test_set(planted: list[Recipe], tmp_path: Path) -> None:
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 30, "high": 50}}))
+    missing = str(tmp_path / "not-there.jsonl")
+    options: dict[str, Any] = {"space": space, "overrides": [f"task.data.test={missing}"]}
+    outcome = search(QUICKSTART, budget=3600, trials=1, out=tmp_path / "out", **options)
+    assert outcome.best is not None
+    assert outcome.best.task.data.test == missing
+
+
+def test_one_seed_is_said_of_the_recipe_that_won(
+    planted: list[Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = space_file(tmp_path, **{"method.length": {"low": 1, "high": 50}})
+    find(QUICKSTART, budget="1h", space=space, runs=2, out=tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "search.json").read_text("utf-8"))
+    line = f"run {report['best']} is the best of single runs, each with one seed (0): what it is"
+    assert report["warning"].startswith(line)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count(f"note: {report['warning']}") == 1
+    best = tmp_path / "out" / "best.yaml"
+    assert best.read_text("utf-8").splitlines()[0] == f"# {report['warning']}"
+    assert load_recipe(best).method.length in (trial.method.length for trial in planted)
 
 
 def test_a_search_goes_on_with_what_it_knows(planted: list[Recipe], tmp_path: Path) -> None:
@@ -583,6 +608,7 @@ def test_real_runs_end_in_a_recipe_that_runs(tmp_path: Path) -> None:
         "task.limits.train=8",
         "task.limits.dev=3",
         "decoding.max_new_tokens=4",
+        f"task.data.test={tmp_path / 'not-there.jsonl'}",
     ]
     space = load_space(space_file(tmp_path, **{"method.length": {"low": 1, "high": 3}}))
     outcome = search(

@@ -97,6 +97,7 @@ def search(
                 "metric": outcome.metric,
                 "trials": list(outcome.trials),
                 "importances": dict(outcome.importances),
+                "warning": outcome.warning,
             }
         )
     else:
@@ -142,3 +143,5 @@ def _print(outcome: Search) -> None:
     if outcome.importances:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in outcome.importances.items())
         say(f"what mattered: {shares}")
+    if outcome.warning is not None:
+        say(f"note: {outcome.warning}")

@@ -33,7 +33,7 @@ from foreword.comparing.study import (
     open_study,
 )
 from foreword.comparing.study import import_optuna as import_optuna
-from foreword.comparing.trials import Runner
+from foreword.comparing.trials import UNTESTED, Runner
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.names import LOSS, METRICS
 from foreword.recipe import Recipe, parse_recipe
@@ -58,12 +58,14 @@ class Search:
         importances: axis -> its share of the differences between values; empty where too few runs
             ended.
         metric: what was searched by.
+        warning: what is to be known of the recipe that won, in one line; None where none did.
     """
 
     best: Recipe | None
     trials: Sequence[Mapping[str, Any]]
     importances: Mapping[str, float]
     metric: str
+    warning: str | None = None
 
     @property
     def ranked(self) -> list[Mapping[str, Any]]:
@@ -148,9 +150,7 @@ def search(
     about = {
         "metric": chosen_by,
         "recipe": without_folders(base).model_dump(mode="json"),
-        "data": {
-            split: entry["sha256"] for split, entry in data_hashes(base).items() if split != "test"
-        },
+        "data": {split: entry["sha256"] for split, entry in data_hashes(made(UNTESTED)).items()},
         "space": axes.written(),
     }
     with files.locked(folder):
@@ -247,14 +247,23 @@ def _result(
         }
         for trial in begun(study)
     ]
-    outcome = Search(recipe, trials, importances(optuna, study), metric)
+    warning = None if best is None or recipe is None else _warning(best.number + 1, recipe.seed)
+    outcome = Search(recipe, trials, importances(optuna, study), metric, warning)
     if recipe is not None:
-        files.write_text(folder / BEST, recipe.to_yaml())
+        files.write_text(folder / BEST, f"# {warning}\n{recipe.to_yaml()}")
     report = {
         "metric": metric,
         "best": None if best is None else best.number + 1,
+        "warning": warning,
         "trials": trials,
         "importances": dict(outcome.importances),
     }
     files.write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return outcome
+
+
+def _warning(run: int, seed: int) -> str:
+    return (
+        f"run {run} is the best of single runs, each with one seed ({seed}): what it is ahead may "
+        "be chance; compare it with the recipe in several seeds, on the test set"
+    )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from foreword.comparing.cluster import Crew
     from foreword.training.signals import Stop
 
+UNTESTED: Mapping[str, Any] = {"task.data.test": None}
+"""Changes to a recipe after which nothing of it reads the test set."""
+
 
 class Runner:
     """Runs trials: chooses, has them trained and measured, tells the study."""
@@ -128,7 +131,7 @@ class Runner:
         trial = self.study.ask()
         changes = self.space.choose(trial)
         trial.set_user_attr("changes", changes)
-        given = {**changes, "task.data.test": None, "evaluation.backbone_alone": False}
+        given = {**changes, **UNTESTED, "evaluation.backbone_alone": False}
         try:
             return trial, Place(Cell({}, self.made(given)), self._folder(trial))
         except ForewordError as error:
