@@ -30,6 +30,7 @@ from foreword.training.signals import Stopped
 from launching import Launcher
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
+SPACES = QUICKSTART.parents[1] / "spaces"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -224,7 +225,7 @@ def test_ranges_around_the_recipes_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["quickstart", "rate"])
 def test_shipped_spaces_hold_their_recipes(name: str) -> None:
     recipe = load_recipe(QUICKSTART)
-    space = load_space(QUICKSTART.parents[1] / "spaces" / f"{name}.yaml").around(recipe)
+    space = load_space(SPACES / f"{name}.yaml").around(recipe)
 
     def made(changes: Mapping[str, Any]) -> Recipe:
         return load_recipe(QUICKSTART, written_changes(changes))
@@ -390,6 +391,33 @@ def test_what_was_ended_early_has_no_value(
     assert [trial["state"] for trial in outcome.trials] == ["complete", "pruned", "complete"]
     assert outcome.trials[1]["value"] is None
     assert outcome.ranked[-1]["state"] == "pruned"
+
+
+def test_runs_are_compared_after_as_many_examples(
+    planted: list[Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Batches of 4 are best, and after as many steps as others they have read the least."""
+    run = Loaded.run
+
+    def watched(self: Loaded, recipe: Recipe, *given: Any, watch: Any, **named: Any) -> Any:
+        spec = recipe.training
+        assert spec.steps is not None
+        assert spec.evaluate_every is not None
+        for step in range(spec.evaluate_every, spec.steps + 1, spec.evaluate_every):
+            watch({"step": step, "loss": 5 - 3 * step / spec.steps - (spec.batch_size == 4) / 5})
+        rate = 0.01 if spec.batch_size == 4 else 0.1
+        spec = spec.model_copy(update={"learning_rate": rate})
+        run(self, recipe.model_copy(update={"training": spec}), *given, **named)
+
+    monkeypatch.setattr(Loaded, "run", watched)
+    space = Space({"batches": load_space(SPACES / "quickstart.yaml").axes["batches"]})
+    outcome = search(QUICKSTART, budget=3600, trials=20, out=tmp_path / "out", space=space)
+    assert outcome.best is not None
+    assert outcome.best.training.batch_size == 4
+    states = [t["state"] for t in outcome.trials if t["changes"]["training.batch_size"] == 4]
+    assert len(states) > 3
+    assert set(states) == {"complete"}
+    assert "pruned" in [trial["state"] for trial in outcome.trials]
 
 
 def test_no_usual_method_fits() -> None:

@@ -33,7 +33,7 @@ from foreword.comparing.study import (
     open_study,
 )
 from foreword.comparing.study import import_optuna as import_optuna
-from foreword.comparing.trials import UNTESTED, Runner
+from foreword.comparing.trials import UNTESTED, Runner, rows_of_step
 from foreword.errors import RecipeError, RunError, UserError
 from foreword.names import LOSS, METRICS
 from foreword.recipe import Recipe, parse_recipe
@@ -154,7 +154,7 @@ def search(
         "space": axes.written(),
     }
     with files.locked(folder):
-        study = open_study(optuna, folder, about, high=high, steps=_resources(base), seed=seed)
+        study = open_study(optuna, folder, about, high=high, examples=_resources(base), seed=seed)
         runner = Runner(optuna, study, made, axes, folder, chosen_by, bounds, high)
         runner.settle()
         expect_own(study, axes.own(base, made))
@@ -203,12 +203,12 @@ def _is_high(metric: str) -> bool:
 
 
 def _resources(recipe: Recipe) -> tuple[int, int | None]:
-    """The fewest steps after which a run may be ended, and all of them; None where that depends on
-    how many rows there are."""
-    spec = recipe.training
+    """The fewest examples after which a run may be ended, and all that it reads; None where that
+    depends on how many rows there are."""
+    spec, rows = recipe.training, rows_of_step(recipe)
     if spec.steps is None:
-        return spec.evaluate_every or 1, None
-    return max(1, spec.steps // 9), spec.steps
+        return (spec.evaluate_every or 1) * rows, None
+    return max(1, spec.steps * rows // 9), spec.steps * rows
 
 
 def _fits(made: Callable[[Mapping[str, Any]], Recipe]) -> Callable[[Mapping[str, Any]], bool]:

@@ -43,11 +43,11 @@ def open_study(
     about: Mapping[str, Any],
     *,
     high: bool,
-    steps: tuple[int, int | None],
+    examples: tuple[int, int | None],
     seed: int,
 ) -> Any:
     """A search: choices by the tree-structured Parzen estimator (Bergstra et al. 2011), runs ended
-    early by Hyperband (Li et al. 2018).
+    early by Hyperband (Li et al. 2018), which compares them after as many examples.
 
     Args:
         optuna: the module.
@@ -55,8 +55,8 @@ def open_study(
         about: plain data on metric, recipe, data and space; those of a search that goes on must
             be the same.
         high: whether much of the metric is good.
-        steps: the fewest of a run that may be ended early, and those of a whole one; None where
-            the first run that ends shows it.
+        examples: the fewest that a run reads before it may be ended early, and those of a whole
+            one; None where the first run that ends shows it.
         seed: of the choices. What a search chooses where it goes on depends on how many runs there
             are, too, so that it does not choose again what it began with.
 
@@ -71,7 +71,7 @@ def open_study(
             load_if_exists=True,
             direction="maximize" if high else "minimize",
             pruner=optuna.pruners.HyperbandPruner(
-                min_resource=steps[0], max_resource=steps[1] or "auto"
+                min_resource=examples[0], max_resource=examples[1] or "auto"
             ),
         )
         _refuse_another(study, folder, about)

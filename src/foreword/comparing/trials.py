@@ -73,7 +73,7 @@ class Runner:
             return
 
         def watch(entry: Mapping[str, float]) -> None:
-            if self._is_hopeless(trial, entry):
+            if self._is_hopeless(trial, place.cell.recipe, entry):
                 raise self.optuna.TrialPruned
 
         pruned, failure = False, None
@@ -91,7 +91,7 @@ class Runner:
         from foreword.comparing.cluster import crew_of
         from foreword.training.signals import stop_on_signals
 
-        trials: dict[int, tuple[Any, float]] = {}
+        trials: dict[int, tuple[Any, Recipe, float]] = {}
         with (
             crew_of(cluster, self.folder, runs=10**6, device=device, watched=True) as crew,
             stop_on_signals() as stop,
@@ -99,14 +99,14 @@ class Runner:
             try:
                 self._deal_out(crew, trials, more, stop)
             except BaseException:  # as in `run`
-                for trial, started in trials.values():
+                for trial, _, started in trials.values():
                     trial.set_user_attr(SECONDS, time.monotonic() - started)
                 raise
 
     def _deal_out(
         self,
         crew: Crew,
-        trials: dict[int, tuple[Any, float]],
+        trials: dict[int, tuple[Any, Recipe, float]],
         more: Callable[[], bool],
         stop: Stop,
     ) -> None:
@@ -116,13 +116,13 @@ class Runner:
             while going_on and crew.free and (going_on := more()):
                 trial, place = self._begun()
                 if place is not None:
-                    trials[trial.number] = trial, time.monotonic()
+                    trials[trial.number] = trial, place.cell.recipe, time.monotonic()
                     crew.begin(place, trial.number)
             for number, entry in crew.ray.get(crew.reports.take.remote()):
-                if number in trials and self._is_hopeless(trials[number][0], entry):
+                if number in trials and self._is_hopeless(*trials[number][:2], entry):
                     crew.give_up(number)
             for _, number, failure, pruned in crew.ended():
-                trial, started = trials[number]
+                trial, _, started = trials[number]
                 self._tell(trial, time.monotonic() - started, _reason(failure), pruned=pruned)
                 del trials[number]
 
@@ -141,12 +141,13 @@ class Runner:
     def _folder(self, trial: Any) -> Path:
         return self.folder / "runs" / f"{trial.number:04d}"
 
-    def _is_hopeless(self, trial: Any, entry: Mapping[str, float]) -> bool:
-        """Whether a run is to end early, by what it has reached at a step."""
+    def _is_hopeless(self, trial: Any, recipe: Recipe, entry: Mapping[str, float]) -> bool:
+        """Whether a run is to end early, by what it has reached and others had reached after as
+        many examples."""
         value = entry.get(self.metric)
         if value is None:
             value = -entry["loss"] if self.high else entry["loss"]
-        trial.report(value, int(entry["step"]))
+        trial.report(value, int(entry["step"]) * rows_of_step(recipe))
         return not trial.user_attrs.get(OWN) and bool(trial.should_prune())
 
     def _tell(
@@ -184,6 +185,11 @@ class Runner:
         for bound in self.bounds:
             trial.set_constraint(bound.name, bound.excess(costs))
         return value, {"costs": costs}
+
+
+def rows_of_step(recipe: Recipe) -> int:
+    """Examples that each step of a training reads."""
+    return recipe.training.batch_size * recipe.training.accumulation
 
 
 def _kept_loss(metrics: Mapping[str, Any]) -> float | None:
