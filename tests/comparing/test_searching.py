@@ -154,7 +154,8 @@ def test_the_loss_of_the_state_that_is_kept_decides(planted: list[Recipe], tmp_p
     outcome = search(
         QUICKSTART, budget=3600, trials=12, out=tmp_path / "out", space=space, metric="loss"
     )
-    lengths = [trial["changes"]["method.length"] for trial in outcome.ranked]
+    assert outcome.ranked[-1]["own"]
+    lengths = [trial["changes"]["method.length"] for trial in outcome.ranked[:-1]]
     assert outcome.best is not None
     assert outcome.best.method.length == min(lengths) == lengths[0]
     assert lengths == sorted(lengths)
@@ -191,6 +192,19 @@ def test_the_recipes_own_settings_come_first(planted: list[Recipe], tmp_path: Pa
     assert [trial["own"] for trial in again.trials] == [True, False, False, False]
 
 
+def test_a_recipe_outside_of_the_space_comes_first_too(
+    planted: list[Recipe], tmp_path: Path
+) -> None:
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 1, "high": 9}}))
+    only = search(QUICKSTART, budget=3600, trials=1, out=tmp_path / "out", space=space)
+    assert only.best == load_recipe(QUICKSTART)
+    outcome = search(QUICKSTART, budget=3600, trials=6, out=tmp_path / "out", space=space)
+    assert [trial["own"] for trial in outcome.trials] == [True, *[False] * 5]
+    assert outcome.trials[0]["changes"] == {}
+    assert planted[0].method == load_recipe(QUICKSTART).method
+    assert all(recipe.method.length < 10 for recipe in planted[1:])
+
+
 @pytest.mark.parametrize(
     "axes",
     [
@@ -222,7 +236,7 @@ def test_ranges_around_the_recipes_own(tmp_path: Path) -> None:
     assert longer["method.length"].whole
 
 
-@pytest.mark.parametrize("name", ["quickstart", "rate"])
+@pytest.mark.parametrize("name", ["quickstart", "rate", "steps"])
 def test_shipped_spaces_hold_their_recipes(name: str) -> None:
     recipe = load_recipe(QUICKSTART)
     space = load_space(SPACES / f"{name}.yaml").around(recipe)
@@ -235,8 +249,35 @@ def test_shipped_spaces_hold_their_recipes(name: str) -> None:
     assert suggested["training.learning_rate"] == pytest.approx(0.2)
 
 
-def test_no_range_around_what_is_no_number(tmp_path: Path) -> None:
-    space = load_space(space_file(tmp_path, **{"training.clip": {"around": 4}}))
+def test_so_many_times_the_recipes_own(planted: list[Recipe], tmp_path: Path) -> None:
+    axes = {
+        "training.steps": {"times": [0.5, 1, 2]},
+        "rates": {"own": {"training.learning_rate": {"times": [1, 0.25]}}},
+    }
+    space = load_space(space_file(tmp_path, **axes))
+    search(QUICKSTART, budget=3600, trials=12, out=tmp_path / "out", space=space)
+    assert (planted[0].training.steps, planted[0].training.learning_rate) == (700, 0.2)
+    assert {recipe.training.steps for recipe in planted} == {350, 700, 1400}
+    assert {recipe.training.learning_rate for recipe in planted} == {0.05, 0.2}
+
+
+def test_one_of_some_values_inside_of_a_choice(tmp_path: Path) -> None:
+    starts = ["random", {"kind": "activations", "examples": 4}]
+    axes = {"method": {"b": {"method": "lora"}, "a": {"method.init": {"one_of": starts}}}}
+    space = load_space(space_file(tmp_path, **axes))
+
+    def made(changes: Mapping[str, Any]) -> Recipe:
+        return load_recipe(QUICKSTART, written_changes(changes))
+
+    assert space.own(made({}), made) == {"method": "a", "method/a/method.init": 1}
+    changes = [space.choose(trial) for trial in drawn(import_optuna(), 16)]
+    assert all(one == {"method": "lora"} or one["method.init"] in starts for one in changes)
+    assert all(any(one.get("method.init") == start for one in changes) for start in starts)
+
+
+@pytest.mark.parametrize("axis", [{"around": 4}, {"times": [0.5, 2]}])
+def test_no_values_around_what_is_no_number(axis: dict[str, Any], tmp_path: Path) -> None:
+    space = load_space(space_file(tmp_path, **{"training.clip": axis}))
     with pytest.raises(UserError, match=r"training\.clip: the recipe has None there"):
         space.around(load_recipe(QUICKSTART))
 
@@ -269,16 +310,17 @@ def test_a_search_of_something_else_is_refused(
 def test_other_constraints_choose_among_what_was_tried(
     planted: list[Recipe], tmp_path: Path
 ) -> None:
-    space = load_space(space_file(tmp_path, **{"method.length": [5, 60]}))
+    space = load_space(space_file(tmp_path, **{"method.length": [5, 40, 60]}))
     options: dict[str, Any] = {"budget": 3600, "out": tmp_path / "out", "space": space}
     free = search(QUICKSTART, trials=8, **options)
-    bound = search(QUICKSTART, trials=8, constraints=["artifact_kb < 50"], **options)
+    bound = search(QUICKSTART, trials=8, constraints=["artifact_kb < 30"], **options)
     assert free.best is not None
     assert bound.best is not None
     assert (free.best.method.length, bound.best.method.length) == (60, 5)
     assert [trial["fits"] for trial in bound.trials] == [
-        trial["changes"]["method.length"] == 5 for trial in bound.trials
+        recipe.method.length == 5 for recipe in planted
     ]
+    assert {recipe.method.length for recipe in planted} == {5, 40, 60}
     assert len(planted) == 8
 
 
@@ -470,7 +512,7 @@ def test_choices_of_one_name_on_two_axes(planted: list[Recipe], tmp_path: Path) 
     }
     space = load_space(space_file(tmp_path, **axes))
     search(QUICKSTART, budget=3600, trials=4, out=tmp_path / "out", space=space)
-    assert all(0.5 <= recipe.training.learning_rate <= 0.6 for recipe in planted)
+    assert all(0.5 <= recipe.training.learning_rate <= 0.6 for recipe in planted[1:])
 
 
 def test_the_usual_space_has_methods_that_fit() -> None:
@@ -485,6 +527,34 @@ def test_the_usual_space_has_methods_that_fit() -> None:
     assert "prefix-tuning" in methods
     assert "lora" not in methods
     assert isinstance(methods["prompt-tuning"]["training.learning_rate"], Range)
+    assert methods["prefix-tuning"]["method.init"].one_of[1] == "random"
+    assert "method.init" not in methods["bitfit"]
+
+
+def test_the_usual_space_chooses_methods_lengths_rates_and_starts() -> None:
+    def made(changes: Mapping[str, Any]) -> Recipe:
+        return load_recipe(QUICKSTART, written_changes(changes))
+
+    def fits(changes: Mapping[str, Any]) -> bool:
+        try:
+            made(changes)
+        except RecipeError:
+            return False
+        return True
+
+    space = usual_space(fits)
+    recipes = [made(space.choose(trial)) for trial in drawn(import_optuna(), 80)]
+    kinds = {(recipe.method.name, recipe.method.init.kind) for recipe in recipes}
+    assert kinds >= {
+        ("prefix-tuning", "activations"),
+        ("prefix-tuning", "random"),
+        ("prompt-tuning", "labels"),
+        ("prompt-tuning", "uniform"),
+        ("lora", "random"),
+    }
+    assert space.own(made({}), made) is not None
+    assert len({recipe.method.length for recipe in recipes}) > 8
+    assert {recipe.training.steps for recipe in recipes} == {700}
 
 
 @pytest.mark.parametrize(
@@ -495,9 +565,11 @@ def test_the_usual_space_has_methods_that_fit() -> None:
         ({"method.length": [1]}, "method.length: expected two values at least"),
         ({"method": {"x": 3}}, "method.x: expected what it sets"),
         ({"method.length": {"low": 1, "high": 2, "step": 1}}, "step"),
-        ({"method.length": 3}, "expected a range {low, high} or {around}, a list, or choices"),
+        ({"method.length": 3}, "expected a range {low, high} or {around}, {times}, a list"),
         ({"method.length": {"around": 1}}, "`around` is 1; it must be more than 1"),
         ({"method": {"x": {"method.length": {"around": 2, "low": 1}}}}, "method.x.method.length"),
+        ({"method": {"x": {"method.init": {"one_of": ["random"]}}}}, "method.x.method.init"),
+        ({"training.steps": {"times": [0, 1]}}, "`times` has 0; it must be more than 0"),
     ],
 )
 def test_a_wrong_space_is_named(axes: dict[str, Any], line: str, tmp_path: Path) -> None:

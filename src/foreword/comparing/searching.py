@@ -93,10 +93,10 @@ def search(
 ) -> Search:
     """Search for the settings with the best development score.
 
-    Where the space holds the recipe's own settings, they are tried first, and to the end.
+    The recipe's own settings are tried first, and to the end, whether the space holds them or not.
 
     Args:
-        recipe: a YAML file; its steps are those of every run.
+        recipe: a YAML file; its steps are those of every run, unless the space varies them.
         budget: seconds of runs in all, those of a search that goes on included. The run that is at
             it when they are over ends first.
         out: folder; `runs/search-<name>` if not given. A search that is there goes on.

@@ -3,9 +3,11 @@
 training.learning_rate: {low: 1e-4, high: 1.0, log: true}
 method.length: {low: 1, high: 100, log: true}      # whole numbers, since both ends are
 training.head_learning_rate: {around: 8}           # an eighth to eight times the recipe's own
+training.steps: {times: [0.5, 1, 2]}               # so many times the recipe's own
 method.reparameterization: [table, mlp]            # or one of some values
 method:                                            # or choices by name, and what each sets;
-  prefix: {method: prefix-tuning}                  # ranges may stand inside
+  prefix:                                          # ranges and lists may stand inside
+    {method: prefix-tuning, method.init: {one_of: [random, {kind: activations, examples: 4}]}}
   lora: {method: lora, training.learning_rate: {low: 1e-4, high: 1e-2, log: true}}
 """
 
@@ -13,16 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from foreword.errors import RecipeError, UserError, argument
 from foreword.recipe.problems import explain
 from foreword.recipe.yaml_text import read_yaml
 
-RANGES = {"low", "high", "around"}
+KEYS = {"low", "high", "around", "one_of", "times"}
+"""What tells a choice of values from choices by name."""
 LENGTHS = {"low": 1, "high": 64, "log": True}
 RATES: dict[str, tuple[float, float]] = {
     "prefix-tuning": (3e-3, 0.5),
@@ -34,6 +38,12 @@ RATES: dict[str, tuple[float, float]] = {
     "fine-tuning": (2e-5, 2e-3),
 }
 """Method -> the rates that are tried where a search is given no space."""
+STARTS: dict[str, tuple[Any, ...]] = {
+    "prefix-tuning": ({"kind": "activations", "examples": 4}, "random"),
+    "prompt-tuning": ("labels", "uniform"),
+    "p-tuning": ("random", "vocabulary"),
+}
+"""Method -> the starts that are tried there."""
 
 
 class Range(BaseModel):
@@ -65,6 +75,42 @@ class Range(BaseModel):
         return number and self.low <= value <= self.high
 
 
+class OneOf(BaseModel):
+    """One of some values, where a list would be a value itself: inside of a choice by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    one_of: list[Any] = Field(min_length=2)
+
+
+class Times(BaseModel):
+    """A recipe's own number, so many times."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    times: list[float] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _rules(self) -> Times:
+        if min(self.times) <= 0:
+            raise ValueError(f"`times` has {min(self.times):g}; it must be more than 0")
+        return self
+
+    def known(self, place: str, own: Any) -> OneOf:
+        """Those numbers, whole ones of a whole one.
+
+        Args:
+            place: the key, for the message.
+            own: what the recipe has there.
+
+        Raises:
+            UserError: it is no number above 0.
+        """
+        _check_number(place, own, "give the values as a list")
+        whole = isinstance(own, int)
+        return OneOf(one_of=[max(1, round(own * n)) if whole else own * n for n in self.times])
+
+
 class Around(BaseModel):
     """Numbers around a recipe's own, as many times smaller and greater at most, evenly in log."""
 
@@ -78,7 +124,7 @@ class Around(BaseModel):
             raise ValueError(f"`around` is {self.around:g}; it must be more than 1")
         return self
 
-    def range(self, place: str, own: Any) -> Range:
+    def known(self, place: str, own: Any) -> Range:
         """The range around a recipe's own number.
 
         Args:
@@ -88,15 +134,19 @@ class Around(BaseModel):
         Raises:
             UserError: it is no number above 0.
         """
-        if isinstance(own, bool) or not isinstance(own, (int, float)) or own <= 0:
-            raise UserError(
-                f"{place}: the recipe has {own!r} there, and only a number above 0 has others "
-                "around it; give the range as {low, high}"
-            )
+        _check_number(place, own, "give the range as {low, high}")
         low, high = own / self.around, own * self.around
         if isinstance(own, int):
             low, high = max(1, round(low)), max(own + 1, round(high))
         return Range(low=low, high=high, log=True)
+
+
+def _check_number(place: str, own: Any, advice: str) -> None:
+    if isinstance(own, bool) or not isinstance(own, (int, float)) or own <= 0:
+        raise UserError(
+            f"{place}: the recipe has {own!r} there, and only a number above 0 has others "
+            f"around it; {advice}"
+        )
 
 
 class Chooser(Protocol):
@@ -118,7 +168,7 @@ class Space:
 
     Attributes:
         axes: axis -> a range, a list of values, or choices by name and what each sets. An `Around`
-            stands for a range until a recipe is known (`around`).
+            stands for a range until a recipe is known (`around`), and `Times` for values.
     """
 
     axes: Mapping[str, Any]
@@ -132,8 +182,8 @@ class Space:
         settings = recipe.model_dump(mode="json")
 
         def known(key: str, given: Any) -> Any:
-            if isinstance(given, Around):
-                return given.range(key, _setting(settings, key))
+            if isinstance(given, (Around, Times)):
+                return given.known(key, _setting(settings, key))
             return given
 
         return Space(
@@ -174,15 +224,12 @@ class Space:
         suggested: dict[str, Any] = {}
         for axis, given in self.axes.items():
             for name, changes in _choices(axis, given).items():
-                inside = {key: v for key, v in changes.items() if isinstance(v, Range)}
-                numbers = {key: _setting(settings, key) for key in inside}
-                if not all(inside[key].holds(value) for key, value in numbers.items()):
-                    continue
-                if not _leaves(recipe, made, {**changes, **numbers}):
+                inside = _inside(settings, changes, lambda c: _leaves(recipe, made, c))
+                if inside is None:
                     continue
                 if name is not None:
                     suggested[axis] = name
-                suggested |= {_called(axis, name, key): value for key, value in numbers.items()}
+                suggested |= {_called(axis, name, key): value for key, value in inside.items()}
                 break
             else:
                 return None
@@ -195,8 +242,7 @@ class Space:
             choices = _choices(axis, given)
             name = None if None in choices else chooser.suggest_categorical(axis, list(choices))
             for key, value in choices[name].items():
-                inner = _called(axis, name, key)
-                changes[key] = _within(chooser, inner, value) if isinstance(value, Range) else value
+                changes[key] = _chosen(chooser, _called(axis, name, key), value)
         return changes
 
 
@@ -205,14 +251,15 @@ def _choices(axis: str, given: Any) -> Mapping[Any, Mapping[str, Any]]:
     range alone is the one choice `None`, of which nobody is asked."""
     if isinstance(given, Range):
         return {None: {axis: given}}
-    if isinstance(given, list):
-        return {number: {axis: value} for number, value in enumerate(given)}
+    if isinstance(given, (list, OneOf)):
+        values = given.one_of if isinstance(given, OneOf) else given
+        return {number: {axis: value} for number, value in enumerate(values)}
     choices: Mapping[str, Mapping[str, Any]] = given
     return choices
 
 
 def _called(axis: str, name: str | int | None, key: str) -> str:
-    """The name by which a chooser knows the range of a key."""
+    """The name by which a chooser knows what may be chosen for a key."""
     return key if name is None else f"{axis}/{name}/{key}"
 
 
@@ -229,6 +276,33 @@ def _leaves(recipe: Any, made: Callable[[Mapping[str, Any]], Any], changes: Any)
         return bool(made(changes) == recipe)
     except RecipeError:
         return False
+
+
+def _inside(
+    settings: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    leaves: Callable[[Mapping[str, Any]], bool],
+) -> dict[str, Any] | None:
+    """What a chooser would have to suggest inside of a choice for a recipe's own settings; None
+    where nothing leaves the recipe as it is."""
+    ranges = {key: value for key, value in changes.items() if isinstance(value, Range)}
+    numbers = {key: _setting(settings, key) for key in ranges}
+    if not all(ranges[key].holds(value) for key, value in numbers.items()):
+        return None
+    lists = {key: value.one_of for key, value in changes.items() if isinstance(value, OneOf)}
+    for picked in product(*(range(len(values)) for values in lists.values())):
+        places = dict(zip(lists, picked, strict=True))
+        values = {key: lists[key][place] for key, place in places.items()}
+        if leaves({**changes, **numbers, **values}):
+            return {**numbers, **places}
+    return None
+
+
+def _chosen(chooser: Chooser, name: str, given: Any) -> Any:
+    """What is set: a value that was chosen, or the one that there is."""
+    if isinstance(given, OneOf):
+        return given.one_of[chooser.suggest_categorical(name, list(range(len(given.one_of))))]
+    return _within(chooser, name, given) if isinstance(given, Range) else given
 
 
 def _within(chooser: Chooser, name: str, range_: Range) -> float | int:
@@ -260,27 +334,29 @@ def _axis(axis: str, given: Any, problems: list[str]) -> Any:
         return given
     if not isinstance(given, Mapping) or not given:
         problems.append(
-            f"{axis}: expected a range {{low, high}} or {{around}}, a list, or choices by name"
+            f"{axis}: expected a range {{low, high}} or {{around}}, {{times}}, a list, or choices "
+            "by name"
         )
         return given
-    if RANGES & given.keys():
-        return _range(axis, given, problems)
+    if KEYS & given.keys():
+        return _values(axis, given, problems)
     choices: dict[str, dict[str, Any]] = {}
     for name, changes in given.items():
         if not isinstance(changes, Mapping):
             problems.append(f"{axis}.{name}: expected what it sets, as key: value")
             continue
         choices[str(name)] = {
-            str(key): _range(f"{axis}.{name}.{key}", value, problems)
-            if isinstance(value, Mapping) and RANGES & value.keys()
+            str(key): _values(f"{axis}.{name}.{key}", value, problems)
+            if isinstance(value, Mapping) and KEYS & value.keys()
             else value
             for key, value in changes.items()
         }
     return choices
 
 
-def _range(place: str, given: Mapping[str, Any], problems: list[str]) -> Range | Around | None:
-    kind: type[Range] | type[Around] = Around if "around" in given else Range
+def _values(place: str, given: Mapping[str, Any], problems: list[str]) -> BaseModel | None:
+    kinds: dict[str, type[BaseModel]] = {"around": Around, "one_of": OneOf, "times": Times}
+    kind = next((kind for key, kind in kinds.items() if key in given), Range)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -314,8 +390,8 @@ def check_recipes(
 
 
 def usual_space(fits: Callable[[Mapping[str, Any]], bool]) -> Space:
-    """Every method of `RATES` that fits a recipe, each with its rates and, where it has one, a
-    length.
+    """Every method of `RATES` that fits a recipe, each with its rates and, where it has them, a
+    length and starts.
 
     Args:
         fits: whether a recipe with such changes is one, a function of them.
@@ -336,7 +412,13 @@ def usual_space(fits: Callable[[Mapping[str, Any]], bool]) -> Space:
             changes["method.length"] = Range.model_validate(LENGTHS)
         if name == "prefix-tuning":
             changes["method.reparameterization"] = "table"
-            changes["method.init"] = {"kind": "activations"}
+        starts = [
+            start
+            for start in STARTS.get(name, ())
+            if fits({**own, "training.learning_rate": low, "method.init": start})
+        ]
+        if len(starts) > 1:
+            changes["method.init"] = OneOf(one_of=starts)
         methods[name] = changes
     if not methods:
         raise UserError(

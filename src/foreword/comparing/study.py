@@ -19,6 +19,8 @@ SECONDS = "seconds"
 """What a trial took, also where it was ended early or failed."""
 OWN = "own"
 """What a trial of the recipe's own settings is marked with."""
+AS_GIVEN = "as given"
+"""What it is marked with, too, where the space does not hold them: nothing is chosen for it."""
 
 
 def import_optuna() -> Any:
@@ -110,11 +112,13 @@ def expect_own(study: Any, suggested: Mapping[str, Any] | None) -> None:
 
     Args:
         study: the search.
-        suggested: those settings as a chooser suggests them; None where the space lacks them.
+        suggested: those settings as a chooser suggests them; None where the space lacks them: then
+            the recipe runs as it is.
     """
     own = [trial for trial in study.trials if trial.user_attrs.get(OWN)]
-    if suggested is not None and all(trial.state.name == "FAIL" for trial in own):
-        study.enqueue_trial(dict(suggested), user_attrs={OWN: True})
+    if all(trial.state.name == "FAIL" for trial in own):
+        marks = {OWN: True} if suggested is not None else {OWN: True, AS_GIVEN: True}
+        study.enqueue_trial(dict(suggested or {}), user_attrs=marks)
 
 
 def begun(study: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from foreword.comparing.constraints import Constraint, costs_of
 from foreword.comparing.executing import Failure, Loaded, attempt
 from foreword.comparing.grid import Cell
 from foreword.comparing.space import Space
-from foreword.comparing.study import OWN, SECONDS
+from foreword.comparing.study import AS_GIVEN, OWN, SECONDS
 from foreword.errors import ForewordError, UserError
 from foreword.names import LOSS
 from foreword.recipe import Recipe
@@ -129,7 +129,7 @@ class Runner:
     def _begun(self) -> tuple[Any, Place | None]:
         """A trial and its run; of one whose choices are no recipe the study is told, and no run."""
         trial = self.study.ask()
-        changes = self.space.choose(trial)
+        changes = {} if trial.user_attrs.get(AS_GIVEN) else self.space.choose(trial)
         trial.set_user_attr("changes", changes)
         given = {**changes, **UNTESTED, "evaluation.backbone_alone": False}
         try:
