@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,6 +99,7 @@ def search(
                 "metric": outcome.metric,
                 "trials": list(outcome.trials),
                 "importances": dict(outcome.importances),
+                "within": None if outcome.within is None else asdict(outcome.within),
                 "warning": outcome.warning,
             }
         )
@@ -141,7 +144,19 @@ def _print(outcome: Search) -> None:
         )
     print_table(table)
     if outcome.importances:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in outcome.importances.items())
-        say(f"what mattered: {shares}")
+        say(f"what mattered: {_shares(outcome.importances)}")
+    if outcome.within is not None and outcome.within.importances:
+        choice = ", ".join(f"{axis} {name}" for axis, name in outcome.within.choice.items())
+        say(
+            f"what mattered within {choice} ({outcome.within.trials} runs): "
+            f"{_shares(outcome.within.importances)}"
+        )
     if outcome.warning is not None:
         say(f"note: {outcome.warning}")
+
+
+def _shares(importances: Mapping[str, float]) -> str:
+    """Shares, by the keys of what was chosen: without the choices inside of which it was."""
+    return ", ".join(
+        f"{name.rpartition('/')[2]} {share:.0%}" for name, share in importances.items()
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from foreword.comparing.space import Space, check_recipes, usual_space
 from foreword.comparing.study import (
     OWN,
     SECONDS,
+    Within,
     begun,
     best_of,
     drawn,
@@ -30,6 +31,7 @@ from foreword.comparing.study import (
     failing,
     fits,
     importances,
+    importances_within,
     open_study,
 )
 from foreword.comparing.study import import_optuna as import_optuna
@@ -57,6 +59,8 @@ class Search:
             it is the recipe as it was given.
         importances: axis -> its share of the differences between values; empty where too few runs
             ended.
+        within: the same among the runs that chose as the best one, such as its method; None where
+            no choice has others inside.
         metric: what was searched by.
         warning: what is to be known of the recipe that won, in one line; None where none did.
     """
@@ -66,6 +70,7 @@ class Search:
     importances: Mapping[str, float]
     metric: str
     warning: str | None = None
+    within: Within | None = None
 
     @property
     def ranked(self) -> list[Mapping[str, Any]]:
@@ -160,7 +165,7 @@ def search(
         expect_own(study, axes.own(base, made))
 
         def result() -> Search:
-            return _result(optuna, study, folder, made, chosen_by, bounds)
+            return _result(optuna, study, axes, folder, made, chosen_by, bounds)
 
         def more() -> bool:
             spent = sum(trial.user_attrs.get(SECONDS, 0.0) for trial in study.trials)
@@ -226,6 +231,7 @@ def _fits(made: Callable[[Mapping[str, Any]], Recipe]) -> Callable[[Mapping[str,
 def _result(
     optuna: Any,
     study: Any,
+    space: Space,
     folder: Path,
     made: Callable[[Mapping[str, Any]], Recipe],
     metric: str,
@@ -248,7 +254,9 @@ def _result(
         for trial in begun(study)
     ]
     warning = None if best is None or recipe is None else _warning(best.number + 1, recipe.seed)
-    outcome = Search(recipe, trials, importances(optuna, study), metric, warning)
+    mattered = importances(optuna, study, space)
+    within = importances_within(optuna, study, space, bounds)
+    outcome = Search(recipe, trials, mattered, metric, warning, within)
     if recipe is not None:
         files.write_text(folder / BEST, f"# {warning}\n{recipe.to_yaml()}")
     report = {
@@ -256,7 +264,8 @@ def _result(
         "best": None if best is None else best.number + 1,
         "warning": warning,
         "trials": trials,
-        "importances": dict(outcome.importances),
+        "importances": mattered,
+        "within": None if within is None else asdict(within),
     }
     files.write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return outcome

@@ -210,6 +210,20 @@ class Space:
 
         return {axis: plain(given) for axis, given in self.axes.items()}
 
+    @property
+    def branching(self) -> list[str]:
+        """The axes with choices inside of which more is chosen."""
+        return [
+            axis
+            for axis, given in self.axes.items()
+            if isinstance(given, Mapping)
+            and any(
+                isinstance(value, (Range, OneOf))
+                for changes in given.values()
+                for value in changes.values()
+            )
+        ]
+
     def own(self, recipe: Any, made: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any] | None:
         """What a chooser would have to suggest for a recipe's own settings.
 

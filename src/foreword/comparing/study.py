@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import variance
 from typing import Any
 
 from foreword.common.differences import differences
 from foreword.comparing.constraints import Constraint
+from foreword.comparing.space import Space
 from foreword.errors import UserError, argument
 
 STUDY = "study.db"
@@ -21,6 +24,24 @@ OWN = "own"
 """What a trial of the recipe's own settings is marked with."""
 AS_GIVEN = "as given"
 """What it is marked with, too, where the space does not hold them: nothing is chosen for it."""
+
+ENOUGH = 4
+"""Trials with a value, from which on is told what mattered."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """What mattered among the trials that chose as the best one.
+
+    Attributes:
+        choice: axis -> the name of its choice.
+        trials: how many of them there are.
+        importances: what was chosen inside, or on other axes -> its share.
+    """
+
+    choice: Mapping[str, Any]
+    trials: int
+    importances: Mapping[str, float]
 
 
 def import_optuna() -> Any:
@@ -138,13 +159,17 @@ def failing(study: Any) -> list[str]:
 
 def best_of(study: Any, bounds: Sequence[Constraint]) -> Any | None:
     """The trial with the best value among those that ended and keep the constraints."""
-    sign = -1 if study.direction.name == "MAXIMIZE" else 1
     fitting = [
         trial
         for trial in study.trials
         if trial.state.name == "COMPLETE" and fits(trial.user_attrs, bounds)
     ]
-    return min(fitting, key=lambda trial: sign * trial.value, default=None)
+    return _best(study, fitting)
+
+
+def _best(study: Any, trials: Sequence[Any]) -> Any | None:
+    sign = -1 if study.direction.name == "MAXIMIZE" else 1
+    return min(trials, key=lambda trial: sign * trial.value, default=None)
 
 
 def fits(attributes: Mapping[str, Any], bounds: Sequence[Constraint]) -> bool:
@@ -153,15 +178,62 @@ def fits(attributes: Mapping[str, Any], bounds: Sequence[Constraint]) -> bool:
     return costs is None or all(bound.excess(costs) < 0 for bound in bounds)
 
 
-def importances(optuna: Any, study: Any) -> dict[str, float]:
-    """How much each axis that all runs chose has to do with the value (PED-ANOVA)."""
-    if sum(trial.state.name == "COMPLETE" for trial in study.trials) < 4:
+def importances(optuna: Any, study: Any, space: Space) -> dict[str, float]:
+    """How much each axis of a space has to do with the value: shares by PED-ANOVA (Watanabe et al.
+    2023). Of a branching axis alone, the share of the variance that lies between its choices
+    (epsilon squared, which is 0 on average where they do not differ)."""
+    trials = _ended(study)
+    if space.branching == list(space.axes):
+        return {axis: _between(trials, axis) for axis in space.axes if len(trials) >= ENOUGH}
+    return _shares(optuna, study, trials, list(space.axes))
+
+
+def importances_within(
+    optuna: Any, study: Any, space: Space, bounds: Sequence[Constraint]
+) -> Within | None:
+    """The same of all that is chosen within the choices of the best trial of those for which there
+    were choices; None where no axis branches."""
+    trials = _ended(study)
+    best = _best(study, [trial for trial in trials if fits(trial.user_attrs, bounds)])
+    if best is None or not space.branching:
+        return None
+    choice = {axis: best.params[axis] for axis in space.branching}
+    same = [t for t in trials if all(t.params[axis] == name for axis, name in choice.items())]
+    names = [name for name in best.params if name not in choice]
+    return Within(choice, len(same), _shares(optuna, study, same, names))
+
+
+def _ended(study: Any) -> list[Any]:
+    """The trials with a value, but for a recipe for which nothing was chosen."""
+    return [trial for trial in study.trials if trial.state.name == "COMPLETE" and trial.params]
+
+
+def _between(trials: Sequence[Any], axis: str) -> float:
+    choices: dict[Any, list[float]] = {}
+    for trial in trials:
+        choices.setdefault(trial.params[axis], []).append(trial.value)
+    if len(choices) in (1, len(trials)):
+        return 0.0
+    whole = variance([trial.value for trial in trials])
+    inside = sum((len(values) - 1) * variance(values) for values in choices.values() if values[1:])
+    return max(0.0, 1 - inside / (len(trials) - len(choices)) / whole) if whole else 0.0
+
+
+def _shares(
+    optuna: Any, study: Any, trials: Sequence[Any], names: Sequence[str]
+) -> dict[str, float]:
+    if len(trials) < ENOUGH or not names:
         return {}
+    looked_at = optuna.create_study(direction=study.direction)
+    looked_at.add_trials(trials)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a choice that one run alone made
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            shares = optuna.importance.get_param_importances(
+                looked_at,
+                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                params=list(names),
+            )
     except (ValueError, RuntimeError):
         return {}
     return {name: float(share) for name, share in shares.items()}
