@@ -18,6 +18,7 @@ from sqlalchemy import Engine, event
 from foreword.cli.searching import search as find
 from foreword.common import files
 from foreword.common.memory import advice
+from foreword.comparing.cluster import Cluster
 from foreword.comparing.constraints import Constraint
 from foreword.comparing.executing import Loaded
 from foreword.comparing.grid import written_changes
@@ -723,6 +724,53 @@ def _until_a_run(runs: Path) -> Callable[..., None]:
             kept(self, key, value)
 
     return set_user_attr
+
+
+@pytest.mark.parametrize("end", [Stopped(signal.SIGTERM), Killed()], ids=["stopped", "killed"])
+def test_runs_on_a_cluster_that_do_not_end_count_in_the_budget(
+    end: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A run that has been measured once, when the search is stopped, or killed: then nothing of
+    what comes after the exception is kept."""
+    space = load_space(space_file(tmp_path, **{"method.length": {"low": 30, "high": 50}}))
+    with monkeypatch.context() as patched:
+        patched.setattr("foreword.comparing.cluster.crew_of", lambda *_, **__: _Crew(end, patched))
+        options: dict[str, Any] = {"space": space, "on": Cluster("ray://none")}
+        with pytest.raises(type(end)):
+            search(QUICKSTART, budget=5, out=tmp_path / "out", **options)
+    outcome = search(QUICKSTART, budget=0.05, out=tmp_path / "out", space=space)
+    (trial,) = outcome.trials
+    assert (trial["own"], trial["state"]) == (True, "fail")
+    assert trial["seconds"] >= (0.05 if isinstance(end, Killed) else 0.1)
+
+
+class _Crew:
+    """A crew whose only run is measured once."""
+
+    def __init__(self, end: BaseException, patched: pytest.MonkeyPatch) -> None:
+        self.end, self.patched = end, patched
+        self.free, self.running = True, [0]
+        self.ray = self.reports = self.take = self
+
+    def __enter__(self) -> _Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def begin(self, *_: object) -> None:
+        self.free = False
+
+    def remote(self) -> None:
+        time.sleep(0.05)
+
+    def get(self, _: None) -> list[tuple[int, dict[str, float]]]:
+        return [(0, {"step": 1, "loss": 3.0})]
+
+    def ended(self) -> None:
+        if isinstance(self.end, Killed):
+            self.patched.setattr("optuna.Trial.set_user_attr", lambda *_: None)
+        time.sleep(0.05)
+        raise self.end
 
 
 TINY = [

@@ -119,7 +119,11 @@ class Runner:
                     trials[trial.number] = trial, place.cell.recipe, time.monotonic()
                     crew.begin(place, trial.number)
             for number, entry in crew.ray.get(crew.reports.take.remote()):
-                if number in trials and self._is_hopeless(*trials[number][:2], entry):
+                if number not in trials:
+                    continue
+                trial, recipe, started = trials[number]
+                trial.set_user_attr(SECONDS, time.monotonic() - started)  # a kill leaves no file
+                if self._is_hopeless(trial, recipe, entry):
                     crew.give_up(number)
             for _, number, failure, pruned in crew.ended():
                 trial, _, started = trials[number]
