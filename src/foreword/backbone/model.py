@@ -223,9 +223,19 @@ class Backbone(Moving, Taking):
 
         Returns:
             `[N, d]`, or those of every token, `[B, T, d]`, without `reading`.
+
+        Raises:
+            BackboneError: the model gives no states, only what its own head makes of them.
         """
         with self._last_layer_at(call, reading):
-            states: Tensor = self._run(self.model.base_model, call).last_hidden_state
+            output = self._run(self.model.base_model, call)
+        states: Tensor | None = getattr(output, "last_hidden_state", None)
+        if states is None:
+            raise BackboneError(
+                f"backbone '{self.name}' ({self.model.config.model_type}) has no part that gives "
+                "the states before its own head (`base_model_prefix` names none), so no head can "
+                "read them; let the backbone write the answer"
+            )
         return states if reading is None else states.flatten(0, 1)[reading]
 
     def output(self, call: Call, *, body: bool = False, **given: Any) -> Any:
