@@ -1,8 +1,9 @@
-"""Columns that hold several labels, and what may be wrong with a row's."""
+"""Columns that hold several labels or a number, and what may be wrong with a row's."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,50 @@ def test_rows_without_labels_where_none_are_needed(tmp_path: Path) -> None:
     assert labels(found) == [None, ("a",)]
     with pytest.raises(DataError, match="line 1: field 'topics' is missing"):
         read_examples(file, "jsonl", label_list="topics")
+
+
+EXPECTED = "expected a number, such as 3 or 0.25, found "
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (math.nan, f", field 'score': {EXPECTED}nan"),
+        (math.inf, f", field 'score': {EXPECTED}inf"),
+        ("nan", f", field 'score': {EXPECTED}'nan'"),
+        ("-inf", f", field 'score': {EXPECTED}'-inf'"),
+        ("1,5", f", field 'score': {EXPECTED}'1,5'"),
+        ("1_000", f", field 'score': {EXPECTED}'1_000'"),
+        (10**400, f", field 'score': {EXPECTED}"),
+        (True, f", field 'score': {EXPECTED}True"),
+        ([1], f", field 'score': {EXPECTED}[1]"),
+        ({"a": 1}, f", field 'score': {EXPECTED}"),
+        ("", f", field 'score': {EXPECTED}''"),
+        ("many", f", field 'score': {EXPECTED}'many'"),
+        (None, ": field 'score' is empty; expected the number of this row"),
+    ],
+)
+def test_what_is_no_number(value: Any, said: str, tmp_path: Path) -> None:
+    file = jsonl(tmp_path, {"text": "x", "score": 1}, {"text": "y", "score": value})
+    with pytest.raises(DataError) as caught:
+        read_examples(file, "jsonl", number="score")
+    assert str(caught.value).startswith(f"{file}, line 2{said}")
+
+
+def test_no_number_in_a_table(tmp_path: Path) -> None:
+    """The text of a cell is read as a number, by the same rule."""
+    for cell in ("nan", "1_000", "many"):
+        file = csv(tmp_path, f"text,score\nx,1e-3\ny,{cell}\n")
+        with pytest.raises(DataError) as caught:
+            read_examples(file, "csv", number="score")
+        assert str(caught.value).startswith(f"{file}, line 3, field 'score': {EXPECTED}'{cell}'")
+
+
+def test_numbers(tmp_path: Path) -> None:
+    written = [3, -0.25, "1e-3", " 2 ", "+4"]
+    file = jsonl(tmp_path, *({"text": "x", "score": value} for value in written))
+    found = [example.number for example in read_examples(file, "jsonl", number="score")]
+    assert found == [3.0, -0.25, 0.001, 2.0, 4.0]
 
 
 def test_what_is_counted(tmp_path: Path) -> None:

@@ -162,8 +162,9 @@ def _number(where: str, name: str, columns: Mapping[str, Any], need: bool) -> fl
         if need:
             raise DataError(missing(where, name, columns, "the number of this row"))
         return None
+    odd = isinstance(value, bool) or (isinstance(value, str) and "_" in value)
     try:
-        number = float("nan" if isinstance(value, bool) else value)
+        number = float("nan" if odd else value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not abs(number) <= LARGEST:
