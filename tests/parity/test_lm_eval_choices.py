@@ -7,8 +7,12 @@ compared) into a folder on PYTHONPATH. Its definition by hand is in `tests/tasks
 from __future__ import annotations
 
 import json
+import string
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,6 +157,91 @@ def test_choices_in_a_list(family: str, tmp_path: Path) -> None:
         {"input": "{context}", "choices": "endings", "right": "gold"},
         {"doc_to_text": "{{context}}", "doc_to_choice": "endings", "doc_to_target": "{{gold}}"},
     )
+
+
+RECORD = [
+    {
+        "passage": "The boat left Bergen at noon. Anna Lund and the old captain stood on deck.",
+        "entities": ["Bergen", "Anna Lund", "captain"],
+        "asks": [
+            ("Nobody but @placeholder saw the whale.", ["Anna Lund"]),
+            ("The harbour of @placeholder was empty", ["Bergen"]),
+        ],
+    },
+    {
+        "passage": "In Lagos the Otter Club met the River Club, and the Otter Club won.",
+        "entities": ["Lagos", "Otter Club", "River Club"],
+        "asks": [("The cup went to the @placeholder", ["Otter Club", "River Club"])],
+    },
+]
+
+
+def words_by_hand(text: str) -> list[str]:
+    """As SQuAD's evaluation reads an answer."""
+    kept = "".join(c for c in text.lower() if c not in string.punctuation)
+    return [word for word in kept.split() if word not in ("a", "an", "the")]
+
+
+def exact_by_hand(gold: str, given: str) -> int:
+    return int(words_by_hand(gold) == words_by_hand(given))
+
+
+def f1_by_hand(gold: str, given: str) -> float:
+    own, right = Counter(words_by_hand(given)), Counter(words_by_hand(gold))
+    shared = sum((own & right).values())
+    return 2 * shared / (own.total() + right.total())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_record(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ReCoRD's own file by its format, and the harness's rows of it: likelihoods of the whole
+    sentence with each entity, exact matches, F1 of words."""
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
+    squad = SimpleNamespace(compute_exact=exact_by_hand, compute_f1=f1_by_hand)
+    squad.squad_metrics = squad
+    for name in ("transformers.data.metrics", "transformers.data.metrics.squad_metrics"):
+        monkeypatch.setitem(sys.modules, name, squad)  # which transformers 5 has no more
+    from lm_eval.tasks.super_glue.record import util
+
+    lines, docs = [], []
+    for one in RECORD:
+        text = one["passage"]
+        spans = [(text.index(entity), len(entity)) for entity in one["entities"]]
+        entities = [{"start": at, "end": at + length - 1} for at, length in spans]
+        asks = [
+            {"query": query, "answers": [{"text": answer} for answer in answers]}
+            for query, answers in one["asks"]
+        ]
+        lines.append({"passage": {"text": text, "entities": entities}, "qas": asks})
+        docs += [
+            {"passage": text, "query": query, "entities": one["entities"], "answers": answers}
+            for query, answers in one["asks"]
+        ]
+    rows = [{"text": util.doc_to_text(doc), "choices": util.doc_to_choice(doc)} for doc in docs]
+    backbone = backbone_of(family)
+    _, logs = by_the_harness(
+        backbone.model,
+        written(tmp_path, rows),
+        "rows",
+        doc_to_text="{{text}}",
+        doc_to_choice="choices",
+        doc_to_target="0",
+    )
+    figures = [
+        util.process_results(doc, [(log, False) for log in own])
+        for doc, own in zip(docs, logs, strict=True)
+    ]
+    file = written(tmp_path, lines)
+    stated = {"input": "{passage}", "target": "\n\n   - {before} {reference}{after}"}
+    task = task_of(TaskId(answer="choice", **stated))
+    model = compose(backbone, HardPrompt(name="hard-prompt"), task.readout(backbone))
+    examples = read_examples(file, "record")
+    report = evaluate(task.on(model), examples, Decoding(), metrics=["accuracy", "chosen_f1"])
+    for one, expected in zip(report.predictions, logs, strict=True):
+        assert one.log_likelihoods == pytest.approx(expected, abs=1e-9)
+    for name, theirs in (("accuracy", "em"), ("chosen_f1", "f1")):
+        mean = sum(float(figure[theirs]) for figure in figures) / len(figures)
+        assert report.scores[name] == pytest.approx(100 * mean)
 
 
 @pytest.mark.slow
