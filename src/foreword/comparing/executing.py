@@ -314,7 +314,8 @@ def _begin_worker(
 
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes Ctrl-C on as SIGTERM
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(threads)
     for file in plugins:
@@ -322,10 +323,8 @@ def _begin_worker(
     _worker = Loaded(device, trust_remote_code=trust_remote_code)
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     """Where the parent was killed, stop as by SIGTERM, so that its run can go on elsewhere."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has one"
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(LAST_STEP)
