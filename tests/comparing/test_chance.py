@@ -92,7 +92,11 @@ def test_holms_own_numbers() -> None:
 def test_low_is_good_of_a_metric_of_errors() -> None:
     pair = Difference("a", "b", -4.0, (-6.0, -2.0), 0.001, 0.001, (3, 3), "low")
     assert pair.winner == "a"
-    assert pair.sentence("TER", 1, 1).startswith("a is 4.0 TER ahead of b, more than chance")
+    assert pair.sentence("TER", 1, 1).startswith(
+        "a is 4.0 TER ahead of b, more than chance (95 % interval 2.0 to 6.0;"
+    )
+    turned = Difference("b", "a", 4.0, (2.0, 6.0), 0.001, 0.001, (3, 3), "low")
+    assert turned.sentence("TER", 1, 1) == pair.sentence("TER", 1, 1)
 
 
 def test_places_and_their_intervals() -> None:

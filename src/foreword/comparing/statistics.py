@@ -105,6 +105,8 @@ class Difference:
         if (value > 0) != (self.better == "high"):
             ahead, behind, value = behind, ahead, -value
             interval = None if interval is None else (-interval[1], -interval[0])
+        if value < 0 and interval is not None:  # of errors; the size is shown without its sign
+            interval = (-interval[1], -interval[0])
         size = f"{abs(value):.{decimals}f} {title}"
         if self.p is None or interval is None:
             return (
